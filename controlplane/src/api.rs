@@ -1,0 +1,349 @@
+//! The control protocol: what may be asked of the appliance, and what it answers.
+//!
+//! JSON-RPC 2.0, one message a line, over a Unix stream socket. [`Request`] serialises to exactly the
+//! `method` and `params` members of a call. Counters only grow, from 0 at the appliance's start.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use config::model;
+use config::words::{MacAddr, Mode, Scheduler, ServiceKey};
+use serde::{Deserialize, Serialize};
+
+/// One line of the protocol is at most this long, in bytes, its newline included.
+pub const MAX_LINE_LEN: usize = 1 << 20;
+
+/// A call, by method name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", content = "params")]
+pub enum Request {
+    /// What runs, since when, on which ports and cores. Answered by [`Status`].
+    #[serde(rename = "status")]
+    Status,
+    /// Every service with its backends. Answered by a list of [`ServiceStatus`].
+    #[serde(rename = "service.list")]
+    ServiceList,
+    /// Adds a service, with any backends it names. Answered by [`Done`].
+    #[serde(rename = "service.add")]
+    ServiceAdd(model::Service),
+    /// Removes a service; its flows keep their backends until they end. Answered by [`Done`].
+    #[serde(rename = "service.remove")]
+    ServiceRemove {
+        /// Which service.
+        service: ServiceKey,
+    },
+    /// Adds a backend to a service. Answered by [`Done`].
+    #[serde(rename = "backend.add")]
+    BackendAdd {
+        /// Which service.
+        service: ServiceKey,
+        /// What to add.
+        backend: model::Backend,
+    },
+    /// Removes a backend; its flows stay with it until they end. Answered by [`Done`].
+    #[serde(rename = "backend.remove")]
+    BackendRemove {
+        /// Which service.
+        service: ServiceKey,
+        /// Which backend.
+        address: SocketAddrV4,
+    },
+    /// Changes a backend's weight. Answered by [`Done`].
+    #[serde(rename = "backend.set")]
+    BackendSet {
+        /// Which service.
+        service: ServiceKey,
+        /// Which backend.
+        address: SocketAddrV4,
+        /// Its new weight; 0 gives it no new flows.
+        weight: u16,
+    },
+    /// Flows of all workers. Answered by [`FlowList`].
+    #[serde(rename = "flow.list")]
+    FlowList {
+        /// At most so many flows are answered.
+        limit: usize,
+    },
+    /// All counters. Answered by [`Stats`].
+    #[serde(rename = "stats")]
+    Stats,
+    /// Dropped frames by reason. Answered by a list of [`Drop`], one for every reason.
+    #[serde(rename = "drops")]
+    Drops,
+    /// Reads the configuration file again and puts it in force, all or nothing. Answered by [`Done`].
+    #[serde(rename = "reload")]
+    Reload,
+    /// Stops the appliance. Answered by [`Done`] before it stops.
+    #[serde(rename = "stop")]
+    Stop,
+}
+
+/// A change is in force on every worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Generation of the snapshot that holds the change.
+    pub generation: u64,
+}
+
+/// Why a call failed: the error member of a response.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// JSON-RPC error code; ours are in [`code`].
+    pub code: i32,
+    /// What is wrong, and what to do about it: `what; because; try`.
+    pub message: String,
+}
+
+/// Codes of [`ApiError`]: those of JSON-RPC 2.0, section 5.1, and our own.
+pub mod code {
+    /// The line is not JSON.
+    pub const PARSE_ERROR: i32 = -32700;
+    /// The JSON is not a JSON-RPC 2.0 request.
+    pub const INVALID_REQUEST: i32 = -32600;
+    /// There is no such method.
+    pub const METHOD_NOT_FOUND: i32 = -32601;
+    /// The parameters do not fit the method.
+    pub const INVALID_PARAMS: i32 = -32602;
+    /// A limit of the appliance forbids it.
+    pub const LIMIT: i32 = -32001;
+    /// What the call names does not exist.
+    pub const NOT_FOUND: i32 = -32002;
+    /// What the call would make exists already.
+    pub const EXISTS: i32 = -32003;
+    /// The configuration it asks for is not valid.
+    pub const INVALID_CONFIG: i32 = -32004;
+    /// The appliance is stopping, or a worker did not answer in time.
+    pub const UNAVAILABLE: i32 = -32005;
+}
+
+/// Answer to [`Request::Status`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of trutinad.
+    pub version: String,
+    /// Version of DPDK it runs on.
+    pub dpdk: String,
+    /// Process id of trutinad.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_secs: u64,
+    /// Path of the configuration file.
+    pub config_file: String,
+    /// Generation of the snapshot in force.
+    pub generation: u64,
+    /// Ports, by number.
+    pub ports: Vec<PortStatus>,
+    /// Workers, by number.
+    pub workers: Vec<WorkerStatus>,
+    /// Services configured.
+    pub services: usize,
+    /// Backends that new flows may go to.
+    pub backends_up: usize,
+    /// Backends configured.
+    pub backends: usize,
+    /// Known and awaited neighbours.
+    pub neighbours: Vec<NeighbourStatus>,
+}
+
+/// One Ethernet device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// The operator's name for it.
+    pub name: String,
+    /// The device as configured.
+    pub device: String,
+    /// DPDK's driver for it.
+    pub driver: String,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Whether it has a link.
+    pub link_up: bool,
+    /// Speed in Mbit/s; `None` if the device does not know.
+    pub speed_mbps: Option<u32>,
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+}
+
+/// One polling thread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its CPU core.
+    pub core: usize,
+    /// Flows in its table.
+    pub flows: u64,
+    /// Flows it is rated for.
+    pub flow_capacity: u64,
+    /// Generation of the snapshot it uses.
+    pub generation: u64,
+}
+
+/// One entry of the neighbour table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NeighbourStatus {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its Ethernet address, once known.
+    pub mac: Option<MacAddr>,
+    /// Name of the port it is on.
+    pub port: String,
+}
+
+/// One service: an element of the answer to [`Request::ServiceList`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The operator's name for it.
+    pub name: String,
+    /// Protocol, address and port.
+    pub service: ServiceKey,
+    /// How a new flow's backend is chosen.
+    pub scheduler: Scheduler,
+    /// What it has done; the sum over its present and past backends.
+    pub counters: Counters,
+    /// Who serves it, in the scheduler's order.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// One backend of one service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Address and port.
+    pub address: SocketAddrV4,
+    /// How packets reach it.
+    pub mode: Mode,
+    /// Share of new flows as configured.
+    pub weight: u16,
+    /// Whether its check lets it take new flows.
+    pub health: Health,
+    /// Why it is so: the last check's result in words.
+    pub reason: String,
+    /// Seconds since `health` last changed.
+    pub since_secs: u64,
+    /// Connections in states that IPVS calls active.
+    pub active: u64,
+    /// All other flows.
+    pub inactive: u64,
+    /// What it has done.
+    pub counters: Counters,
+}
+
+/// What the checks say of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// It takes new flows.
+    Up,
+    /// It takes no new flows; those it has stay.
+    Down,
+    /// It has no check and counts as up.
+    Unchecked,
+}
+
+/// Work done since start, as `ipvsadm --stats` counts it. `in` is from the client, `out` to the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Flows scheduled.
+    pub conns: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets to clients; always 0 where backends reply directly.
+    pub out_packets: u64,
+    /// Bytes of IP packets from clients.
+    pub in_bytes: u64,
+    /// Bytes of IP packets to clients.
+    pub out_bytes: u64,
+}
+
+/// Answer to [`Request::FlowList`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowList {
+    /// The flows, in no order.
+    pub flows: Vec<Flow>,
+    /// Flows that exist; more than `flows` holds if the limit cut it.
+    pub total: u64,
+}
+
+/// One flow, with the columns of `ipvsadm -Lc`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Worker whose table holds it.
+    pub worker: usize,
+    /// Protocol and virtual address.
+    pub service: ServiceKey,
+    /// The client.
+    pub client: SocketAddrV4,
+    /// The real server.
+    pub backend: SocketAddrV4,
+    /// Name of its state, such as ESTABLISHED or UDP.
+    pub state: String,
+    /// Seconds until it expires if no packet comes.
+    pub expires_secs: u32,
+}
+
+/// Answer to [`Request::Stats`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// By worker number.
+    pub workers: Vec<WorkerStats>,
+    /// By port number.
+    pub ports: Vec<PortStats>,
+    /// As in [`Request::ServiceList`].
+    pub services: Vec<ServiceStatus>,
+}
+
+/// Where a worker's frames came from and went.
+///
+/// received + injected + taken_over = sent + punted + handed_over + dropped, but for the frames that are
+/// in the worker's hands while it is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStats {
+    /// Frames taken from receive queues.
+    pub received: u64,
+    /// Frames taken from the control thread to be sent.
+    pub injected: u64,
+    /// Frames taken over from other workers, which own their flows here.
+    pub taken_over: u64,
+    /// Frames given to transmit queues.
+    pub sent: u64,
+    /// Frames given to the control thread.
+    pub punted: u64,
+    /// Frames given to the worker that owns their flow.
+    pub handed_over: u64,
+    /// Frames dropped, for all reasons.
+    pub dropped: u64,
+    /// The same by reason; reasons that never happened are left out.
+    pub drops: Vec<Drop>,
+}
+
+/// Frames of one port, as the worker queues and the driver counted them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortStats {
+    /// The operator's name for it.
+    pub name: String,
+    /// Frames received by the driver.
+    pub rx_packets: u64,
+    /// Bytes of them.
+    pub rx_bytes: u64,
+    /// Frames the device lost because no one fetched them in time.
+    pub rx_missed: u64,
+    /// Frames received with errors.
+    pub rx_errors: u64,
+    /// Frames lost because there was no buffer for them.
+    pub rx_no_mbuf: u64,
+    /// Frames sent by the driver.
+    pub tx_packets: u64,
+    /// Bytes of them.
+    pub tx_bytes: u64,
+    /// Frames the device failed to send.
+    pub tx_errors: u64,
+}
+
+/// Frames dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Drop {
+    /// Stable name of the reason, in snake case.
+    pub reason: String,
+    /// What it means, in one line.
+    pub meaning: String,
+    /// Frames.
+    pub packets: u64,
+}
