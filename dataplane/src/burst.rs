@@ -1,0 +1,141 @@
+//! Frames that travel together, so that their cache misses overlap.
+
+/// Frames in a burst at most: enough to hide memory latency, few enough to stay in the first-level cache.
+pub const BURST: usize = 32;
+
+/// Up to [`BURST`] owned frames, in order.
+#[derive(Debug)]
+pub struct Burst<F> {
+    /// The first `len` are `Some`, but for those already taken; all others are `None`.
+    slots: [Option<F>; BURST],
+    len: usize,
+}
+
+impl<F> Default for Burst<F> {
+    fn default() -> Self {
+        Self { slots: [const { None }; BURST], len: 0 }
+    }
+}
+
+impl<F> Burst<F> {
+    /// Number of places in use, taken ones included.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no place is in use.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a frame at the end, or gives it back if the burst is full.
+    #[inline]
+    pub fn push(&mut self, frame: F) -> Result<(), F> {
+        match self.slots.get_mut(self.len) {
+            Some(slot) => {
+                *slot = Some(frame);
+                self.len += 1;
+                Ok(())
+            }
+            None => Err(frame),
+        }
+    }
+
+    /// The frame in a place, if it was not taken.
+    #[inline]
+    pub fn get(&self, place: usize) -> Option<&F> {
+        self.slots.get(place)?.as_ref()
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub fn get_mut(&mut self, place: usize) -> Option<&mut F> {
+        self.slots.get_mut(place)?.as_mut()
+    }
+
+    /// Moves a frame out of its place, which stays empty.
+    #[inline]
+    pub fn take(&mut self, place: usize) -> Option<F> {
+        self.slots.get_mut(place)?.take()
+    }
+
+    /// Forgets all places; frames still in them are freed.
+    #[inline]
+    pub fn clear(&mut self) {
+        for slot in &mut self.slots[..self.len] {
+            *slot = None;
+        }
+        self.len = 0;
+    }
+
+    /// Moves the first frame out and the rest to the front.
+    pub fn take_front(&mut self) -> Option<F> {
+        let frame = self.take(0)?;
+        self.close_gap(1);
+        Some(frame)
+    }
+
+    /// Forgets the first `count` frames without freeing them, because a driver owns them now; the rest moves
+    /// to the front.
+    #[cfg(feature = "dpdk")]
+    #[inline]
+    pub(crate) fn disown(&mut self, count: usize) {
+        self.slots[..count].iter_mut().for_each(|slot| std::mem::forget(slot.take()));
+        if count == self.len {
+            self.len = 0;
+        } else {
+            self.close_gap(count);
+        }
+    }
+
+    fn close_gap(&mut self, count: usize) {
+        self.slots[..self.len].rotate_left(count);
+        self.len -= count;
+    }
+
+    /// All places, for a driver to fill or to empty; [`Burst::set_len`] then says how many it filled.
+    #[cfg(feature = "dpdk")]
+    pub(crate) fn slots_mut(&mut self) -> &mut [Option<F>; BURST] {
+        &mut self.slots
+    }
+
+    /// Says how many places, counted from the first, hold frames.
+    #[cfg(feature = "dpdk")]
+    pub(crate) fn set_len(&mut self, len: usize) {
+        debug_assert!(self.slots[..len].iter().all(Option::is_some));
+        self.len = len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_bounded_and_gives_back_what_does_not_fit() {
+        let mut burst = Burst::default();
+        for number in 0..BURST {
+            assert_eq!(burst.push(number), Ok(()));
+        }
+        assert_eq!(burst.push(99), Err(99));
+        assert_eq!(burst.take(3), Some(3));
+        assert_eq!(burst.take(3), None);
+        assert_eq!(burst.take(BURST), None);
+        burst.clear();
+        assert!(burst.is_empty() && burst.get(0).is_none());
+    }
+
+    #[test]
+    fn taking_from_the_front_keeps_the_order_of_the_rest() {
+        let mut burst = Burst::default();
+        for number in 0..3 {
+            burst.push(number).unwrap();
+        }
+        assert_eq!(burst.take_front(), Some(0));
+        assert_eq!((burst.len(), burst.get(0), burst.get(1), burst.get(2)), (2, Some(&1), Some(&2), None));
+        assert_eq!([burst.take_front(), burst.take_front(), burst.take_front()], [Some(1), Some(2), None]);
+        assert!(burst.is_empty());
+    }
+}

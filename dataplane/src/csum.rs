@@ -1,0 +1,97 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+//!
+//! A rewrite never recomputes a transport checksum: it adds the difference it makes. So a checksum that
+//! was right stays right, and one that was wrong stays wrong and is caught by the receiver.
+
+/// The one's complement sum of `bytes`, taken as big-endian 16-bit words; an odd last byte counts as the
+/// high half of a word. Not complemented.
+pub fn sum(bytes: &[u8]) -> u16 {
+    let mut words = bytes.chunks_exact(2);
+    let mut total: u64 = words.by_ref().map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+    if let [last] = words.remainder() {
+        total += u64::from(u16::from_be_bytes([*last, 0]));
+    }
+    fold(total)
+}
+
+/// What a set of changed fields adds to a checksum: the sum of all `~m + m'` of RFC 1624, equation 3.
+///
+/// A `Delta` is made once for a rewrite and applied to every checksum that covers the changed fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delta(u64);
+
+impl Delta {
+    /// Notes that a 16-bit field changes from `old` to `new`.
+    #[must_use]
+    pub fn word(self, old: u16, new: u16) -> Self {
+        Self(self.0 + u64::from(!old) + u64::from(new))
+    }
+
+    /// Notes that a 32-bit field at an even offset, such as an IPv4 address, changes from `old` to `new`.
+    #[must_use]
+    pub fn long(self, old: u32, new: u32) -> Self {
+        // The halves need not be taken apart: 2^16 is congruent to 1 modulo 2^16 - 1.
+        Self(self.0 + u64::from(!old) + u64::from(new))
+    }
+
+    /// The checksum that follows `hc`: HC' = ~(~HC + ~m + m'), RFC 1624, equation 3.
+    pub fn apply(self, hc: u16) -> u16 {
+        !fold(self.0 + u64::from(!hc))
+    }
+}
+
+fn fold(mut total: u64) -> u16 {
+    total = (total & 0xffff_ffff) + (total >> 32);
+    total = (total & 0xffff) + (total >> 16);
+    total = (total & 0xffff) + (total >> 16);
+    total = (total & 0xffff) + (total >> 16);
+    // The folds above leave at most 16 bits: 33 bits become 18, 17 and then 16.
+    total as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn rfc_1071_section_3_example() {
+        assert_eq!(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0xddf2);
+    }
+
+    #[test]
+    fn rfc_1624_section_4_example() {
+        assert_eq!(Delta::default().word(0x5555, 0x3285).apply(0xdd2f), 0x0000);
+    }
+
+    #[test]
+    fn sums_of_extremes_fold() {
+        assert_eq!(sum(&[]), 0);
+        assert_eq!(sum(&[0xff]), 0xff00);
+        assert_eq!(sum(&[0xff; 65535]), 0xff00);
+        assert_eq!(fold(u64::MAX), 0xffff);
+    }
+
+    proptest! {
+        #[test]
+        fn incremental_equals_full(mut bytes in prop::collection::vec(any::<u8>(), 8..80), new: u32, port: u16) {
+            // One nonzero word that stays, as in every real header: +0 and -0 are then told apart.
+            bytes[6] |= 1;
+            let before = !sum(&bytes);
+            let old = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            let old_port = u16::from_be_bytes([bytes[4], bytes[5]]);
+            let delta = Delta::default().long(old, new).word(old_port, port);
+            bytes[..4].copy_from_slice(&new.to_be_bytes());
+            bytes[4..6].copy_from_slice(&port.to_be_bytes());
+            prop_assert_eq!(delta.apply(before), !sum(&bytes));
+        }
+
+        #[test]
+        fn a_wrong_checksum_stays_wrong_by_as_much(hc: u16, error in 1u16..0xffff, old: u32, new: u32) {
+            let delta = Delta::default().long(old, new);
+            let off = fold(u64::from(!hc) + u64::from(error));
+            let shifted = fold(u64::from(!delta.apply(hc)) + u64::from(error));
+            prop_assert_eq!(fold(u64::from(!delta.apply(!off))) % 0xffff, shifted % 0xffff);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Memory for frames, taken once at start.
+
+use std::ffi::CString;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use dpdk_sys::rte_mempool;
+
+use super::eal::Eal;
+use super::mbuf::Mbuf;
+use super::{DpdkError, last_error};
+
+/// Mbufs that each thread keeps for itself.
+const CACHE: u32 = 256;
+/// Bytes of one mbuf's buffer: DPDK's default of 2 KiB for the device and 128 bytes of headroom.
+const BUFFER_LEN: u16 = 2048 + 128;
+
+/// A pool of mbufs on one NUMA node. Every mbuf must be back before it is dropped; queues and bursts that may
+/// hold some go first.
+pub struct Mempool {
+    raw: NonNull<rte_mempool>,
+    frames: u32,
+    /// DPDK must outlive its memory.
+    _eal: Arc<Eal>,
+}
+
+// SAFETY: a mempool is made for use by many threads at once; `raw` is never changed after its creation.
+unsafe impl Send for Mempool {}
+// SAFETY: as above; all methods only call functions of DPDK that any thread may call.
+unsafe impl Sync for Mempool {}
+
+impl Mempool {
+    /// Reserves memory for `frames` frames on a NUMA node; -1 is any.
+    ///
+    /// # Errors
+    /// [`DpdkError::NoMemory`] if there is not enough.
+    pub fn new(eal: &Arc<Eal>, node: i32, frames: u32) -> Result<Self, DpdkError> {
+        // One less than a power of two uses a mempool's ring best.
+        let frames = (frames + 1).next_power_of_two() - 1;
+        let name = CString::new(format!("frames_{}", node + 1)).expect("the name has no zero byte");
+        // SAFETY: EAL runs, as `eal` shows; the name is a C string that DPDK copies.
+        let raw = unsafe { dpdk_sys::rte_pktmbuf_pool_create(name.as_ptr(), frames, CACHE, 0, BUFFER_LEN, node) };
+        match NonNull::new(raw) {
+            Some(raw) => Ok(Self { raw, frames, _eal: Arc::clone(eal) }),
+            None => Err(DpdkError::NoMemory { frames, node, because: last_error() }),
+        }
+    }
+
+    /// A frame of these bytes; `None` if no mbuf is free or they do not fit into one.
+    pub fn frame(&self, bytes: &[u8]) -> Option<Mbuf> {
+        // SAFETY: the mempool lives as long as `self`.
+        let raw = NonNull::new(unsafe { dpdk_sys::trutina_pktmbuf_alloc(self.raw.as_ptr()) })?;
+        // SAFETY: the mbuf was allocated just now, with one segment and a reference count of 1, for us alone.
+        let mut frame = unsafe { Mbuf::from_raw(raw) };
+        frame.fill(bytes).then_some(frame)
+    }
+
+    /// Frames that are in use somewhere.
+    pub fn in_use(&self) -> u32 {
+        // SAFETY: the mempool lives as long as `self`.
+        self.frames - unsafe { dpdk_sys::rte_mempool_avail_count(self.raw.as_ptr()) }
+    }
+
+    /// Bytes that a frame may have in its first segment when it comes from a device.
+    pub(super) fn data_room(&self) -> u32 {
+        u32::from(BUFFER_LEN) - dpdk_sys::RTE_PKTMBUF_HEADROOM
+    }
+
+    pub(super) fn raw(&self) -> *mut rte_mempool {
+        self.raw.as_ptr()
+    }
+}
+
+impl Drop for Mempool {
+    fn drop(&mut self) {
+        // SAFETY: the pool was created by `new` and is freed once; ports that take frames from it hold an
+        // `Arc` of it, so none is left.
+        unsafe { dpdk_sys::rte_mempool_free(self.raw.as_ptr()) };
+    }
+}

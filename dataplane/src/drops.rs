@@ -1,0 +1,104 @@
+//! Every reason for which a frame is dropped, with its stable name and its meaning.
+//!
+//! A reason is a small number that indexes a counter; on the packet path it is never text.
+
+macro_rules! reasons {
+    ($($(#[doc = $meaning:literal])+ $variant:ident = $name:literal),+ $(,)?) => {
+        /// Why a frame was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[doc = $meaning])+ $variant),+ }
+
+        impl DropReason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Stable name in snake case, as in `trutina_dropped_packets_total{reason="no_service"}`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            /// What it means, in one line.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($meaning),+).trim_ascii_start()),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// the frame ends before its headers do, or before the length that its IP header claims
+    Truncated = "truncated",
+    /// the destination MAC is not the address of the port it came in by
+    NotOurMac = "not_our_mac",
+    /// neither IPv4 nor ARP
+    UnknownEthertype = "unknown_ethertype",
+    /// IP version other than 4, or a header length under 20 bytes (RFC 1812, 5.2.2)
+    BadIpHeader = "bad_ip_header",
+    /// the IPv4 header checksum is wrong (RFC 1812, 5.2.2)
+    BadIpChecksum = "bad_ip_checksum",
+    /// the IPv4 total length is shorter than the IPv4 header
+    BadIpLength = "bad_ip_length",
+    /// a source or destination address that no packet on a wire may have (RFC 1812, 5.3.7)
+    MartianAddress = "martian_address",
+    /// a piece of a fragmented packet
+    Fragment = "fragment",
+    /// an IP protocol other than TCP and UDP
+    UnknownProtocol = "unknown_protocol",
+    /// TCP data offset under 20 bytes or past the end of the packet
+    BadTcpHeader = "bad_tcp_header",
+    /// TCP flags that no sender sets: none at all, or SYN with FIN or RST
+    BadTcpFlags = "bad_tcp_flags",
+    /// UDP length under 8 bytes or past the end of the packet
+    BadUdpLength = "bad_udp_length",
+    /// the TTL would become 0 (RFC 1812, 5.3.1)
+    TtlExceeded = "ttl_exceeded",
+    /// no service has this address, port and protocol
+    NoService = "no_service",
+    /// no backend of the service takes new flows
+    NoBackend = "no_backend",
+    /// a TCP packet that opens no connection and belongs to none
+    NoFlowNotSyn = "no_flow_not_syn",
+    /// a backend's reply that belongs to no flow
+    NoFlow = "no_flow",
+    /// the reply of this flow could not be told from that of another service's flow
+    ReplyAmbiguous = "reply_ambiguous",
+    /// no place for another flow, and none to be evicted
+    FlowTableFull = "flow_table_full",
+    /// no route to the destination
+    NoRoute = "no_route",
+    /// longer than the MTU of the port it leaves by
+    TooBig = "too_big",
+    /// no headroom in the buffer for an outer header
+    NoHeadroom = "no_headroom",
+    /// the device's transmit queue is full
+    TxFull = "tx_full",
+    /// the queue to the control thread is full
+    PuntFull = "punt_full",
+    /// the queue to the worker that owns the flow is full
+    HandOverFull = "hand_over_full",
+    /// the port that the control thread named for it does not exist
+    BadPort = "bad_port",
+}
+
+impl DropReason {
+    /// Number of reasons.
+    pub const COUNT: usize = Self::ALL.len();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_index_and_names_are_unique() {
+        let mut names = HashSet::new();
+        for (number, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+            assert!(names.insert(reason.name()));
+            assert!(reason.name().chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+            assert!(!reason.meaning().is_empty() && !reason.meaning().starts_with(' '));
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What a flow is doing, and how long it may be idle: IPVS's state machine, names and timeouts.
+//!
+//! The tables are those of Linux 6.1, net/netfilter/ipvs/ip_vs_proto_tcp.c.
+
+use crate::wire::tcp;
+
+/// State of a flow, with the names that `ipvsadm -Lc` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// No packet was judged yet.
+    None,
+    /// Data flows both ways.
+    Established,
+    /// The backend opened (NAT only, where its SYN is seen).
+    SynSent,
+    /// The client opened.
+    SynRecv,
+    /// The backend closed first, or the only side that is seen closed.
+    FinWait,
+    /// Both sides closed.
+    TimeWait,
+    /// Reset.
+    Close,
+    /// The client closed first.
+    CloseWait,
+    /// The last acknowledgment is awaited.
+    LastAck,
+    /// Waiting for a client.
+    Listen,
+    /// Opened, and the opening acknowledged.
+    SynAck,
+    /// A UDP exchange.
+    Udp,
+}
+
+use State::{
+    Close, CloseWait, Established, FinWait, LastAck, Listen, None as Fresh, SynAck, SynRecv, SynSent, TimeWait,
+    Udp,
+};
+
+impl State {
+    /// Every state, in the order of their numbers.
+    pub const ALL: [Self; 12] = [
+        Fresh, Established, SynSent, SynRecv, FinWait, TimeWait, Close, CloseWait, LastAck, Listen, SynAck, Udp,
+    ];
+    /// Number of states.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Name as IPVS prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fresh => "NONE",
+            Established => "ESTABLISHED",
+            SynSent => "SYN_SENT",
+            SynRecv => "SYN_RECV",
+            FinWait => "FIN_WAIT",
+            TimeWait => "TIME_WAIT",
+            Close => "CLOSE",
+            CloseWait => "CLOSE_WAIT",
+            LastAck => "LAST_ACK",
+            Listen => "LISTEN",
+            SynAck => "SYNACK",
+            Udp => "UDP",
+        }
+    }
+
+    /// Whether `ipvsadm` counts such a connection under ActiveConn.
+    pub const fn is_active(self) -> bool {
+        matches!(self, Established | SynSent | SynRecv | SynAck)
+    }
+
+    /// Whether the connection was opened but never completed: the first to go when the table is full.
+    pub const fn is_embryonic(self) -> bool {
+        matches!(self, Fresh | SynRecv | SynAck)
+    }
+
+    /// Whether the connection is over, so that its client may open another from the same port.
+    pub const fn is_closing(self, view: View) -> bool {
+        // Where replies are not seen, FIN_WAIT is the last state that a closed connection reaches; IPVS
+        // reuses it there with conn_reuse_mode bit 2.
+        matches!(self, TimeWait | Close) || (matches!(self, FinWait) && matches!(view, View::OneWay))
+    }
+}
+
+/// Which packets of a connection are seen, and from where one came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum View {
+    /// From the client, where replies are seen too (NAT).
+    Client,
+    /// From the backend (NAT).
+    Server,
+    /// From the client, where replies are not seen (DR, tunnel).
+    OneWay,
+}
+
+/// State transitions by view, event (SYN, FIN, ACK, RST) and state.
+const TRANSITIONS: [[[State; State::COUNT - 1]; 4]; 3] = [
+    [
+        [SynRecv, Established, Established, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv],
+        [Close, CloseWait, SynSent, TimeWait, TimeWait, TimeWait, Close, CloseWait, LastAck, Listen, TimeWait],
+        [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, Close, Listen, Established],
+        [Close, Close, Close, SynRecv, Close, Close, Close, Close, LastAck, Listen, SynRecv],
+    ],
+    [
+        [SynSent, Established, SynSent, SynRecv, SynSent, SynSent, SynSent, SynSent, SynSent, Listen, SynRecv],
+        [TimeWait, FinWait, SynSent, TimeWait, FinWait, TimeWait, Close, TimeWait, LastAck, Listen, TimeWait],
+        [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, LastAck, Established, Established],
+        [Close, Close, SynSent, Close, Close, TimeWait, Close, Close, Close, Close, Close],
+    ],
+    [
+        [SynRecv, Established, Established, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv],
+        [Close, FinWait, SynSent, TimeWait, FinWait, TimeWait, Close, CloseWait, LastAck, Listen, TimeWait],
+        [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, Close, Listen, Established],
+        [Close, Close, Close, SynRecv, Close, Close, Close, Close, LastAck, Listen, Close],
+    ],
+];
+
+/// The state that follows `state` when a packet with `tcp_flags` is seen. UDP has one state.
+#[inline]
+pub fn next(state: State, view: View, tcp_flags: u8) -> State {
+    // RST > SYN > FIN > ACK, as tcp_state_idx() in the kernel; none of them changes nothing.
+    let event = if tcp_flags & tcp::RST != 0 {
+        3
+    } else if tcp_flags & tcp::SYN != 0 {
+        0
+    } else if tcp_flags & tcp::FIN != 0 {
+        1
+    } else if tcp_flags & tcp::ACK != 0 {
+        2
+    } else {
+        return state;
+    };
+    TRANSITIONS[view as usize][event].get(state as usize).copied().unwrap_or(state)
+}
+
+/// Seconds a flow may be idle, by state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts([u32; State::COUNT]);
+
+impl Timeouts {
+    /// IPVS's timeouts, with the three that `ipvsadm --set` changes.
+    pub fn new(configured: config::model::Timeouts) -> Self {
+        Self(State::ALL.map(|state| match state {
+            Fresh => 2,
+            Established => configured.tcp_secs,
+            FinWait => configured.tcp_fin_secs,
+            SynSent | TimeWait | Listen | SynAck => 120,
+            SynRecv | CloseWait => 60,
+            LastAck => 30,
+            Close => 10,
+            Udp => configured.udp_secs,
+        }))
+    }
+
+    /// Seconds a flow in this state may be idle.
+    #[inline]
+    pub fn of(&self, state: State) -> u32 {
+        self.0[state as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tcp::{ACK, FIN, RST, SYN};
+
+    fn walk(steps: &[(View, u8)]) -> Vec<State> {
+        let mut state = Fresh;
+        steps.iter().map(|&(view, flags)| { state = next(state, view, flags); state }).collect()
+    }
+
+    #[test]
+    fn numbers_index() {
+        for (number, state) in State::ALL.iter().enumerate() {
+            assert_eq!(*state as usize, number);
+        }
+    }
+
+    #[test]
+    fn a_nat_connection_opens_and_closes_from_the_client() {
+        let seen = walk(&[
+            (View::Client, SYN), (View::Server, SYN | ACK), (View::Client, ACK), (View::Server, ACK),
+            (View::Client, FIN | ACK), (View::Server, FIN | ACK), (View::Client, ACK),
+        ]);
+        assert_eq!(seen, [SynRecv, SynRecv, Established, Established, CloseWait, TimeWait, TimeWait]);
+    }
+
+    #[test]
+    fn a_nat_connection_closes_from_the_backend() {
+        let seen = walk(&[(View::Client, SYN), (View::Client, ACK), (View::Server, FIN | ACK), (View::Client, FIN | ACK)]);
+        assert_eq!(seen, [SynRecv, Established, FinWait, TimeWait]);
+    }
+
+    #[test]
+    fn a_one_way_connection_ends_in_fin_wait() {
+        let seen = walk(&[(View::OneWay, SYN), (View::OneWay, ACK), (View::OneWay, FIN | ACK), (View::OneWay, ACK)]);
+        assert_eq!(seen, [SynRecv, Established, FinWait, FinWait]);
+        assert!(FinWait.is_closing(View::OneWay) && !FinWait.is_closing(View::Client));
+    }
+
+    #[test]
+    fn a_reset_closes_but_not_an_opening_that_the_client_may_have_faked() {
+        assert_eq!(walk(&[(View::Client, SYN), (View::Client, RST)]), [SynRecv, SynRecv]);
+        assert_eq!(walk(&[(View::Client, SYN), (View::Server, RST | ACK)]), [SynRecv, Close]);
+        assert_eq!(walk(&[(View::Client, SYN), (View::Client, ACK), (View::Client, RST)])[2], Close);
+    }
+
+    #[test]
+    fn udp_has_one_state() {
+        assert_eq!(next(Udp, View::Client, 0), Udp);
+        assert_eq!(next(Udp, View::Server, SYN), Udp);
+    }
+}

@@ -1,0 +1,390 @@
+//! The flow table: lines of four flows, each line one cache line.
+//!
+//! Owned by its worker, never shared, never grown. A flow lives in its home line or, if that was full, in
+//! its one alternate line; a line counts how many of its flows live elsewhere, so that the alternate is
+//! read only when that can help. Expired flows are found when probed, replaced or swept: no timers.
+
+use super::{FlowKey, FlowValue};
+use crate::prefetch::prefetch;
+
+/// Flows in a line.
+const WAYS: usize = 4;
+
+/// Where the count of flows that live elsewhere is kept: the top bits of the first value.
+const SPILL_SHIFT: u32 = 60;
+const SPILL_MASK: u64 = 0xf << SPILL_SHIFT;
+/// A count that reached this is not exact any more and stays.
+const SPILL_MAX: u64 = 0xf;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line {
+    keys: [u64; WAYS],
+    values: [u64; WAYS],
+}
+
+const _: () = assert!(size_of::<Line>() == 64);
+
+impl Line {
+    const EMPTY: Self = Self { keys: [0; WAYS], values: [0; WAYS] };
+
+    #[inline]
+    fn way_of(&self, key: u64) -> Option<usize> {
+        // Four compares without a branch between them: which way it is cannot be predicted.
+        let mut found = 0u32;
+        for way in 0..WAYS {
+            found |= u32::from(self.keys[way] == key) << way;
+        }
+        (found != 0).then(|| found.trailing_zeros() as usize)
+    }
+
+    #[inline]
+    fn value(&self, way: usize) -> FlowValue {
+        FlowValue(self.values[way] & !SPILL_MASK)
+    }
+
+    #[inline]
+    fn set_value(&mut self, way: usize, value: FlowValue) {
+        self.values[way] = self.values[way] & SPILL_MASK | value.0;
+    }
+
+    #[inline]
+    fn spilled(&self) -> u64 {
+        self.values[0] >> SPILL_SHIFT
+    }
+
+    fn set_spilled(&mut self, count: u64) {
+        self.values[0] = self.values[0] & !SPILL_MASK | count << SPILL_SHIFT;
+    }
+}
+
+/// Hash of a client's address and port. It serves both directions of a flow, and all services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowHash(u64);
+
+impl FlowHash {
+    /// A hash of nothing, to begin with.
+    pub const ZERO: Self = Self(0);
+
+    /// Which of `workers` owns the client's flows.
+    #[inline]
+    pub fn owner(self, workers: usize) -> usize {
+        // The low bits choose: the high ones choose the home line, and the middle ones the alternate.
+        (self.0 as u16 as usize * workers) >> 16
+    }
+}
+
+/// Secret of the flow hash. Drawn once per boot and shared by all workers, so that nobody outside can aim
+/// at one line, and every worker agrees on who owns a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct HashSecret(pub [u64; 2]);
+
+impl HashSecret {
+    /// A secret from the operating system's random numbers.
+    pub fn random() -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        let draw = |number: u64| RandomState::new().hash_one(number) | 1;
+        Self([draw(0), draw(1)])
+    }
+
+    /// Hash of a client. Two folded multiplications, as in wyhash: a product of secret factors spreads
+    /// every input bit over all output bits.
+    #[inline]
+    pub fn hash(&self, client: u32, client_port: u16) -> FlowHash {
+        let input = u64::from(client) << 16 | u64::from(client_port);
+        FlowHash(fold(fold(input ^ self.0[0], self.0[1]) ^ self.0[0], 0x9e37_79b9_7f4a_7c15))
+    }
+}
+
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// Where a flow is stored; good until the table changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    line: u32,
+    way: u8,
+}
+
+/// What a stored flow is worth when another one needs its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// It has expired.
+    Dead,
+    /// It is given up when there is no other place; the longest idle one goes first.
+    Embryonic {
+        /// Seconds since its last packet.
+        idle: u32,
+    },
+    /// It stays.
+    Live,
+}
+
+/// A flow that lost its place.
+pub type Removed = (FlowKey, FlowValue);
+
+/// What became of an insertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is stored.
+    Placed(Place),
+    /// It is stored where an expired flow was.
+    Replaced(Place, Removed),
+    /// It is stored where a flow was that had to go.
+    Evicted(Place, Removed),
+    /// There is no place for it.
+    Full,
+}
+
+/// The table of one worker.
+pub struct FlowTable {
+    lines: Box<[Line]>,
+    secret: HashSecret,
+    flows: usize,
+    swept: usize,
+}
+
+impl FlowTable {
+    /// A table rated for `capacity` flows. It has twice as many places, so that a rated load leaves it
+    /// half empty: 32 bytes a flow.
+    pub fn new(capacity: usize, secret: HashSecret) -> Self {
+        let lines = (capacity * 2).div_ceil(WAYS).clamp(2, u32::MAX as usize);
+        Self { lines: vec![Line::EMPTY; lines].into_boxed_slice(), secret, flows: 0, swept: 0 }
+    }
+
+    /// Number of flows stored, expired ones included until they are found.
+    pub fn len(&self) -> usize {
+        self.flows
+    }
+
+    /// Whether no flow is stored.
+    pub fn is_empty(&self) -> bool {
+        self.flows == 0
+    }
+
+    /// Hash of a client's flows.
+    #[inline]
+    pub fn hash(&self, client: u32, client_port: u16) -> FlowHash {
+        self.secret.hash(client, client_port)
+    }
+
+    /// Asks for the home line of a client's flows to come into the cache.
+    #[inline]
+    pub fn prefetch(&self, hash: FlowHash) {
+        prefetch(self.lines.as_ptr().wrapping_add(self.home(hash)));
+    }
+
+    #[inline]
+    fn home(&self, hash: FlowHash) -> usize {
+        multiply_shift(hash.0 >> 32, self.lines.len())
+    }
+
+    #[inline]
+    fn alternate(&self, hash: FlowHash) -> usize {
+        let line = multiply_shift(hash.0 & 0xffff_ffff, self.lines.len());
+        if line != self.home(hash) {
+            line
+        } else if line + 1 < self.lines.len() {
+            line + 1
+        } else {
+            0
+        }
+    }
+
+    fn hash_of(&self, key: FlowKey) -> FlowHash {
+        self.hash(key.client(), key.client_port())
+    }
+
+    /// Where a flow is stored.
+    #[inline]
+    pub fn find(&self, hash: FlowHash, key: FlowKey) -> Option<Place> {
+        let home = self.home(hash);
+        let line = &self.lines[home];
+        if let Some(way) = line.way_of(key.0) {
+            return Some(place(home, way));
+        }
+        if line.spilled() == 0 { None } else { self.find_spilled(hash, key) }
+    }
+
+    #[cold]
+    fn find_spilled(&self, hash: FlowHash, key: FlowKey) -> Option<Place> {
+        let line = self.alternate(hash);
+        Some(place(line, self.lines[line].way_of(key.0)?))
+    }
+
+    /// The flow in a place.
+    #[inline]
+    pub fn value(&self, place: Place) -> FlowValue {
+        self.lines[place.line as usize].value(usize::from(place.way))
+    }
+
+    /// Changes the flow in a place. Nothing is written if nothing changes, so the line stays clean.
+    #[inline]
+    pub fn set(&mut self, place: Place, value: FlowValue) {
+        let line = &mut self.lines[place.line as usize];
+        if line.value(usize::from(place.way)) != value {
+            line.set_value(usize::from(place.way), value);
+        }
+    }
+
+    /// Takes a flow out.
+    pub fn remove(&mut self, place: Place) -> Removed {
+        let line = &mut self.lines[place.line as usize];
+        let way = usize::from(place.way);
+        let removed = (FlowKey(line.keys[way]), line.value(way));
+        line.keys[way] = 0;
+        line.set_value(way, FlowValue(0));
+        self.flows -= 1;
+        if removed.1.is_displaced() {
+            self.unspill(self.hash_of(removed.0));
+        }
+        removed
+    }
+
+    fn spill(&mut self, hash: FlowHash) {
+        let home = &mut self.lines[self.home(hash)];
+        home.set_spilled((home.spilled() + 1).min(SPILL_MAX));
+    }
+
+    fn unspill(&mut self, hash: FlowHash) {
+        let home = &mut self.lines[self.home(hash)];
+        if home.spilled() != SPILL_MAX {
+            home.set_spilled(home.spilled().saturating_sub(1));
+        }
+    }
+
+    /// Stores a flow that is not in the table yet.
+    ///
+    /// In this order: a free or dead place in the home line, then in the alternate; a place that one of
+    /// their flows leaves for its own other line, as in cuckoo hashing; the place of the embryonic flow
+    /// that is idle longest. Live flows never lose theirs.
+    pub fn insert(
+        &mut self, hash: FlowHash, key: FlowKey, value: FlowValue, worth: impl Fn(FlowValue) -> Worth,
+    ) -> Inserted {
+        debug_assert!(self.find(hash, key).is_none());
+        for (line, displaced) in [(self.home(hash), false), (self.alternate(hash), true)] {
+            if let Some(way) = self.spare_way(line, &worth) {
+                let dead = self.vacate(place(line, way));
+                self.store(place(line, way), hash, key, value.with_displaced(displaced));
+                return match dead {
+                    None => Inserted::Placed(place(line, way)),
+                    Some(dead) => Inserted::Replaced(place(line, way), dead),
+                };
+            }
+        }
+        self.insert_crowded(hash, key, value, worth)
+    }
+
+    #[cold]
+    fn insert_crowded(
+        &mut self, hash: FlowHash, key: FlowKey, value: FlowValue, worth: impl Fn(FlowValue) -> Worth,
+    ) -> Inserted {
+        let candidates = [(self.home(hash), false), (self.alternate(hash), true)];
+        for (line, displaced) in candidates {
+            for way in 0..WAYS {
+                let (free, dead) = match self.relocate(place(line, way), &worth) {
+                    Some(moved) => moved,
+                    None => continue,
+                };
+                self.store(free, hash, key, value.with_displaced(displaced));
+                return match dead {
+                    None => Inserted::Placed(free),
+                    Some(dead) => Inserted::Replaced(free, dead),
+                };
+            }
+        }
+        let mut victim: Option<(u32, Place, bool)> = None;
+        for (line, displaced) in candidates {
+            for way in 0..WAYS {
+                if let Worth::Embryonic { idle } = worth(self.lines[line].value(way))
+                    && victim.is_none_or(|(longest, ..)| idle > longest)
+                {
+                    victim = Some((idle, place(line, way), displaced));
+                }
+            }
+        }
+        let Some((_, victim, displaced)) = victim else { return Inserted::Full };
+        let evicted = self.remove(victim);
+        self.store(victim, hash, key, value.with_displaced(displaced));
+        Inserted::Evicted(victim, evicted)
+    }
+
+    fn store(&mut self, place: Place, hash: FlowHash, key: FlowKey, value: FlowValue) {
+        let line = &mut self.lines[place.line as usize];
+        line.keys[usize::from(place.way)] = key.0;
+        line.set_value(usize::from(place.way), value);
+        self.flows += 1;
+        if value.is_displaced() {
+            self.spill(hash);
+        }
+    }
+
+    /// A way of the line that is empty or, failing that, holds a dead flow.
+    fn spare_way(&self, line: usize, worth: &impl Fn(FlowValue) -> Worth) -> Option<usize> {
+        let line = &self.lines[line];
+        line.way_of(0).or_else(|| (0..WAYS).find(|&way| worth(line.value(way)) == Worth::Dead))
+    }
+
+    /// Empties a place; says what was in it.
+    fn vacate(&mut self, place: Place) -> Option<Removed> {
+        let full = self.lines[place.line as usize].keys[usize::from(place.way)] != 0;
+        full.then(|| self.remove(place))
+    }
+
+    /// Moves a flow from its home line to its alternate one or back, if there is room for it. Says which
+    /// place is free now, and which dead flow had to make way.
+    fn relocate(&mut self, from: Place, worth: &impl Fn(FlowValue) -> Worth) -> Option<(Place, Option<Removed>)> {
+        let line = &self.lines[from.line as usize];
+        let key = FlowKey(line.keys[usize::from(from.way)]);
+        let value = line.value(usize::from(from.way));
+        let hash = self.hash_of(key);
+        let other = if value.is_displaced() { self.home(hash) } else { self.alternate(hash) };
+        let to = place(other, self.spare_way(other, worth)?);
+        let dead = self.vacate(to);
+        self.remove(from);
+        self.store(to, hash, key, value.with_displaced(!value.is_displaced()));
+        Some((from, dead))
+    }
+
+    /// Takes the dead flows out of the next `lines` lines, beginning again at the end.
+    pub fn sweep(&mut self, lines: usize, worth: impl Fn(FlowValue) -> Worth, mut removed: impl FnMut(Removed)) {
+        for _ in 0..lines.min(self.lines.len()) {
+            for way in 0..WAYS {
+                let line = &self.lines[self.swept];
+                if line.keys[way] != 0 && worth(line.value(way)) == Worth::Dead {
+                    removed(self.remove(place(self.swept, way)));
+                }
+            }
+            self.swept = if self.swept + 1 == self.lines.len() { 0 } else { self.swept + 1 };
+        }
+    }
+
+    /// Number of lines, for [`FlowTable::visit`].
+    pub fn lines(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The flows of one line.
+    pub fn visit(&self, line: usize) -> impl Iterator<Item = (FlowKey, FlowValue)> + '_ {
+        let line = &self.lines[line];
+        (0..WAYS).filter(|&way| line.keys[way] != 0).map(|way| (FlowKey(line.keys[way]), line.value(way)))
+    }
+}
+
+#[inline]
+fn place(line: usize, way: usize) -> Place {
+    // A table has fewer than 2^32 lines (`FlowTable::new`) of four ways.
+    Place { line: line as u32, way: way as u8 }
+}
+
+/// `bits`, of which there are 32, scaled to 0..`len`: no division, and `len` need not be a power of two.
+#[inline]
+fn multiply_shift(bits: u64, len: usize) -> usize {
+    ((bits * len as u64) >> 32) as usize
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::flow::state::State;
+use crate::snapshot::{BackendSlot, ServiceSlot};
+
+const SECRET: HashSecret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
+
+fn key(number: u32) -> FlowKey {
+    FlowKey::new(0x0a00_0000 + number, (number * 7) as u16, ServiceSlot((number % 3) as u16))
+}
+
+fn value(number: u32) -> FlowValue {
+    FlowValue::new(BackendSlot(number & 0xff_ffff), State::Established, number)
+}
+
+fn hash(table: &FlowTable, key: FlowKey) -> FlowHash {
+    table.hash(key.client(), key.client_port())
+}
+
+fn insert(table: &mut FlowTable, number: u32, worth: impl Fn(FlowValue) -> Worth) -> Inserted {
+    let hash = hash(table, key(number));
+    table.insert(hash, key(number), value(number), worth)
+}
+
+fn find(table: &FlowTable, number: u32) -> Option<FlowValue> {
+    let place = table.find(hash(table, key(number)), key(number))?;
+    Some(table.value(place).with_displaced(false))
+}
+
+fn live(_: FlowValue) -> Worth {
+    Worth::Live
+}
+
+/// The count of spilled flows that each line should have, by looking at every flow.
+fn assert_spill_counts(table: &FlowTable) {
+    let mut spilled = HashMap::new();
+    for line in 0..table.lines() {
+        for (key, value) in table.visit(line) {
+            let hash = table.hash_of(key);
+            if value.is_displaced() {
+                assert_eq!(table.alternate(hash), line);
+                *spilled.entry(table.home(hash)).or_insert(0) += 1;
+            } else {
+                assert_eq!(table.home(hash), line);
+            }
+        }
+    }
+    for line in 0..table.lines() {
+        let count = table.lines[line].spilled();
+        assert!(count == SPILL_MAX || count == spilled.get(&line).copied().unwrap_or(0));
+    }
+}
+
+#[test]
+fn fields_keep_out_of_each_other() {
+    let value = FlowValue::new(BackendSlot(0xff_ffff), State::Udp, 0x0fff_ffff);
+    assert_eq!((value.backend(), value.state()), (BackendSlot(0xff_ffff), State::Udp));
+    assert_eq!(value.idle(0x0fff_ffff), 0);
+    assert_eq!(value.0 & SPILL_MASK, 0);
+    assert_eq!(FlowValue::new(BackendSlot(0), State::None, 5).idle(12), 7);
+    assert_eq!(FlowValue::new(BackendSlot(0), State::None, 0x0fff_ffff).idle(0x1000_0001), 2);
+    let key = FlowKey::new(0xc000_0201, 65535, ServiceSlot(9));
+    assert_eq!((key.client(), key.client_port(), key.service()), (0xc000_0201, 65535, ServiceSlot(9)));
+}
+
+#[test]
+fn rated_load_is_stored_whole_and_mostly_at_home() {
+    let capacity = if cfg!(miri) { 200 } else { 100_000 };
+    let mut table = FlowTable::new(capacity, SECRET);
+    for number in 0..capacity as u32 {
+        assert!(matches!(insert(&mut table, number, live), Inserted::Placed(_)));
+    }
+    assert_eq!(table.len(), capacity);
+    let displaced: usize =
+        (0..table.lines()).map(|line| table.visit(line).filter(|flow| flow.1.is_displaced()).count()).sum();
+    assert!(displaced * 100 < capacity * 8, "{displaced} of {capacity}");
+    for number in 0..capacity as u32 {
+        assert_eq!(find(&table, number), Some(value(number)));
+    }
+    assert_spill_counts(&table);
+}
+
+#[test]
+fn a_full_table_refuses_and_keeps_what_it_has() {
+    let mut table = FlowTable::new(32, SECRET);
+    let stored: Vec<u32> = (0..400).filter(|&number| insert(&mut table, number, live) != Inserted::Full).collect();
+    assert!(stored.len() > 56 && stored.len() <= 64, "{}", stored.len());
+    assert!(stored.iter().all(|&number| find(&table, number).is_some()));
+    assert_spill_counts(&table);
+}
+
+#[test]
+fn the_longest_idle_embryonic_flow_goes_first_and_live_ones_stay() {
+    let mut table = FlowTable::new(1, SECRET);
+    let worth = |value: FlowValue| match value.backend().0 {
+        0..4 => Worth::Live,
+        number => Worth::Embryonic { idle: 100 - number },
+    };
+    for number in 0..8 {
+        assert!(matches!(insert(&mut table, number, worth), Inserted::Placed(_)));
+    }
+    assert!(matches!(insert(&mut table, 8, worth), Inserted::Evicted(_, (gone, _)) if gone == key(4)));
+    assert!(matches!(insert(&mut table, 9, worth), Inserted::Evicted(_, (gone, _)) if gone == key(5)));
+    assert!((0..4).all(|number| find(&table, number).is_some()));
+    assert_eq!(insert(&mut table, 10, live), Inserted::Full);
+    assert_spill_counts(&table);
+}
+
+#[test]
+fn the_sweeper_visits_every_line() {
+    let mut table = FlowTable::new(50, SECRET);
+    for number in 0..50 {
+        insert(&mut table, number, live);
+    }
+    let even_is_dead = |value: FlowValue| if value.backend().0 % 2 == 0 { Worth::Dead } else { Worth::Live };
+    let mut removed = 0;
+    for _ in 0..table.lines() {
+        table.sweep(1, even_is_dead, |_| removed += 1);
+    }
+    assert_eq!((removed, table.len()), (25, 25));
+    assert!((0..50).all(|number| find(&table, number).is_some() == (number % 2 == 1)));
+    assert_spill_counts(&table);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(u32),
+    Remove(u32),
+    Touch(u32),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let number = 0..120u32;
+    let step = prop_oneof![
+        3 => number.clone().prop_map(Step::Insert),
+        1 => number.clone().prop_map(Step::Remove),
+        1 => number.prop_map(Step::Touch),
+    ];
+    prop::collection::vec(step, 0..if cfg!(miri) { 40 } else { 400 })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
+    #[test]
+    fn behaves_as_a_map_that_may_refuse(steps in steps()) {
+        let mut table = FlowTable::new(40, SECRET);
+        let mut model = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Insert(number) if !model.contains_key(&number) => {
+                    match insert(&mut table, number, live) {
+                        Inserted::Placed(_) => { model.insert(number, value(number)); }
+                        Inserted::Full => prop_assert!(model.len() > 40),
+                        other => prop_assert!(false, "{other:?}"),
+                    }
+                }
+                Step::Remove(number) => {
+                    if let Some(place) = table.find(hash(&table, key(number)), key(number)) {
+                        table.remove(place);
+                        prop_assert!(model.remove(&number).is_some());
+                    } else {
+                        prop_assert!(!model.contains_key(&number));
+                    }
+                }
+                Step::Insert(number) | Step::Touch(number) => {
+                    if let Some(place) = table.find(hash(&table, key(number)), key(number)) {
+                        let touched = table.value(place).seen(State::FinWait, 77);
+                        table.set(place, touched);
+                        model.insert(number, touched.with_displaced(false));
+                    }
+                }
+            }
+            prop_assert_eq!(table.len(), model.len());
+        }
+        for number in 0..120 {
+            prop_assert_eq!(find(&table, number), model.get(&number).copied());
+        }
+        assert_spill_counts(&table);
+    }
+}

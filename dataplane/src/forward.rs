@@ -1,0 +1,542 @@
+//! A burst of frames through all its stages: the whole packet path of one worker.
+//!
+//! Four short loops over the burst instead of one long one over each frame, so that the cache misses of 32
+//! frames overlap. Every frame ends in exactly one place: a transmit burst, the control thread, another
+//! worker, or a drop counter.
+
+use std::sync::Arc;
+
+use config::words::{Mode, Protocol};
+use crossbeam::queue::ArrayQueue;
+
+use crate::buf::Frame;
+use crate::burst::{BURST, Burst};
+use crate::clock::Seconds;
+use crate::drops::DropReason;
+use crate::flow::state::{self, State, View};
+use crate::flow::table::{FlowHash, FlowTable, HashSecret, Inserted, Place, Removed, Worth};
+use crate::flow::{FlowKey, FlowValue};
+use crate::parse::{Headers, Refusal, parse};
+use crate::rewrite;
+use crate::route::{NextHop, PortId};
+use crate::schedule::Schedulers;
+use crate::snapshot::{Backend, BackendSlot, Egress, ServiceSlot, Snapshot};
+use crate::stats::WorkerStats;
+use crate::wire::tcp;
+
+/// Frames ahead of the one being parsed whose headers are asked for.
+const PREFETCH_AHEAD: usize = 4;
+
+/// Backends tried for a new flow when replies of the chosen one would be ambiguous.
+const AMBIGUITY_TRIES: usize = 4;
+
+/// A frame for the control thread.
+#[derive(Debug)]
+pub struct Punt<F> {
+    /// The frame.
+    pub frame: F,
+    /// What is to be done with it.
+    pub why: PuntReason,
+}
+
+/// What the control thread does with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PuntReason {
+    /// An ARP packet that came in by a port.
+    Arp(PortId),
+    /// A finished frame whose next hop has no known Ethernet address; it is to be injected when it has.
+    Resolve(NextHop),
+}
+
+/// A frame from one worker to the owner of its flow, and the port it came in by.
+pub type HandedOver<F> = (PortId, F);
+
+/// Where frames leave a worker.
+pub struct Outbox<F> {
+    /// By port number; empty when a burst begins, so that it can take all of it.
+    pub transmit: Vec<Burst<F>>,
+    /// To the control thread.
+    pub punt: Arc<ArrayQueue<Punt<F>>>,
+    /// To the workers, by number.
+    pub owners: Vec<Arc<ArrayQueue<HandedOver<F>>>>,
+}
+
+/// What forwarding reads but never changes.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The configuration in force.
+    pub snapshot: &'a Snapshot,
+    /// The coarse time.
+    pub now: Seconds,
+}
+
+/// Which way a packet goes, and for which service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// From a client to a service.
+    Request(ServiceSlot),
+    /// From a NAT backend to a client; the flow tells the service.
+    Reply,
+}
+
+/// A packet on its way through the stages.
+#[derive(Clone, Copy)]
+struct Work {
+    /// Its place in the burst.
+    slot: u8,
+    headers: Headers,
+    role: Role,
+    hash: FlowHash,
+    /// Set by the third stage.
+    service: ServiceSlot,
+    /// Set by the third stage.
+    backend: BackendSlot,
+}
+
+impl Work {
+    const NONE: Self = Self {
+        slot: 0,
+        headers: Headers {
+            src: 0,
+            dst: 0,
+            src_port: 0,
+            dst_port: 0,
+            l3: 0,
+            l4: 0,
+            ip_len: 0,
+            ttl: 0,
+            protocol: Protocol::Tcp,
+            tcp_flags: 0,
+        },
+        role: Role::Reply,
+        hash: FlowHash::ZERO,
+        service: ServiceSlot(0),
+        backend: BackendSlot(0),
+    };
+}
+
+/// How a worker is set up; the same for all but for `number`.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Its number among `workers`.
+    pub number: usize,
+    /// How many there are.
+    pub workers: usize,
+    /// Flows its table is rated for.
+    pub flow_capacity: usize,
+    /// Service slots there may be.
+    pub services: usize,
+    /// Secret of the flow hash, shared by all workers.
+    pub secret: HashSecret,
+}
+
+/// One worker's packet path with all that belongs to it alone.
+pub struct Forwarder {
+    number: usize,
+    workers: usize,
+    flows: FlowTable,
+    schedulers: Schedulers,
+    stats: Arc<WorkerStats>,
+    /// Identification of the next tunnel packet that may be fragmented.
+    tunnel_id: u16,
+    /// The packets of the burst that are still on their way; kept here so that it is not cleared each time.
+    work: [Work; BURST],
+}
+
+impl Forwarder {
+    /// A packet path with an empty flow table.
+    pub fn new(setup: &Setup, stats: Arc<WorkerStats>) -> Self {
+        Self {
+            number: setup.number,
+            workers: setup.workers,
+            flows: FlowTable::new(setup.flow_capacity, setup.secret),
+            schedulers: Schedulers::new(setup.services),
+            stats,
+            tunnel_id: 0,
+            work: [Work::NONE; BURST],
+        }
+    }
+
+    /// The worker's flows.
+    pub fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
+    /// Takes a burst that came in by `port` through all stages; it is empty afterwards.
+    pub fn forward<F: Frame>(&mut self, context: Context, port: PortId, burst: &mut Burst<F>, out: &mut Outbox<F>) {
+        let parsed = self.parse(context, port, burst, out);
+        let classified = self.classify(context, port, parsed, burst, out);
+        let bound = self.bind(context, classified, burst);
+        self.rewrite(context, bound, burst, out);
+        burst.clear();
+    }
+
+    /// First stage: headers. Returns the number of packets left in `work`.
+    fn parse<F: Frame>(
+        &mut self, context: Context, port: PortId, burst: &mut Burst<F>, out: &mut Outbox<F>,
+    ) -> usize {
+        let own = context.snapshot.parts.ports.get(usize::from(port.0)).map(|info| info.mac).unwrap_or_default();
+        for slot in 0..burst.len().min(PREFETCH_AHEAD) {
+            burst.get(slot).inspect(|frame| frame.prefetch());
+        }
+        let mut left = 0;
+        for slot in 0..burst.len() {
+            burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
+            let Some(frame) = burst.get(slot) else { continue };
+            match parse(frame.head(), frame.len(), own) {
+                Ok(headers) => {
+                    self.work[left] = Work { slot: slot as u8, headers, ..Work::NONE };
+                    left += 1;
+                }
+                Err(Refusal::Drop(why)) => self.drop(burst.take(slot), why),
+                Err(Refusal::Arp) => self.punt(burst.take(slot), PuntReason::Arp(port), out),
+            }
+        }
+        left
+    }
+
+    /// Second stage: which way each packet goes, and which flow line to fetch. Packets whose flows belong
+    /// to another worker leave here.
+    fn classify<F: Frame>(
+        &mut self, context: Context, port: PortId, count: usize, burst: &mut Burst<F>, out: &mut Outbox<F>,
+    ) -> usize {
+        let mut left = 0;
+        for index in 0..count {
+            let mut work = self.work[index];
+            let slot = usize::from(work.slot);
+            let Headers { src, dst, src_port, dst_port, protocol, ttl, .. } = work.headers;
+            let client = if let Some(service) = context.snapshot.service_at(protocol, dst, dst_port) {
+                work.role = Role::Request(service);
+                (src, src_port)
+            } else if !context.snapshot.replies_of(protocol, src, src_port).is_empty() {
+                work.role = Role::Reply;
+                (dst, dst_port)
+            } else {
+                self.drop(burst.take(slot), DropReason::NoService);
+                continue;
+            };
+            if ttl <= 1 {
+                self.drop(burst.take(slot), DropReason::TtlExceeded);
+                continue;
+            }
+            work.hash = self.flows.hash(client.0, client.1);
+            let owner = work.hash.owner(self.workers);
+            if owner != self.number {
+                self.hand_over(burst.take(slot), port, owner, out);
+                continue;
+            }
+            self.flows.prefetch(work.hash);
+            self.work[left] = work;
+            left += 1;
+        }
+        left
+    }
+
+    /// Third stage: the flow of each packet, found or made, and so its backend.
+    fn bind<F: Frame>(&mut self, context: Context, count: usize, burst: &mut Burst<F>) -> usize {
+        let mut left = 0;
+        for index in 0..count {
+            let mut work = self.work[index];
+            let bound = match work.role {
+                Role::Request(service) => self.bind_request(context, &work, service).map(|slot| (service, slot)),
+                Role::Reply => self.bind_reply(context, &work),
+            };
+            match bound {
+                Ok((service, backend)) => {
+                    (work.service, work.backend) = (service, backend);
+                    self.work[left] = work;
+                    left += 1;
+                }
+                Err(why) => self.drop(burst.take(usize::from(work.slot)), why),
+            }
+        }
+        left
+    }
+
+    #[inline]
+    fn bind_request(
+        &mut self, context: Context, work: &Work, service: ServiceSlot,
+    ) -> Result<BackendSlot, DropReason> {
+        let key = FlowKey::new(work.headers.src, work.headers.src_port, service);
+        if let Some(place) = self.flows.find(work.hash, key) {
+            let flow = self.flows.value(place);
+            if let Some(backend) = context.snapshot.backend(flow.backend()) {
+                let view = request_view(backend.mode);
+                let reopens = opens(&work.headers) && flow.state().is_closing(view);
+                if !reopens && worth(context, flow) != Worth::Dead {
+                    self.advance(context, place, flow, view, work.headers.tcp_flags);
+                    return Ok(flow.backend());
+                }
+            }
+            let ended = self.flows.remove(place);
+            self.forget(ended);
+        }
+        self.schedule(context, work, key)
+    }
+
+    /// Chooses the backend of a new flow and stores it.
+    #[cold]
+    fn schedule(&mut self, context: Context, work: &Work, key: FlowKey) -> Result<BackendSlot, DropReason> {
+        let service = context.snapshot.service(key.service()).ok_or(DropReason::NoService)?;
+        if service.retired {
+            return Err(DropReason::NoService);
+        }
+        if work.headers.protocol == Protocol::Tcp && !opens(&work.headers) {
+            return Err(DropReason::NoFlowNotSyn);
+        }
+        for _ in 0..AMBIGUITY_TRIES {
+            let slot = self.schedulers.pick(key.service(), service).ok_or(DropReason::NoBackend)?;
+            let backend = context.snapshot.backend(slot).ok_or(DropReason::NoBackend)?;
+            if backend.mode == Mode::Nat && !self.make_unambiguous(context, work, key, backend) {
+                continue;
+            }
+            let state = match work.headers.protocol {
+                Protocol::Tcp => state::next(State::None, request_view(backend.mode), work.headers.tcp_flags),
+                Protocol::Udp => State::Udp,
+            };
+            return self.store(context, work.hash, key, FlowValue::new(slot, state, context.now));
+        }
+        Err(DropReason::ReplyAmbiguous)
+    }
+
+    /// Makes sure that replies of a NAT backend will belong to one flow only, although it also serves other
+    /// services: the same client port may not use it through two of them at once. A flow that is closing
+    /// gives way, as a connection in TIME_WAIT does to a new one.
+    fn make_unambiguous(&mut self, context: Context, work: &Work, key: FlowKey, backend: &Backend) -> bool {
+        let (address, port) = (backend.address.ip().to_bits(), backend.address.port());
+        for &other in context.snapshot.replies_of(work.headers.protocol, address, port) {
+            let sibling = FlowKey::new(key.client(), key.client_port(), other);
+            let Some(place) = self.flows.find(work.hash, sibling).filter(|_| sibling != key) else { continue };
+            let flow = self.flows.value(place);
+            let same = context.snapshot.backend(flow.backend()).is_some_and(|it| it.address == backend.address);
+            if !same {
+                continue;
+            }
+            let closing = flow.state().is_closing(View::Client)
+                || matches!(flow.state(), State::FinWait | State::CloseWait | State::LastAck);
+            if !closing && worth(context, flow) != Worth::Dead {
+                return false;
+            }
+            let ended = self.flows.remove(place);
+            self.forget(ended);
+        }
+        true
+    }
+
+    fn store(
+        &mut self, context: Context, hash: FlowHash, key: FlowKey, flow: FlowValue,
+    ) -> Result<BackendSlot, DropReason> {
+        match self.flows.insert(hash, key, flow, |flow| worth(context, flow)) {
+            Inserted::Placed(_) => {}
+            Inserted::Replaced(_, dead) => {
+                self.stats.expired.add(1);
+                self.forget(dead);
+            }
+            Inserted::Evicted(_, evicted) => {
+                self.stats.evicted.add(1);
+                self.forget(evicted);
+            }
+            Inserted::Full => return Err(DropReason::FlowTableFull),
+        }
+        let counters = self.stats.backend(flow.backend());
+        counters.conns.add(1);
+        if flow.state().is_active() { counters.active.add(1) } else { counters.inactive.add(1) }
+        Ok(flow.backend())
+    }
+
+    #[inline]
+    fn bind_reply(&mut self, context: Context, work: &Work) -> Result<(ServiceSlot, BackendSlot), DropReason> {
+        let Headers { src, dst, src_port, dst_port, protocol, tcp_flags, .. } = work.headers;
+        for &service in context.snapshot.replies_of(protocol, src, src_port) {
+            let Some(place) = self.flows.find(work.hash, FlowKey::new(dst, dst_port, service)) else { continue };
+            let flow = self.flows.value(place);
+            let from_it = |backend: &Backend| {
+                backend.address.ip().to_bits() == src
+                    && backend.address.port() == src_port
+                    && backend.mode == Mode::Nat
+            };
+            if context.snapshot.backend(flow.backend()).is_some_and(from_it) && worth(context, flow) != Worth::Dead {
+                self.advance(context, place, flow, View::Server, tcp_flags);
+                return Ok((service, flow.backend()));
+            }
+        }
+        Err(DropReason::NoFlow)
+    }
+
+    /// Notes a packet in its flow.
+    #[inline]
+    fn advance(&mut self, context: Context, place: Place, flow: FlowValue, view: View, tcp_flags: u8) {
+        let next = state::next(flow.state(), view, tcp_flags);
+        if next != flow.state() {
+            self.count_transition(flow, next);
+        }
+        self.flows.set(place, flow.seen(next, context.now));
+    }
+
+    fn count_transition(&self, flow: FlowValue, next: State) {
+        let counters = self.stats.backend(flow.backend());
+        match (flow.state().is_active(), next.is_active()) {
+            (true, false) => {
+                counters.active.sub(1);
+                counters.inactive.add(1);
+            }
+            (false, true) => {
+                counters.inactive.sub(1);
+                counters.active.add(1);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes a flow that left the table out of its backend's gauges.
+    fn forget(&self, (_, flow): Removed) {
+        let counters = self.stats.backend(flow.backend());
+        if flow.state().is_active() { counters.active.sub(1) } else { counters.inactive.sub(1) }
+    }
+
+    /// Fourth stage: change each frame and hand it to its port.
+    fn rewrite<F: Frame>(&mut self, context: Context, count: usize, burst: &mut Burst<F>, out: &mut Outbox<F>) {
+        for index in 0..count {
+            let work = self.work[index];
+            let Some(mut frame) = burst.take(usize::from(work.slot)) else { continue };
+            // Padding ends here: the device adds its own where a frame needs it.
+            frame.truncate(usize::from(work.headers.l3) + usize::from(work.headers.ip_len));
+            let changed = match work.role {
+                Role::Request(_) => self.rewrite_request(context, &work, &mut frame),
+                Role::Reply => self.rewrite_reply(context, &work, &mut frame),
+            };
+            match changed {
+                Ok(egress) => self.send(frame, &egress, out),
+                Err(why) => self.drop(Some(frame), why),
+            }
+        }
+    }
+
+    #[inline]
+    fn rewrite_request<F: Frame>(
+        &mut self, context: Context, work: &Work, frame: &mut F,
+    ) -> Result<Egress, DropReason> {
+        let backend = context.snapshot.backend(work.backend).ok_or(DropReason::NoBackend)?;
+        let egress = context.snapshot.backend_egress(work.backend).ok_or(DropReason::NoRoute)?;
+        let headers = &work.headers;
+        let overhead = if backend.mode == Mode::Tunnel { crate::wire::ipv4::HEADER_LEN } else { 0 };
+        if usize::from(headers.ip_len) + overhead > usize::from(egress.mtu) {
+            return Err(DropReason::TooBig);
+        }
+        match backend.mode {
+            Mode::Nat => rewrite::to_backend(frame.head_mut(), headers, backend.address.into(), &egress.link),
+            Mode::Dr => rewrite::dr(frame.head_mut(), headers, &egress.link),
+            Mode::Tunnel => {
+                let path = (backend.tunnel_src, backend.address.ip().to_bits());
+                rewrite::tunnel(frame, headers, path, self.tunnel_id, &egress.link)?;
+                self.tunnel_id = self.tunnel_id.wrapping_add(1);
+            }
+        }
+        let counters = self.stats.backend(work.backend);
+        counters.in_packets.add(1);
+        counters.in_bytes.add(u64::from(headers.ip_len));
+        Ok(*egress)
+    }
+
+    #[inline]
+    fn rewrite_reply<F: Frame>(&self, context: Context, work: &Work, frame: &mut F) -> Result<Egress, DropReason> {
+        let service = context.snapshot.service(work.service).ok_or(DropReason::NoService)?;
+        let egress = context.snapshot.egress_to(work.headers.dst).ok_or(DropReason::NoRoute)?;
+        if work.headers.ip_len > egress.mtu {
+            return Err(DropReason::TooBig);
+        }
+        rewrite::to_client(frame.head_mut(), &work.headers, service.key.vip.into(), &egress.link);
+        let counters = self.stats.backend(work.backend);
+        counters.out_packets.add(1);
+        counters.out_bytes.add(u64::from(work.headers.ip_len));
+        Ok(egress)
+    }
+
+    #[inline]
+    fn send<F: Frame>(&self, frame: F, egress: &Egress, out: &mut Outbox<F>) {
+        if !egress.resolved {
+            return self.punt(Some(frame), PuntReason::Resolve(egress.next_hop), out);
+        }
+        // The bursts were empty when this one began, so none of them is full.
+        match out.transmit.get_mut(usize::from(egress.next_hop.port.0)) {
+            Some(transmit) => match transmit.push(frame) {
+                Ok(()) => {}
+                Err(frame) => self.drop(Some(frame), DropReason::TxFull),
+            },
+            None => self.drop(Some(frame), DropReason::BadPort),
+        }
+    }
+
+    #[cold]
+    fn punt<F: Frame>(&self, frame: Option<F>, why: PuntReason, out: &mut Outbox<F>) {
+        let Some(frame) = frame else { return };
+        match out.punt.push(Punt { frame, why }) {
+            Ok(()) => self.stats.punted.add(1),
+            Err(punt) => self.drop(Some(punt.frame), DropReason::PuntFull),
+        }
+    }
+
+    fn hand_over<F: Frame>(&self, frame: Option<F>, port: PortId, owner: usize, out: &mut Outbox<F>) {
+        let Some(frame) = frame else { return };
+        let Some(queue) = out.owners.get(owner) else { return self.drop(Some(frame), DropReason::HandOverFull) };
+        match queue.push((port, frame)) {
+            Ok(()) => self.stats.handed_over.add(1),
+            Err((_, frame)) => self.drop(Some(frame), DropReason::HandOverFull),
+        }
+    }
+
+    /// Frees a frame and counts why.
+    #[cold]
+    fn drop<F: Frame>(&self, frame: Option<F>, why: DropReason) {
+        if frame.is_some() {
+            self.stats.drops.count(why);
+        }
+    }
+
+    /// Takes dead flows out of a few lines; a bounded piece of work for a housekeeping turn.
+    pub fn sweep(&mut self, context: Context, lines: usize) {
+        let mut ended = [const { None }; 64];
+        let mut count = 0;
+        // Four flows a line at most.
+        let lines = lines.min(ended.len() / 4);
+        self.flows.sweep(lines, |flow| worth(context, flow), |removed| {
+            ended[count] = Some(removed);
+            count += 1;
+        });
+        for removed in ended.into_iter().flatten() {
+            self.forget(removed);
+        }
+        self.stats.expired.add(count as u64);
+        self.stats.flows.set(self.flows.len() as u64);
+    }
+}
+
+/// Which packets are seen of flows that go to their backends in this mode.
+#[inline]
+fn request_view(mode: Mode) -> View {
+    match mode {
+        Mode::Nat => View::Client,
+        Mode::Dr | Mode::Tunnel => View::OneWay,
+    }
+}
+
+/// Whether a TCP packet opens a connection.
+#[inline]
+fn opens(headers: &Headers) -> bool {
+    headers.protocol == Protocol::Tcp && headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+}
+
+#[inline]
+fn worth(context: Context, flow: FlowValue) -> Worth {
+    let idle = flow.idle(context.now);
+    if idle > context.snapshot.parts.timeouts.of(flow.state()) {
+        Worth::Dead
+    } else if flow.state().is_embryonic() {
+        Worth::Embryonic { idle }
+    } else {
+        Worth::Live
+    }
+}
+
+#[cfg(test)]
+mod tests;

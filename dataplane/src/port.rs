@@ -1,0 +1,16 @@
+//! A worker's share of an Ethernet device: one receive and one transmit queue.
+
+use crate::buf::Frame;
+use crate::burst::Burst;
+
+/// Queues that frames come from and go to. With DPDK they are a device's; tests use queues in memory.
+pub trait Queue {
+    /// The frames it carries.
+    type Frame: Frame;
+
+    /// Fills an empty burst with what has arrived, without waiting.
+    fn receive(&mut self, burst: &mut Burst<Self::Frame>);
+
+    /// Sends as many frames as the device takes now, from the front; returns how many. The others stay.
+    fn send(&mut self, burst: &mut Burst<Self::Frame>) -> usize;
+}

@@ -1,0 +1,34 @@
+//! Changing frames so that they reach their backend or, under NAT, their client again.
+//!
+//! Every mode takes a hop off the IPv4 TTL and writes the Ethernet header of the next hop. A function that
+//! changes a field changes every checksum that covers it.
+
+mod dr;
+mod nat;
+mod tunnel;
+
+pub use dr::dr;
+pub use nat::{Endpoint, to_backend, to_client};
+pub use tunnel::tunnel;
+
+use crate::csum::Delta;
+use crate::parse::Headers;
+use crate::wire::{eth, ipv4, read_u16, write_u16};
+
+/// Writes the Ethernet header that ends where the IPv4 header at `l3` begins.
+fn write_link(head: &mut [u8], l3: usize, link: &[u8; eth::HEADER_LEN]) {
+    if let Some(place) = head.get_mut(l3 - eth::HEADER_LEN..l3) {
+        place.copy_from_slice(link);
+    }
+}
+
+/// Takes one off the TTL, which the caller found to be above 1, and repairs the header checksum for that
+/// and for `addresses`, other changes of the header.
+fn finish_ipv4(head: &mut [u8], headers: &Headers, addresses: Delta) {
+    let l3 = usize::from(headers.l3);
+    let old = read_u16(head, l3 + ipv4::TTL).unwrap_or_default();
+    let new = old.wrapping_sub(0x0100);
+    write_u16(head, l3 + ipv4::TTL, new);
+    let checksum = read_u16(head, l3 + ipv4::CHECKSUM).unwrap_or_default();
+    write_u16(head, l3 + ipv4::CHECKSUM, addresses.word(old, new).apply(checksum));
+}

@@ -1,0 +1,147 @@
+//! Counters of one worker, read by the control thread while they grow.
+//!
+//! Each counter has one writer, so adding is a plain load, add and store: no locked instruction, and no
+//! copying out either. Counters only grow, gauges go both ways; readers subtract.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+use crate::drops::DropReason;
+use crate::snapshot::BackendSlot;
+
+/// A number with one writer and any readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to the number. Only its one writer may.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.store(self.get().wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Takes from the number, which is a gauge. Only its one writer may.
+    #[inline]
+    pub fn sub(&self, count: u64) {
+        self.0.store(self.get().wrapping_sub(count), Ordering::Relaxed);
+    }
+
+    /// Sets the number, which is a gauge. Only its one writer may.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The number.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters by drop reason.
+#[derive(Debug)]
+pub struct DropCounters([Counter; DropReason::COUNT]);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self([const { Counter(AtomicU64::new(0)) }; DropReason::COUNT])
+    }
+}
+
+impl DropCounters {
+    /// Counts one frame.
+    #[inline]
+    pub fn count(&self, why: DropReason) {
+        self.0[why as usize].add(1);
+    }
+
+    /// Frames dropped for a reason.
+    pub fn get(&self, why: DropReason) -> u64 {
+        self.0[why as usize].get()
+    }
+
+    /// Frames dropped for all reasons.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(Counter::get).sum()
+    }
+}
+
+/// What one worker did for one backend; one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct BackendCounters {
+    /// Flows scheduled.
+    pub conns: Counter,
+    /// Packets from clients.
+    pub in_packets: Counter,
+    /// Bytes of IP packets from clients.
+    pub in_bytes: Counter,
+    /// Packets to clients.
+    pub out_packets: Counter,
+    /// Bytes of IP packets to clients.
+    pub out_bytes: Counter,
+    /// Gauge: flows in states that IPVS calls active.
+    pub active: Counter,
+    /// Gauge: all other flows.
+    pub inactive: Counter,
+}
+
+const _: () = assert!(size_of::<BackendCounters>() == 64);
+
+/// Everything one worker counts.
+///
+/// Law: received + injected + taken_over = sent + punted + handed_over + dropped, between turns.
+#[derive(Debug)]
+pub struct WorkerStats {
+    /// Frames taken from receive queues.
+    pub received: CachePadded<Counter>,
+    /// Frames taken from the control thread to be sent.
+    pub injected: Counter,
+    /// Frames taken over from other workers.
+    pub taken_over: Counter,
+    /// Frames given to transmit queues.
+    pub sent: Counter,
+    /// Frames given to the control thread.
+    pub punted: Counter,
+    /// Frames given to the workers that own their flows.
+    pub handed_over: Counter,
+    /// Gauge: flows in the table.
+    pub flows: Counter,
+    /// Flows that ended by their idle timeout.
+    pub expired: Counter,
+    /// Flows that had to go for others.
+    pub evicted: Counter,
+    /// Frames dropped.
+    pub drops: DropCounters,
+    backends: Box<[BackendCounters]>,
+    /// Where slots beyond the table would be counted; there are none (`Limits` of the control thread).
+    beyond: BackendCounters,
+}
+
+impl WorkerStats {
+    /// Counters for backends in slots 0 to `backends` - 1.
+    pub fn new(backends: usize) -> Self {
+        Self {
+            received: CachePadded::default(),
+            injected: Counter::default(),
+            taken_over: Counter::default(),
+            sent: Counter::default(),
+            punted: Counter::default(),
+            handed_over: Counter::default(),
+            flows: Counter::default(),
+            expired: Counter::default(),
+            evicted: Counter::default(),
+            drops: DropCounters::default(),
+            backends: (0..backends).map(|_| BackendCounters::default()).collect(),
+            beyond: BackendCounters::default(),
+        }
+    }
+
+    /// The counters of the backend in a slot.
+    #[inline]
+    pub fn backend(&self, slot: BackendSlot) -> &BackendCounters {
+        self.backends.get(slot.0 as usize).unwrap_or(&self.beyond)
+    }
+}

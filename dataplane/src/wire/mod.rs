@@ -1,0 +1,35 @@
+//! The formats on the wire, as constants of their fields and small readers and writers. Offsets are bytes.
+
+pub mod arp;
+pub mod eth;
+pub mod ipv4;
+pub mod tcp;
+pub mod udp;
+
+/// The big-endian 16-bit field at `offset`, if `bytes` hold it.
+#[inline]
+pub fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+/// The big-endian 32-bit field at `offset`, if `bytes` hold it.
+#[inline]
+pub fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+/// Writes a big-endian 16-bit field. Nothing is written past the end of `bytes`.
+#[inline]
+pub fn write_u16(bytes: &mut [u8], offset: usize, value: u16) {
+    if let Some(field) = bytes.get_mut(offset..offset + 2) {
+        field.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
+/// Writes a big-endian 32-bit field. Nothing is written past the end of `bytes`.
+#[inline]
+pub fn write_u32(bytes: &mut [u8], offset: usize, value: u32) {
+    if let Some(field) = bytes.get_mut(offset..offset + 4) {
+        field.copy_from_slice(&value.to_be_bytes());
+    }
+}

@@ -1,0 +1,29 @@
+//! TCP header fields (RFC 9293, 3.1). Offsets count from the header's first byte.
+
+/// Length of a header without options, in bytes.
+pub const HEADER_LEN: usize = 20;
+/// Offset of the source port.
+pub const SRC_PORT: usize = 0;
+/// Offset of the destination port.
+pub const DST_PORT: usize = 2;
+/// Offset of the byte whose high half is the header length in 32-bit words.
+pub const DATA_OFFSET: usize = 12;
+/// Offset of the flags.
+pub const FLAGS: usize = 13;
+/// Offset of the checksum.
+pub const CHECKSUM: usize = 16;
+
+/// No more data from the sender.
+pub const FIN: u8 = 0x01;
+/// Synchronise sequence numbers.
+pub const SYN: u8 = 0x02;
+/// Reset the connection.
+pub const RST: u8 = 0x04;
+/// The acknowledgment field counts.
+pub const ACK: u8 = 0x10;
+
+/// Whether no honest sender sets these flags: none at all, or SYN together with FIN or RST.
+#[inline]
+pub const fn absurd(flags: u8) -> bool {
+    flags & 0x3f == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0)
+}

@@ -1,0 +1,278 @@
+//! One polling worker: receive, forward, send, for ever.
+//!
+//! Owns its queues, flow table and scheduler positions. Meets the control thread only through bounded
+//! lock-free queues, the published snapshot and its counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::burst::{BURST, Burst};
+use crate::clock::{Clock, Seconds};
+use crate::drops::DropReason;
+use crate::flow::{FlowKey, FlowValue};
+use crate::forward::{Context, Forwarder, HandedOver, Outbox, Punt, Setup};
+use crate::port::Queue;
+use crate::publish::Reader;
+use crate::route::PortId;
+use crate::snapshot::Snapshot;
+use crate::stats::WorkerStats;
+
+/// Turns between housekeeping turns.
+const HOUSEKEEPING_TURNS: u32 = 256;
+/// Lines of the flow table swept in a housekeeping turn.
+const SWEEP_LINES: usize = 16;
+/// Lines of the flow table listed in a housekeeping turn.
+const LIST_LINES: usize = 64;
+/// Attempts to give a frame to a device whose transmit queue is full.
+const SEND_TRIES: usize = 16;
+
+/// Capacity of the queue from a worker to the control thread.
+const PUNT_QUEUE: usize = 512;
+/// Capacity of the queue from the control thread to a worker.
+const INJECT_QUEUE: usize = 512;
+/// Capacity of the queue of frames that other workers hand over.
+const HAND_OVER_QUEUE: usize = 1024;
+/// Capacity of the queue of listed flows; more than one housekeeping turn lists.
+const LISTING_QUEUE: usize = 4096;
+
+/// Frames that may wait in one worker's queues and bursts, for the size of the packet memory.
+pub const FRAMES_IN_QUEUES: usize = PUNT_QUEUE + INJECT_QUEUE + HAND_OVER_QUEUE + 4 * BURST;
+
+/// A finished frame from the control thread, to be sent by a port.
+#[derive(Debug)]
+pub struct Injection<F> {
+    /// The frame.
+    pub frame: F,
+    /// Where it leaves.
+    pub port: PortId,
+}
+
+/// One line of a list of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// A flow, and the worker's time when it was read.
+    Flow(FlowKey, FlowValue, Seconds),
+    /// The list is complete.
+    End,
+}
+
+/// What the control thread holds of a worker.
+pub struct Handle<F> {
+    /// Frames for the control thread.
+    pub punt: Arc<ArrayQueue<Punt<F>>>,
+    /// Frames to be sent.
+    pub inject: Arc<ArrayQueue<Injection<F>>>,
+    /// Set to ask for a list of all flows; the worker clears it when it begins.
+    pub list: Arc<AtomicBool>,
+    /// The list that was asked for.
+    pub listing: Arc<ArrayQueue<Listed>>,
+    /// What the worker counts.
+    pub stats: Arc<WorkerStats>,
+}
+
+/// What all workers share besides the snapshot.
+#[derive(Clone)]
+pub struct Shared {
+    /// Set to stop all workers.
+    pub stop: Arc<AtomicBool>,
+    /// The coarse time.
+    pub clock: Clock,
+}
+
+/// A worker, before and while it runs. `Q` is its share of a port.
+pub struct Worker<Q: Queue> {
+    /// By port number.
+    queues: Vec<Q>,
+    forwarder: Forwarder,
+    out: Outbox<Q::Frame>,
+    inject: Arc<ArrayQueue<Injection<Q::Frame>>>,
+    /// Frames that other workers received but whose flows are here.
+    taken_over: Arc<ArrayQueue<HandedOver<Q::Frame>>>,
+    list: Arc<AtomicBool>,
+    listing: Arc<ArrayQueue<Listed>>,
+    /// The next line to be listed, while a list is being made.
+    list_line: Option<usize>,
+    snapshot: Reader<Snapshot>,
+    shared: Shared,
+    stats: Arc<WorkerStats>,
+    now: Seconds,
+    burst: Burst<Q::Frame>,
+}
+
+/// Makes as many workers as there are sets of queues, and their handles. `queues` is by worker and port.
+///
+/// `setup` is completed with each worker's number; `backends` is the number of backend slots there may be.
+pub fn team<Q: Queue>(
+    queues: Vec<Vec<Q>>, setup: &Setup, backends: usize, snapshots: Vec<Reader<Snapshot>>, shared: &Shared,
+) -> Vec<(Worker<Q>, Handle<Q::Frame>)> {
+    let owners: Vec<_> = queues.iter().map(|_| Arc::new(ArrayQueue::new(HAND_OVER_QUEUE))).collect();
+    let workers = owners.len();
+    let members = queues.into_iter().zip(snapshots).enumerate();
+    members
+        .map(|(number, (queues, snapshot))| {
+            let handle = Handle {
+                punt: Arc::new(ArrayQueue::new(PUNT_QUEUE)),
+                inject: Arc::new(ArrayQueue::new(INJECT_QUEUE)),
+                list: Arc::default(),
+                listing: Arc::new(ArrayQueue::new(LISTING_QUEUE)),
+                stats: Arc::new(WorkerStats::new(backends)),
+            };
+            let worker = Worker {
+                forwarder: Forwarder::new(&Setup { number, workers, ..*setup }, Arc::clone(&handle.stats)),
+                out: Outbox {
+                    transmit: queues.iter().map(|_| Burst::default()).collect(),
+                    punt: Arc::clone(&handle.punt),
+                    owners: owners.clone(),
+                },
+                queues,
+                inject: Arc::clone(&handle.inject),
+                taken_over: Arc::clone(&owners[number]),
+                list: Arc::clone(&handle.list),
+                listing: Arc::clone(&handle.listing),
+                list_line: None,
+                snapshot,
+                shared: shared.clone(),
+                stats: Arc::clone(&handle.stats),
+                now: shared.clock.now(),
+                burst: Burst::default(),
+            };
+            (worker, handle)
+        })
+        .collect()
+}
+
+impl<Q: Queue> Worker<Q> {
+    /// Polls until it is told to stop; then every frame it still holds is freed.
+    pub fn run(mut self) {
+        let mut turns = 0u32;
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            turns = turns.wrapping_add(1);
+            if turns % HOUSEKEEPING_TURNS == 0 {
+                self.housekeeping();
+            }
+            self.turn();
+        }
+    }
+
+    /// Looks once at everything frames may come from.
+    #[inline]
+    pub fn turn(&mut self) {
+        self.snapshot.refresh();
+        for number in 0..self.queues.len() {
+            self.queues[number].receive(&mut self.burst);
+            if !self.burst.is_empty() {
+                self.stats.received.add(self.burst.len() as u64);
+                self.forward(PortId(number as u8));
+            }
+        }
+        if !self.taken_over.is_empty() {
+            self.take_over();
+        }
+        if !self.inject.is_empty() {
+            self.send_injected();
+        }
+    }
+
+    #[inline]
+    fn forward(&mut self, port: PortId) {
+        let context = Context { snapshot: self.snapshot.current(), now: self.now };
+        self.forwarder.forward(context, port, &mut self.burst, &mut self.out);
+        self.flush();
+    }
+
+    /// Forwards the frames that others handed over, up to a burst; frames of one port travel together.
+    #[cold]
+    fn take_over(&mut self) {
+        let mut from = None;
+        for _ in 0..BURST {
+            let Some((port, frame)) = self.taken_over.pop() else { break };
+            self.stats.taken_over.add(1);
+            if let Some(last) = from.replace(port)
+                && last != port
+            {
+                self.forward(last);
+            }
+            // A burst holds as many as this loop takes.
+            let _ = self.burst.push(frame);
+        }
+        if let Some(port) = from {
+            self.forward(port);
+        }
+    }
+
+    #[cold]
+    fn send_injected(&mut self) {
+        for _ in 0..BURST {
+            let Some(Injection { frame, port }) = self.inject.pop() else { break };
+            self.stats.injected.add(1);
+            let refused = match self.out.transmit.get_mut(usize::from(port.0)) {
+                Some(burst) => burst.push(frame).err().map(|_| DropReason::TxFull),
+                None => Some(DropReason::BadPort),
+            };
+            if let Some(why) = refused {
+                self.stats.drops.count(why);
+            }
+        }
+        self.flush();
+    }
+
+    /// Gives all transmit bursts to their devices. What a device does not take after some tries is dropped:
+    /// waiting longer would lose frames at the receive side instead, where nobody counts them.
+    #[inline]
+    fn flush(&mut self) {
+        for (queue, burst) in self.queues.iter_mut().zip(&mut self.out.transmit) {
+            for _ in 0..SEND_TRIES {
+                if burst.is_empty() {
+                    break;
+                }
+                self.stats.sent.add(queue.send(burst) as u64);
+            }
+            for slot in 0..burst.len() {
+                if burst.take(slot).is_some() {
+                    self.stats.drops.count(DropReason::TxFull);
+                }
+            }
+            burst.clear();
+        }
+    }
+
+    /// Work that no packet waits for: the time, dead flows, the list of flows.
+    #[cold]
+    pub fn housekeeping(&mut self) {
+        self.now = self.shared.clock.now();
+        let context = Context { snapshot: self.snapshot.current(), now: self.now };
+        self.forwarder.sweep(context, SWEEP_LINES);
+        if self.list.swap(false, Ordering::AcqRel) {
+            self.list_line = Some(0);
+        }
+        if let Some(line) = self.list_line {
+            self.list_line = self.list_flows(line);
+        }
+    }
+
+    /// Lists the flows of some lines from `line` on; returns where to go on, if the list is not complete.
+    fn list_flows(&self, line: usize) -> Option<usize> {
+        let flows = self.forwarder.flows();
+        for line in line..flows.lines().min(line + LIST_LINES) {
+            // A line has four flows; the reader takes its time, packets do not wait for it.
+            if self.listing.capacity() - self.listing.len() < 4 {
+                return Some(line);
+            }
+            for (key, value) in flows.visit(line) {
+                let _ = self.listing.push(Listed::Flow(key, value, self.now));
+            }
+        }
+        if line + LIST_LINES < flows.lines() {
+            return Some(line + LIST_LINES);
+        }
+        match self.listing.push(Listed::End) {
+            Ok(()) => None,
+            Err(_) => Some(flows.lines()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
