@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -130,6 +129,7 @@ pub struct Metrics {
 
 /// `[[service]]`: one virtual address and port, and who serves it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Service {
     /// The operator's name for it; the key's text if none is given.
     pub name: String,
@@ -145,6 +145,7 @@ pub struct Service {
 
 /// `[[service.backend]]`: a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Backend {
     /// Address and port; with `dr` and `tunnel` the port is always the service's.
     pub address: SocketAddrV4,
@@ -156,15 +157,16 @@ pub struct Backend {
 
 /// `check = { ... }`: how a backend proves that it is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Check {
     /// What is asked.
     pub kind: CheckKind,
     /// Port to ask; the backend's own if none is given.
     pub port: Option<u16>,
     /// Time from one check's start to the next one's.
-    pub interval: Duration,
+    pub interval_ms: u32,
     /// Time after which an unanswered check has failed; at most the interval.
-    pub timeout: Duration,
+    pub timeout_ms: u32,
     /// Passed checks in a row after which a backend that was down is up.
     pub rise: u32,
     /// Failed checks in a row after which a backend that was up is down.
@@ -173,6 +175,7 @@ pub struct Check {
 
 /// The question of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum CheckKind {
     /// A TCP connection opens.
     Tcp,

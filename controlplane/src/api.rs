@@ -9,12 +9,12 @@ use config::model;
 use config::words::{MacAddr, Mode, Scheduler, ServiceKey};
 use serde::{Deserialize, Serialize};
 
-/// One line of the protocol is at most this long, in bytes, its newline included.
+/// A call is a line of at most so many bytes, its newline included. Answers may be longer.
 pub const MAX_LINE_LEN: usize = 1 << 20;
 
 /// A call, by method name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "method", content = "params")]
+#[serde(tag = "method", content = "params", deny_unknown_fields)]
 pub enum Request {
     /// What runs, since when, on which ports and cores. Answered by [`Status`].
     #[serde(rename = "status")]
@@ -284,6 +284,8 @@ pub struct Flow {
 pub struct Stats {
     /// By worker number.
     pub workers: Vec<WorkerStats>,
+    /// The control thread's own.
+    pub control: ControlStats,
     /// By port number.
     pub ports: Vec<PortStats>,
     /// As in [`Request::ServiceList`].
@@ -310,7 +312,26 @@ pub struct WorkerStats {
     pub handed_over: u64,
     /// Frames dropped, for all reasons.
     pub dropped: u64,
-    /// The same by reason; reasons that never happened are left out.
+    /// The same by reason; every reason is there.
+    pub drops: Vec<Drop>,
+}
+
+/// What became of the frames that workers gave to the control thread.
+///
+/// punted = answered + resolved + waiting + dropped.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ControlStats {
+    /// Frames taken from workers.
+    pub punted: u64,
+    /// ARP packets among them; all of them end here.
+    pub answered: u64,
+    /// Frames that waited for an ARP answer and were given back to a worker to be sent.
+    pub resolved: u64,
+    /// Frames that wait now.
+    pub waiting: u64,
+    /// Frames dropped, for all reasons.
+    pub dropped: u64,
+    /// The same by reason; every reason is there.
     pub drops: Vec<Drop>,
 }
 

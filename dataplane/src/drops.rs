@@ -79,6 +79,14 @@ reasons! {
     HandOverFull = "hand_over_full",
     /// the port that the control thread named for it does not exist
     BadPort = "bad_port",
+    /// the next hop did not answer ARP requests in time
+    NeighbourUnresolved = "neighbour_unresolved",
+    /// too many frames wait for an ARP answer of their next hop, or of all next hops together
+    NeighbourQueueFull = "neighbour_queue_full",
+    /// too many stations are known or asked for
+    NeighbourTableFull = "neighbour_table_full",
+    /// the queue from the control thread to the worker is full
+    InjectFull = "inject_full",
 }
 
 impl DropReason {

@@ -1,0 +1,46 @@
+# Trutina. `make` alone says what there is.
+
+PYTHON := /usr/bin/python3 -B
+# Network namespaces need root; everything else does not.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+DEVICE ?= af_packet
+DEMO := $(SUDO) env $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)) $(PYTHON) tests/demo.py
+
+.PHONY: help deps build demo demo-down test bench lint clean
+
+help:
+	@echo "make demo       build, and show the appliance balancing real HTTP traffic"
+	@echo "                DEVICE=af_packet|af_xdp|tap   the DPDK device to use"
+	@echo "                KEEP=1                        leave it up at the end"
+	@echo "make demo-down  take away what a demo left"
+	@echo "make test       all tests: units, miri, replay, end to end"
+	@echo "make lint       formatting, and clippy with every warning an error"
+	@echo "make bench      measurements"
+	@echo "make build      release binaries in target/release"
+	@echo "make deps       install the Debian packages that all of this needs"
+	@echo "make clean      remove what was built"
+
+deps:
+	@tests/deps.sh
+
+build: deps
+	cargo build --release
+
+demo: build
+	@$(DEMO) --device $(DEVICE) $(if $(filter 1,$(KEEP)),--keep)
+
+demo-down:
+	@$(DEMO) --down
+
+test: build
+	@$(PYTHON) tests/run.py
+
+bench: deps
+	cargo run --release -p perf
+
+lint: deps
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+clean:
+	cargo clean

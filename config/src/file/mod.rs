@@ -1,0 +1,117 @@
+//! The file from top to bottom: one function for each table of it, in the order of the documentation.
+//!
+//! Here stand the names of the keys, their types, ranges and defaults. A function reads all of its keys
+//! before it gives up on any, so that all problems are told.
+
+mod links;
+mod services;
+
+use std::fmt::Display;
+use std::hash::Hash;
+
+use crate::limits;
+use crate::model::{Config, Control, Cores, Dpdk, FlowTable, Metrics, Timeouts};
+use crate::problem::Wrong;
+use crate::reader::Step::{Index, Key};
+use crate::reader::Table;
+use crate::rules::{self, Fault};
+use crate::values::{boolean, file_prefix, loopback, number, socket_path};
+
+impl From<Fault> for Wrong {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.to_string()).help(fault.help())
+    }
+}
+
+/// Reads the file. `None` only if a problem was reported; problems may be reported either way.
+pub(crate) fn config(root: &Table) -> Option<Config> {
+    let dpdk = root.section("dpdk", dpdk);
+    let cores = root.section("cores", cores);
+    let links = links::links(root);
+    let flow_table = root.section("flow_table", flow_table);
+    let control = root.section("control", control);
+    let metrics = root.optional_section("metrics", metrics);
+    let services = services::services(root, links.network.as_ref());
+    Some(Config {
+        dpdk: dpdk?,
+        cores: cores??,
+        ports: links.ports?,
+        routes: links.routes?,
+        neighbours: links.neighbours?,
+        flow_table: flow_table?,
+        control: control?,
+        metrics: metrics.flatten(),
+        services: services?,
+    })
+}
+
+/// Reports each value that stood already in an earlier table of the array `tables`.
+fn report_repeated<T: Copy + Display + Eq + Hash>(
+    root: &Table,
+    tables: &'static str,
+    key: &'static str,
+    values: &[Option<T>],
+) {
+    for (again, first) in rules::repeated(values) {
+        if let Some(value) = values[again] {
+            let line = root.line(&[Key(tables), Index(first), Key(key)]);
+            let wrong = Wrong::new(format!("{value} is already on line {line}"));
+            root.report(
+                &[Key(tables), Index(again), Key(key)],
+                wrong.help("remove one of them, or change it"),
+            );
+        }
+    }
+}
+
+fn dpdk(table: &Table) -> Dpdk {
+    let hugepages = table.optional("hugepages", boolean).unwrap_or(true);
+    let memory_mib = if hugepages { 1024 } else { 256 };
+    Dpdk {
+        hugepages,
+        memory_mib: table.optional("memory_mib", number(limits::MEMORY_MIB)).unwrap_or(memory_mib),
+        file_prefix: table.optional("file_prefix", file_prefix).unwrap_or_else(|| "trutina".to_owned()),
+    }
+}
+
+fn cores(table: &Table) -> Option<Cores> {
+    let control = table.optional("control", number(limits::CORE)).unwrap_or(0);
+    let workers = table.required_array("workers", "[1]", limits::WORKERS, number(limits::CORE))?;
+    if workers.is_empty() {
+        let wrong = Wrong::new("there is no worker, so nothing would forward packets");
+        table.report(&[Key("workers")], wrong.help("name at least one core, such as workers = [1]"));
+    }
+    for (again, _) in rules::repeated(&workers) {
+        let wrong = Wrong::new(format!("core {} is listed twice", workers[again]));
+        table.report(&[Key("workers"), Index(again)], wrong.help("give each worker a core of its own"));
+    }
+    if let Some(shared) = workers.iter().position(|core| *core == control) {
+        let wrong = Wrong::new(format!("core {control} is the control thread's"));
+        let help =
+            "a worker polls without pause and would starve it: choose another core, or move [cores] control";
+        table.report(&[Key("workers"), Index(shared)], wrong.help(help));
+    }
+    Some(Cores { control, workers })
+}
+
+fn flow_table(table: &Table) -> FlowTable {
+    let seconds = |key, default| table.optional(key, number(limits::IDLE_SECS)).unwrap_or(default);
+    FlowTable {
+        capacity: table.optional("capacity", number(limits::CAPACITY)).unwrap_or(1_000_000),
+        timeouts: Timeouts {
+            tcp_secs: seconds("tcp_secs", 900),
+            tcp_fin_secs: seconds("tcp_fin_secs", 120),
+            udp_secs: seconds("udp_secs", 300),
+        },
+    }
+}
+
+fn control(table: &Table) -> Control {
+    let socket = table.optional("socket", socket_path).unwrap_or_else(|| "/run/trutina.sock".into());
+    Control { socket }
+}
+
+fn metrics(table: &Table) -> Option<Metrics> {
+    let listen = table.required("listen", "\"127.0.0.1:9400\"", loopback)?;
+    Some(Metrics { listen })
+}

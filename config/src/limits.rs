@@ -1,0 +1,47 @@
+//! How much a configuration may say. Every table of the appliance is sized within these bounds.
+
+use std::ops::RangeInclusive;
+
+/// Size of the configuration file, in bytes.
+pub const FILE_LEN: usize = 64 << 20;
+/// Size of a file up to which all of its syntax errors are told; of a larger one only the first is.
+pub const SYNTAX_LEN: usize = 256 << 10;
+/// Problems that one reading of a file tells; a file with more of them is not a configuration.
+pub const PROBLEMS: usize = 1_000;
+/// Ethernet devices.
+pub const PORTS: usize = 16;
+/// Own addresses of one port.
+pub const ADDRESSES: usize = 256;
+/// Worker cores.
+pub const WORKERS: usize = 64;
+/// Services.
+pub const SERVICES: usize = 65_000;
+/// Backends of all services together.
+pub const BACKENDS: usize = 1_000_000;
+/// Characters of the name of a port or service.
+pub const NAME_LEN: usize = 64;
+/// Bytes of a Unix socket's path: `sun_path` less its closing NUL.
+pub const SOCKET_PATH_LEN: usize = 107;
+/// Bytes of a device's name: `RTE_DEV_NAME_MAX_LEN` less its closing NUL.
+pub const DEVICE_NAME_LEN: usize = 63;
+
+/// CPU numbers, as in the kernel's `cpu_set_t`.
+pub const CORE: RangeInclusive<usize> = 0..=1023;
+/// MiB of packet memory.
+pub const MEMORY_MIB: RangeInclusive<u32> = 32..=1 << 20;
+/// Bytes of an IP packet: the least RFC 791 allows to what switches call jumbo.
+pub const MTU: RangeInclusive<u16> = 68..=9600;
+/// Flows of one worker.
+pub const CAPACITY: RangeInclusive<u32> = 1..=1 << 30;
+/// Seconds a flow may be idle: up to 31 days.
+pub const IDLE_SECS: RangeInclusive<u32> = 1..=31 * 86_400;
+/// Share of new flows.
+pub const WEIGHT: RangeInclusive<u16> = 0..=u16::MAX;
+/// TCP and UDP port numbers.
+pub const L4_PORT: RangeInclusive<u16> = 1..=u16::MAX;
+/// Milliseconds between checks and for one check: up to a day.
+pub const CHECK_MS: RangeInclusive<u32> = 1..=86_400_000;
+/// Checks in a row that turn a backend's health.
+pub const CHECKS_IN_A_ROW: RangeInclusive<u32> = 1..=100;
+/// Status codes of HTTP (RFC 9110, section 15).
+pub const HTTP_STATUS: RangeInclusive<u16> = 100..=599;

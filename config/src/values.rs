@@ -1,0 +1,234 @@
+//! How single values are read: each function takes a TOML value and says what would have been right.
+
+use std::fmt::Display;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use toml::de::DeValue;
+
+use crate::limits;
+use crate::model::Device;
+use crate::problem::{Wrong, list, nearest, quote};
+use crate::reader::{ReadValue, unexpected};
+use crate::rules::{self, Fault};
+use crate::words::MacAddr;
+
+pub(crate) fn boolean(value: &DeValue) -> Result<bool, Wrong> {
+    value.as_bool().ok_or_else(|| unexpected("true or false", value))
+}
+
+fn text<'v>(value: &'v DeValue) -> Result<&'v str, Wrong> {
+    value.as_str().ok_or_else(|| unexpected("a string", value))
+}
+
+/// Text that keeps to a rule.
+fn ruled(value: &DeValue, rule: impl Fn(&str) -> Option<Fault>) -> Result<String, Wrong> {
+    let text = text(value)?;
+    rule(text).map_or(Ok(text.to_owned()), |fault| Err(fault.into()))
+}
+
+/// An integer within `range`.
+pub(crate) fn number<T>(range: RangeInclusive<T>) -> impl ReadValue<T>
+where
+    T: TryFrom<i128> + PartialOrd + Display,
+{
+    move |value: &DeValue<'_>| {
+        let DeValue::Integer(found) = value else { return Err(unexpected("an integer", value)) };
+        let number = i128::from_str_radix(found.as_str(), found.radix()).ok();
+        number.and_then(|number| T::try_from(number).ok()).filter(|number| range.contains(number)).ok_or_else(
+            || {
+                let wrong = Wrong::new(format!("{} is out of range", quote(&found.to_string())));
+                wrong.help(format!("use a number from {} to {}", range.start(), range.end()))
+            },
+        )
+    }
+}
+
+/// One of `words`; `what` is what they are called.
+pub(crate) fn word<T: FromStr>(what: &'static str, words: &'static [&'static str]) -> impl ReadValue<T> {
+    move |value: &DeValue<'_>| {
+        let text = text(value)?;
+        // The words themselves, not the parser, decide: it might be more lenient than the documentation.
+        let known = words.contains(&text).then(|| text.parse().ok()).flatten();
+        known.ok_or_else(|| {
+            let wrong = Wrong::new(format!("unknown {what} {}", quote(text)));
+            match nearest(text, words) {
+                Some(near) => wrong.help(format!("did you mean `{near}`?")),
+                None => wrong.help(format!("use one of {}", list(words))),
+            }
+        })
+    }
+}
+
+/// Text that `T` reads; `what` with its article, `example` as it is written.
+fn parsed<T: FromStr>(value: &DeValue, what: &str, example: &str) -> Result<T, Wrong> {
+    let text = text(value)?;
+    text.parse().map_err(|_| {
+        if is_ipv6(text) {
+            let wrong = Wrong::new(format!("{} is an IPv6 address", quote(text)));
+            return wrong.help(format!("this version balances IPv4: write {what} such as {example}"));
+        }
+        Wrong::new(format!("{} is not {what}", quote(text))).help(format!("write it as {example}"))
+    })
+}
+
+fn is_ipv6(text: &str) -> bool {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse::<Ipv6Addr>().is_ok()
+        || bare.parse::<Ipv6Net>().is_ok()
+        || text.parse::<SocketAddrV6>().is_ok()
+}
+
+pub(crate) fn address(value: &DeValue) -> Result<Ipv4Addr, Wrong> {
+    parsed(value, "an IPv4 address", "192.0.2.1")
+}
+
+pub(crate) fn address_and_port(value: &DeValue) -> Result<SocketAddrV4, Wrong> {
+    parsed(value, "an IPv4 address and port", "192.0.2.1:80")
+}
+
+/// Destination of a route; the rules tell of bits behind the prefix.
+pub(crate) fn destination(value: &DeValue) -> Result<Ipv4Net, Wrong> {
+    parsed(value, "an IPv4 prefix", "198.51.100.0/24, or 0.0.0.0/0 for the default route")
+}
+
+/// Own address of a port, with its connected prefix.
+pub(crate) fn own_address(value: &DeValue) -> Result<Ipv4Net, Wrong> {
+    let address = parsed(value, "an IPv4 address with prefix length", "192.0.2.1/24")?;
+    rules::own_address_fault(address).map_or(Ok(address), |fault| Err(fault.into()))
+}
+
+/// MAC address of one station.
+pub(crate) fn mac(value: &DeValue) -> Result<MacAddr, Wrong> {
+    let mac: MacAddr = parsed(value, "a MAC address", "02:00:5e:00:53:01")?;
+    if mac.is_unicast() && mac != MacAddr::default() { Ok(mac) } else { Err(Fault::NotAStation(mac).into()) }
+}
+
+/// Loopback address and port; of either IP version, since no frame of it is ever balanced.
+pub(crate) fn loopback(value: &DeValue) -> Result<SocketAddr, Wrong> {
+    let listen: SocketAddr = parsed(value, "an address and port", "127.0.0.1:9400")?;
+    if !listen.ip().is_loopback() {
+        let wrong = Wrong::new(format!("{} is not a loopback address", listen.ip()));
+        return Err(wrong.help(format!("the listener asks for no password: use 127.0.0.1:{}", listen.port())));
+    }
+    if listen.port() == 0 { Err(Fault::PortZero.into()) } else { Ok(listen) }
+}
+
+/// Name of a port or service.
+pub(crate) fn name(value: &DeValue) -> Result<String, Wrong> {
+    ruled(value, rules::name_fault)
+}
+
+/// Request target of an HTTP check.
+pub(crate) fn check_path(value: &DeValue) -> Result<String, Wrong> {
+    ruled(value, rules::check_path_fault)
+}
+
+/// Host header of an HTTP check.
+pub(crate) fn check_host(value: &DeValue) -> Result<String, Wrong> {
+    ruled(value, rules::check_host_fault)
+}
+
+/// Path of a Unix socket.
+pub(crate) fn socket_path(value: &DeValue) -> Result<PathBuf, Wrong> {
+    let path = text(value)?;
+    if !path.starts_with('/') || path.contains('\0') {
+        let wrong = Wrong::new(format!("{} is not an absolute path", quote(path)));
+        return Err(wrong.help("begin it with a slash, such as /run/trutina.sock"));
+    }
+    if path.len() > limits::SOCKET_PATH_LEN {
+        let wrong = Wrong::new(format!("the path has {} bytes", path.len()));
+        return Err(wrong.help(format!("a socket's path has at most {} bytes", limits::SOCKET_PATH_LEN)));
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// EAL file prefix; it becomes part of file names, and of a directory's.
+pub(crate) fn file_prefix(value: &DeValue) -> Result<String, Wrong> {
+    let prefix = text(value)?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if prefix.len() <= limits::NAME_LEN
+        && prefix.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && prefix.bytes().all(fits)
+    {
+        return Ok(prefix.to_owned());
+    }
+    let wrong = Wrong::new(format!("{} can not be part of a file name", quote(prefix)));
+    let most = limits::NAME_LEN;
+    Err(wrong.help(format!("use at most {most} letters, digits, `_`, `-` and `.`, a letter or digit first")))
+}
+
+/// PCI address or software device, with arguments behind a comma.
+pub(crate) fn device(value: &DeValue) -> Result<Device, Wrong> {
+    let text = text(value)?;
+    let name = text.split(',').next().unwrap_or_default();
+    if let Some(full) = pci_address(name) {
+        return Ok(Device::Pci(full + &text[name.len()..]));
+    }
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_driver = name.len() > "net_".len() && name.starts_with("net_") && name.bytes().all(fits);
+    if is_driver && name.len() <= limits::DEVICE_NAME_LEN && !text.contains(char::is_control) {
+        return Ok(Device::Vdev(text.to_owned()));
+    }
+    let wrong = Wrong::new(format!("{} is neither a PCI address nor a software device", quote(text)));
+    Err(wrong
+        .help("write 0000:03:00.0 for a NIC, or net_af_packet0,iface=eth0 for an interface of the kernel"))
+}
+
+/// A PCI address in full, domain first, if `name` is one; `lspci` leaves domain 0 out.
+fn pci_address(name: &str) -> Option<String> {
+    let hex = |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let (rest, function) = name.split_once('.')?;
+    let (rest, device) = rest.rsplit_once(':')?;
+    let (domain, bus) = rest.split_once(':').unwrap_or(("0000", rest));
+    let is_function = matches!(function.as_bytes(), [b'0'..=b'7']);
+    let is_pci = hex(domain, 4) && hex(bus, 2) && hex(device, 2) && is_function;
+    is_pci.then(|| format!("{domain}:{bus}:{device}.{function}").to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(text: &str) -> DeValue<'_> {
+        DeValue::String(text.into())
+    }
+
+    #[test]
+    fn devices_are_told_apart() {
+        let pci = |text: &str| Ok(Device::Pci(text.to_owned()));
+        assert_eq!(device(&value("0000:03:00.0")), pci("0000:03:00.0"));
+        assert_eq!(device(&value("0A:1f.7,queues=4")), pci("0000:0a:1f.7,queues=4"));
+        let vdev = "net_pcap0,rx_pcap=/tmp/in put.pcap,tx_pcap=/tmp/out.pcap";
+        assert_eq!(device(&value(vdev)), Ok(Device::Vdev(vdev.to_owned())));
+        for text in
+            ["", "eth0", "net_", "net_é", "net_tap0,\0", "03:00", "03:00.8", "00000:03:00.0", "1:2:3:4.0"]
+        {
+            assert!(device(&value(text)).is_err(), "{text}");
+        }
+        assert!(device(&value(&format!("net_{}", "x".repeat(60)))).is_err());
+    }
+
+    #[test]
+    fn file_prefixes_stay_in_their_directory() {
+        for text in ["trutina", "a", "lb-2.west_1"] {
+            assert_eq!(file_prefix(&value(text)), Ok(text.to_owned()));
+        }
+        for text in ["", ".", "..", "a/b", "-a", "a b", "%d", "a\0"] {
+            assert!(file_prefix(&value(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ipv6_is_recognised_in_every_form() {
+        for text in ["::1", "2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:80", "2001:db8::/32"] {
+            assert!(is_ipv6(text), "{text}");
+        }
+        for text in ["", "192.0.2.1", "192.0.2.1:80", "02:00:5e:00:53:01", "web"] {
+            assert!(!is_ipv6(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The control thread's loop: everything that happens comes here, one thing at a time.
+//!
+//! Calls, health events, punted frames and timers change [`State`] or [`Neighbours`]; what changed is
+//! compiled and published once per turn, and a call is answered when every worker uses the result.
+
+mod arp;
+mod flows;
+mod reload;
+
+use std::collections::{HashSet, VecDeque};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use config::model::Config;
+use config::network::Network;
+use config::words::MacAddr;
+use dataplane::buf::Frame;
+use dataplane::publish::Publisher;
+use dataplane::snapshot::{BackendSlot, NeighbourTable, Snapshot};
+use dataplane::stats::{DropCounters, WorkerStats};
+use dataplane::worker::{Handle, Shared};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{self, MissedTickBehavior};
+
+use crate::api::{self, ApiError, Done, PortStats, PortStatus, Request, code};
+use crate::compile::{self, compile};
+use crate::health::{Checker, Event};
+use crate::metrics::Scrape;
+use crate::neighbour::Neighbours;
+use crate::report;
+use crate::server::Call;
+use crate::state::{Limits, State};
+
+/// Time between looks at the workers' queues: the longest a punted frame waits.
+const TICK: Duration = Duration::from_millis(1);
+/// Time between looks at what is due in the neighbour table.
+const NEIGHBOUR_TICK: Duration = Duration::from_millis(20);
+/// Time between looks for retired slots whose last flow has ended.
+const RETIRED_TICK: Duration = Duration::from_millis(250);
+/// Time after which a worker that did not take a snapshot counts as stuck.
+const IN_FORCE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Calls, health events and scrapes that wait at most.
+const QUEUE: usize = 64;
+
+/// What the control thread needs of the devices.
+pub trait Devices {
+    /// The frames that workers carry.
+    type Frame: Frame;
+
+    /// A frame of these bytes; `None` if no memory is free for it.
+    fn frame(&self, bytes: &[u8]) -> Option<Self::Frame>;
+
+    /// Ethernet address of each port, by number.
+    fn macs(&self) -> Vec<MacAddr>;
+
+    /// State of each port now, by number.
+    fn status(&self) -> Vec<PortStatus>;
+
+    /// The drivers' counters of each port, by number.
+    fn stats(&self) -> Vec<PortStats>;
+}
+
+/// What stays the same while the appliance runs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Version of trutinad.
+    pub version: String,
+    /// Version of DPDK.
+    pub dpdk: String,
+    /// Where the configuration came from, and comes from again on reload.
+    pub config_file: PathBuf,
+    /// Stop when no frame came for so long, after at least one did. For replays.
+    pub exit_when_idle: Option<Duration>,
+}
+
+/// A change that is published but not yet used by every worker.
+struct Pending {
+    generation: u64,
+    since: Instant,
+    reply: oneshot::Sender<Result<Value, ApiError>>,
+}
+
+/// Everything that a configuration says and that can be compiled before there are workers.
+pub struct Plan {
+    config: Config,
+    state: State,
+    frame: compile::Frame,
+}
+
+impl Plan {
+    /// The plan of a configuration whose ports have these Ethernet addresses.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the configuration has more services or backends than there are slots.
+    pub fn new(config: Config, macs: &[MacAddr], limits: Limits) -> Result<Self, ApiError> {
+        let network = Network::new(&config.ports, &config.routes);
+        let mut state = State::new(network.clone(), limits);
+        state.replace(network, &config.services, Duration::ZERO)?;
+        let frame = compile::Frame::new(&config, macs);
+        Ok(Self { config, state, frame })
+    }
+
+    /// Its first snapshot. Only fixed neighbours are known yet.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut neighbours = Neighbours::<()>::default();
+        neighbours.configure(reload::fixed_stations(&self.state, &self.config), [], Duration::ZERO);
+        compile(&self.state, &self.frame, &Arc::new(neighbours.table()))
+    }
+}
+
+/// The control thread.
+pub struct Engine<D: Devices> {
+    identity: Identity,
+    devices: D,
+    config: Config,
+    state: State,
+    frame: compile::Frame,
+    macs: Vec<MacAddr>,
+    neighbours: Neighbours<D::Frame>,
+    neighbour_table: Arc<NeighbourTable>,
+    /// Own addresses and VIPs that were announced.
+    announced: HashSet<Ipv4Addr>,
+    publisher: Publisher<Snapshot>,
+    workers: Vec<Handle<D::Frame>>,
+    shared: Shared,
+    checker: Checker,
+    events: mpsc::Receiver<Event>,
+    started: Instant,
+    /// Whether something changed that workers do not know yet.
+    changed: bool,
+    /// Calls whose changes belong to the next snapshot.
+    unpublished: Vec<oneshot::Sender<Result<Value, ApiError>>>,
+    pending: VecDeque<Pending>,
+    listings: flows::Listings,
+    control: arp::Counters,
+    drops: DropCounters,
+    /// The worker that sends the control thread's frames next.
+    next_worker: usize,
+    next_neighbours: Instant,
+    next_retired: Instant,
+    /// Frames received so far, and since when that number has stood.
+    idle: (u64, Instant),
+}
+
+impl<D: Devices> Engine<D> {
+    /// The control thread of these workers. Must be called within a tokio runtime.
+    pub fn new(
+        identity: Identity,
+        plan: Plan,
+        devices: D,
+        publisher: Publisher<Snapshot>,
+        workers: Vec<Handle<D::Frame>>,
+        shared: Shared,
+    ) -> Self {
+        let (sender, events) = mpsc::channel(QUEUE);
+        let now = Instant::now();
+        let Plan { config, state, frame } = plan;
+        let mut engine = Self {
+            identity,
+            macs: devices.macs(),
+            devices,
+            config,
+            state,
+            frame,
+            neighbours: Neighbours::default(),
+            neighbour_table: Arc::new(Neighbours::<()>::default().table()),
+            announced: HashSet::new(),
+            publisher,
+            workers,
+            shared,
+            checker: Checker::new(sender),
+            events,
+            started: now,
+            changed: false,
+            unpublished: Vec::new(),
+            pending: VecDeque::new(),
+            listings: flows::Listings::default(),
+            control: arp::Counters::default(),
+            drops: DropCounters::default(),
+            next_worker: 0,
+            next_neighbours: now,
+            next_retired: now,
+            idle: (0, now),
+        };
+        engine.adopt_configuration();
+        engine
+    }
+
+    /// Runs until a signal or a call stops it. All workers stop with it.
+    pub async fn run(mut self, mut calls: mpsc::Receiver<Call>, mut scrapes: mpsc::Receiver<Scrape>) -> std::io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let why = loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    if self.tick() {
+                        break "no more frames";
+                    }
+                }
+                Some(event) = self.events.recv() => self.hear_of(event),
+                Some(call) = calls.recv() => {
+                    if self.take(call) {
+                        break "asked by its control socket";
+                    }
+                }
+                Some(scrape) = scrapes.recv() => {
+                    // Whoever asked may be gone.
+                    let _ = scrape.send((self.stats(), self.status()));
+                }
+                _ = terminate.recv() => break "SIGTERM",
+                _ = interrupt.recv() => break "SIGINT",
+                _ = hangup.recv() => self.reload_on_hangup(),
+            }
+            self.publish();
+        };
+        tracing::info!("stopping: {why}");
+        self.shared.stop.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Time since the start.
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Looks at everything that does not wake the loop by itself. Returns whether it is time to stop.
+    fn tick(&mut self) -> bool {
+        self.take_punted();
+        let now = Instant::now();
+        if now >= self.next_neighbours {
+            self.next_neighbours = now + NEIGHBOUR_TICK;
+            self.ask_neighbours();
+        }
+        if now >= self.next_retired {
+            self.next_retired = now + RETIRED_TICK;
+            self.free_retired();
+        }
+        self.collect_flows();
+        self.answer_pending();
+        self.publisher.reclaim();
+        self.is_idle()
+    }
+
+    /// Publishes what changed, if anything did.
+    fn publish(&mut self) {
+        if self.neighbours.take_changed() {
+            self.neighbour_table = Arc::new(self.neighbours.table());
+            self.changed = true;
+        }
+        if std::mem::take(&mut self.changed) {
+            self.publisher.publish(compile(&self.state, &self.frame, &self.neighbour_table));
+        }
+        let (generation, since) = (self.publisher.generation(), Instant::now());
+        let waiting = self.unpublished.drain(..).map(|reply| Pending { generation, since, reply });
+        self.pending.extend(waiting);
+        self.answer_pending();
+    }
+
+    /// Answers the calls whose changes are in force on every worker, and those that waited too long for it.
+    fn answer_pending(&mut self) {
+        let in_force = self.publisher.in_force();
+        while let Some(first) = self.pending.front() {
+            let answer = if first.generation <= in_force {
+                to_value(&Done { generation: first.generation })
+            } else if first.since.elapsed() > IN_FORCE_TIMEOUT {
+                let message = "the change is published but not in force; a worker does not answer; see `trutina status`";
+                Err(ApiError { code: code::UNAVAILABLE, message: message.to_owned() })
+            } else {
+                return;
+            };
+            if let Some(first) = self.pending.pop_front() {
+                let _ = first.reply.send(answer);
+            }
+        }
+    }
+
+    /// Does what a call asks. Returns whether that is to stop.
+    fn take(&mut self, call: Call) -> bool {
+        let (uid, pid) = (call.peer.uid, call.peer.pid.unwrap_or_default());
+        let now = self.now();
+        let changed = match call.request {
+            Request::Status => return answer(call.reply, &self.status()),
+            Request::ServiceList => return answer(call.reply, &self.services()),
+            Request::Stats => return answer(call.reply, &self.stats()),
+            Request::Drops => return answer(call.reply, &self.all_drops()),
+            Request::FlowList { limit } => {
+                self.list_flows(limit, call.reply);
+                return false;
+            }
+            Request::Stop => {
+                let _ = answer(call.reply, &Done { generation: self.publisher.generation() });
+                return true;
+            }
+            Request::Reload => self.reload(),
+            Request::ServiceAdd(service) => {
+                let key = service.key;
+                self.logged(uid, pid, format!("service {key} added"), |state| state.add_service(service, now))
+            }
+            Request::ServiceRemove { service } => {
+                self.logged(uid, pid, format!("service {service} removed"), |state| state.remove_service(service))
+            }
+            Request::BackendAdd { service, backend } => {
+                let what = format!("service {service}: backend {} added", backend.address);
+                self.logged(uid, pid, what, |state| state.add_backend(service, backend, now))
+            }
+            Request::BackendRemove { service, address } => {
+                let what = format!("service {service}: backend {address} removed");
+                self.logged(uid, pid, what, |state| state.remove_backend(service, address))
+            }
+            Request::BackendSet { service, address, weight } => {
+                let what = format!("service {service}: backend {address} weight {weight}");
+                self.logged(uid, pid, what, |state| state.set_weight(service, address, weight))
+            }
+        };
+        match changed {
+            Ok(()) => self.unpublished.push(call.reply),
+            Err(error) => {
+                let _ = call.reply.send(Err(error));
+            }
+        }
+        false
+    }
+
+    /// Makes a change that somebody asked for, and says so in the log.
+    fn logged(
+        &mut self,
+        uid: u32,
+        pid: i32,
+        what: String,
+        change: impl FnOnce(&mut State) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        change(&mut self.state)?;
+        tracing::info!(uid, pid, "{what}");
+        self.adopt_configuration();
+        Ok(())
+    }
+
+    /// Notes what a check found.
+    fn hear_of(&mut self, event: Event) {
+        let now = self.now();
+        let (target, verdict, reason) = match event {
+            Event::Transition { target, up, reason } => {
+                let became = if up { "up" } else { "down" };
+                tracing::warn!("service {}: backend {} is {became}: {reason}", target.service, target.backend);
+                (target, Some(up), reason)
+            }
+            Event::Result { target, reason, .. } => (target, None, reason),
+        };
+        self.changed |= self.state.observe(target, verdict, reason, now);
+    }
+
+    fn worker_stats(&self) -> Vec<&WorkerStats> {
+        self.workers.iter().map(|worker| &*worker.stats).collect()
+    }
+
+    /// Frees the slots of retired services and backends whose last flow has ended.
+    fn free_retired(&mut self) {
+        // Until every worker knows that something is retired, one of them may still give it a flow.
+        if !self.state.has_retired() || self.publisher.in_force() != self.publisher.generation() {
+            return;
+        }
+        let workers: Vec<&WorkerStats> = self.workers.iter().map(|worker| &*worker.stats).collect();
+        let counted = |slot: BackendSlot| {
+            let (active, inactive) = report::flows(&workers, slot);
+            (report::counted(&workers, slot), active + inactive)
+        };
+        self.changed |= self.state.free_retired(counted);
+    }
+
+    fn is_idle(&mut self) -> bool {
+        let Some(limit) = self.identity.exit_when_idle else { return false };
+        let received: u64 = self.workers.iter().map(|worker| worker.stats.received.get()).sum();
+        if received != self.idle.0 {
+            self.idle = (received, Instant::now());
+        }
+        received > 0 && self.idle.1.elapsed() > limit
+    }
+
+    fn services(&self) -> Vec<api::ServiceStatus> {
+        report::services(&self.state, &self.worker_stats(), self.now())
+    }
+
+    fn stats(&self) -> api::Stats {
+        api::Stats {
+            workers: self.worker_stats().into_iter().map(report::worker).collect(),
+            control: self.control_stats(),
+            ports: self.devices.stats(),
+            services: self.services(),
+        }
+    }
+
+    fn all_drops(&self) -> Vec<api::Drop> {
+        let mut counters: Vec<&DropCounters> = self.workers.iter().map(|worker| &worker.stats.drops).collect();
+        counters.push(&self.drops);
+        report::drops(&counters)
+    }
+
+    fn status(&self) -> api::Status {
+        let services = self.services();
+        let backends = || services.iter().flat_map(|service| &service.backends);
+        let takes_flows = |backend: &&api::BackendStatus| backend.health != api::Health::Down && backend.weight > 0;
+        let worker = |(number, worker): (usize, &Handle<D::Frame>)| api::WorkerStatus {
+            core: self.config.cores.workers.get(number).copied().unwrap_or_default(),
+            flows: worker.stats.flows.get(),
+            flow_capacity: self.config.flow_table.capacity.into(),
+            generation: self.publisher.adopted_by(number),
+        };
+        api::Status {
+            version: self.identity.version.clone(),
+            dpdk: self.identity.dpdk.clone(),
+            pid: std::process::id(),
+            uptime_secs: self.now().as_secs(),
+            config_file: self.identity.config_file.display().to_string(),
+            generation: self.publisher.in_force(),
+            ports: self.devices.status(),
+            workers: self.workers.iter().enumerate().map(worker).collect(),
+            services: services.len(),
+            backends_up: backends().filter(takes_flows).count(),
+            backends: backends().count(),
+            neighbours: self.neighbour_status(),
+        }
+    }
+}
+
+/// Answers a call that changes nothing. Returns false: it does not stop the appliance.
+fn answer<T: Serialize>(reply: oneshot::Sender<Result<Value, ApiError>>, result: &T) -> bool {
+    // Whoever asked may be gone.
+    let _ = reply.send(to_value(result));
+    false
+}
+
+fn to_value<T: Serialize>(result: &T) -> Result<Value, ApiError> {
+    serde_json::to_value(result).map_err(|error| ApiError {
+        code: code::UNAVAILABLE,
+        message: format!("the answer cannot be written; {error}; report this as a defect"),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! Trutina's control plane: one thread that owns all state and tells the workers what is in force.
+//!
+//! The journey of a command: `trutina` → [`client`] → [`api`] → [`server`] → [`engine`] → [`state`] →
+//! [`compile`] → publish → workers; the answer goes back when every worker has reported the new generation.
+//! [`state`], [`compile`] and [`neighbour`] are pure; the other modules are thin shells that do I/O.
+
+pub mod api;
+pub mod client;
+pub mod compile;
+pub mod engine;
+pub mod health;
+pub mod metrics;
+pub mod neighbour;
+pub mod report;
+pub mod server;
+pub mod state;

@@ -1,0 +1,520 @@
+//! `/metrics`: all counters as Prometheus text, over HTTP on loopback.
+//!
+//! The control thread owns the numbers; a scrape asks it for a copy and renders that into a registry of its
+//! own, so that nothing that has gone away lingers on the page.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time;
+
+use crate::api::{
+    BackendStatus, ControlStats, Counters, Health, PortStats, ServiceStatus, Stats, Status, WorkerStats,
+    WorkerStatus,
+};
+
+/// Connections served at the same time; further ones wait in the kernel's backlog.
+const MAX_CONNECTIONS: usize = 32;
+
+/// Time a client has to send the head of its request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time for a whole exchange; one that takes longer is cut.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Pause after a failed accept: it fails for want of descriptors, and at once again if tried at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+
+/// Asks the control thread for the numbers of one page.
+pub type Scrape = oneshot::Sender<(Stats, Status)>;
+
+/// Serves `GET /metrics` until the receiver of `scrape` is closed or dropped.
+pub async fn serve(listener: TcpListener, scrape: mpsc::Sender<Scrape>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut exchanges = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = accept(&listener, &places) => match accepted {
+                Ok((stream, place)) => {
+                    let scrape = scrape.clone();
+                    exchanges.spawn(async move {
+                        let _ = time::timeout(EXCHANGE_TIMEOUT, exchange(stream, scrape)).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "metrics: accept failed");
+                    time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = exchanges.join_next() => {}
+            () = scrape.closed() => return,
+        }
+    }
+}
+
+/// Takes a place first and a connection then.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}
+
+/// Serves one request on a connection of its own: scrapes are too rare to keep it open.
+async fn exchange(stream: TcpStream, scrape: mpsc::Sender<Scrape>) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(|request| {
+                let scrape = scrape.clone();
+                async move { Ok::<_, Infallible>(answer(&request, &scrape).await) }
+            }),
+        )
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "metrics: connection cut");
+    }
+}
+
+async fn answer(request: &Request<Incoming>, scrape: &mpsc::Sender<Scrape>) -> Response<Full<Bytes>> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => page(scrape).await,
+        (&Method::GET, "/") => {
+            respond(StatusCode::OK, PLAIN_TEXT, "Trutina's metrics are at /metrics.\n".into())
+        }
+        (&Method::GET, _) => respond(StatusCode::NOT_FOUND, PLAIN_TEXT, "Not here; try /metrics.\n".into()),
+        _ => {
+            let mut refusal =
+                respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN_TEXT, "Only GET is served.\n".into());
+            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+            refusal
+        }
+    }
+}
+
+async fn page(scrape: &mpsc::Sender<Scrape>) -> Response<Full<Bytes>> {
+    let (sender, numbers) = oneshot::channel();
+    // Where nobody takes the sender, it is dropped, and the wait for numbers ends with an error.
+    let _ = scrape.send(sender).await;
+    match numbers.await {
+        Ok((stats, status)) => match render(&stats, &status) {
+            Ok(text) => respond(StatusCode::OK, prometheus::TEXT_FORMAT, text),
+            Err(error) => {
+                respond(StatusCode::INTERNAL_SERVER_ERROR, PLAIN_TEXT, format!("No page; {error}.\n"))
+            }
+        },
+        Err(_) => respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN_TEXT, "Trutina is stopping.\n".into()),
+    }
+}
+
+fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// The page in Prometheus' text format.
+///
+/// # Errors
+/// Only if two metrics have the same name, which would be a mistake in this file.
+pub fn render(stats: &Stats, status: &Status) -> Result<String, prometheus::Error> {
+    let page = Page(Registry::new());
+    render_appliance(&page, status)?;
+    render_workers(&page, stats, status)?;
+    render_control(&page, &stats.control)?;
+    render_ports(&page, stats)?;
+    render_services(&page, &stats.services)?;
+    render_backends(&page, &stats.services)?;
+    TextEncoder::new().encode_to_string(&page.0.gather())
+}
+
+/// Metrics under construction.
+struct Page(Registry);
+
+/// One line of a metric: the values of its labels, and its own.
+type Row = (Vec<String>, u64);
+
+/// Where a metric's number stands.
+type Field<T> = fn(&T) -> u64;
+
+impl Page {
+    fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        rows: impl Iterator<Item = Row>,
+    ) -> Result<(), prometheus::Error> {
+        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+        for (labels, value) in rows {
+            counter.get_metric_with_label_values(&labels)?.inc_by(value);
+        }
+        self.0.register(Box::new(counter))
+    }
+
+    fn gauge(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        rows: impl Iterator<Item = Row>,
+    ) -> Result<(), prometheus::Error> {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        for (labels, value) in rows {
+            gauge.get_metric_with_label_values(&labels)?.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        self.0.register(Box::new(gauge))
+    }
+}
+
+/// The only row of a metric without labels.
+fn one(value: u64) -> impl Iterator<Item = Row> {
+    std::iter::once((Vec::new(), value))
+}
+
+/// What stands once for the whole appliance.
+fn render_appliance(page: &Page, status: &Status) -> Result<(), prometheus::Error> {
+    page.gauge("trutina_uptime_seconds", "Time since trutinad started.", &[], one(status.uptime_secs))?;
+    page.gauge(
+        "trutina_snapshot_generation",
+        "Generation of the forwarding state in force.",
+        &[],
+        one(status.generation),
+    )?;
+    page.gauge(
+        "trutina_build_info",
+        "Versions of trutinad and of DPDK; always 1.",
+        &["version", "dpdk"],
+        std::iter::once((vec![status.version.clone(), status.dpdk.clone()], 1)),
+    )
+}
+
+fn render_workers(page: &Page, stats: &Stats, status: &Status) -> Result<(), prometheus::Error> {
+    let counters: [(&str, &str, Field<WorkerStats>); 6] = [
+        ("trutina_received_packets_total", "Frames taken from receive queues.", |w| w.received),
+        ("trutina_injected_packets_total", "Frames taken from the control thread to be sent.", |w| {
+            w.injected
+        }),
+        ("trutina_taken_over_packets_total", "Frames taken over from other workers.", |w| w.taken_over),
+        ("trutina_sent_packets_total", "Frames given to transmit queues.", |w| w.sent),
+        ("trutina_punted_packets_total", "Frames given to the control thread.", |w| w.punted),
+        ("trutina_handed_over_packets_total", "Frames given to the worker that owns their flow.", |w| {
+            w.handed_over
+        }),
+    ];
+    for (name, help, field) in counters {
+        let rows = stats.workers.iter().enumerate();
+        page.counter(name, help, &["worker"], rows.map(|(n, w)| (vec![n.to_string()], field(w))))?;
+    }
+    let drops = stats.workers.iter().enumerate().flat_map(|(n, worker)| {
+        worker.drops.iter().map(move |drop| (vec![n.to_string(), drop.reason.clone()], drop.packets))
+    });
+    page.counter(
+        "trutina_dropped_packets_total",
+        "Frames dropped, by reason.",
+        &["worker", "reason"],
+        drops,
+    )?;
+    let gauges: [(&str, &str, Field<WorkerStatus>); 2] = [
+        ("trutina_flows", "Flows in the worker's table.", |w| w.flows),
+        ("trutina_flow_capacity", "Flows the worker's table is rated for.", |w| w.flow_capacity),
+    ];
+    for (name, help, field) in gauges {
+        let rows = status.workers.iter().enumerate();
+        page.gauge(name, help, &["worker"], rows.map(|(n, w)| (vec![n.to_string()], field(w))))?;
+    }
+    Ok(())
+}
+
+fn render_control(page: &Page, control: &ControlStats) -> Result<(), prometheus::Error> {
+    let counters = [
+        ("trutina_control_punted_packets_total", "Frames taken from workers.", control.punted),
+        ("trutina_control_answered_packets_total", "ARP packets among them.", control.answered),
+        ("trutina_control_resolved_packets_total", "Frames sent once ARP was answered.", control.resolved),
+    ];
+    for (name, help, value) in counters {
+        page.counter(name, help, &[], one(value))?;
+    }
+    page.gauge("trutina_control_waiting_packets", "Frames that wait for ARP.", &[], one(control.waiting))?;
+    page.counter(
+        "trutina_control_dropped_packets_total",
+        "Frames dropped by the control thread, by reason.",
+        &["reason"],
+        control.drops.iter().map(|drop| (vec![drop.reason.clone()], drop.packets)),
+    )
+}
+
+fn render_ports(page: &Page, stats: &Stats) -> Result<(), prometheus::Error> {
+    let counters: [(&str, &str, Field<PortStats>); 8] = [
+        ("trutina_port_rx_packets_total", "Frames received by the driver.", |p| p.rx_packets),
+        ("trutina_port_rx_bytes_total", "Bytes of frames received.", |p| p.rx_bytes),
+        ("trutina_port_rx_missed_packets_total", "Frames lost because no one fetched them in time.", |p| {
+            p.rx_missed
+        }),
+        ("trutina_port_rx_errors_total", "Frames received with errors.", |p| p.rx_errors),
+        ("trutina_port_rx_no_mbuf_packets_total", "Frames lost for want of a buffer.", |p| p.rx_no_mbuf),
+        ("trutina_port_tx_packets_total", "Frames sent by the driver.", |p| p.tx_packets),
+        ("trutina_port_tx_bytes_total", "Bytes of frames sent.", |p| p.tx_bytes),
+        ("trutina_port_tx_errors_total", "Frames the device failed to send.", |p| p.tx_errors),
+    ];
+    for (name, help, field) in counters {
+        page.counter(name, help, &["port"], stats.ports.iter().map(|p| (vec![p.name.clone()], field(p))))?;
+    }
+    Ok(())
+}
+
+/// What services and backends count alike: end of the metric's name, help, and where the number stands.
+type Counted = (&'static str, &'static str, Field<Counters>);
+
+const COUNTED: [Counted; 5] = [
+    ("connections_total", "Flows scheduled.", |c| c.conns),
+    ("in_packets_total", "Packets from clients.", |c| c.in_packets),
+    ("out_packets_total", "Packets to clients.", |c| c.out_packets),
+    ("in_bytes_total", "Bytes of IP packets from clients.", |c| c.in_bytes),
+    ("out_bytes_total", "Bytes of IP packets to clients.", |c| c.out_bytes),
+];
+
+fn render_services(page: &Page, services: &[ServiceStatus]) -> Result<(), prometheus::Error> {
+    for (end, help, field) in COUNTED {
+        let rows = services.iter().map(|s| (vec![s.service.to_string(), s.name.clone()], field(&s.counters)));
+        page.counter(&format!("trutina_service_{end}"), help, &["service", "name"], rows)?;
+    }
+    Ok(())
+}
+
+fn render_backends(page: &Page, services: &[ServiceStatus]) -> Result<(), prometheus::Error> {
+    const LABELS: [&str; 2] = ["service", "backend"];
+    let backends = || services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b)));
+    let labels = |s: &ServiceStatus, b: &BackendStatus| vec![s.service.to_string(), b.address.to_string()];
+    for (end, help, field) in COUNTED {
+        let rows = backends().map(|(s, b)| (labels(s, b), field(&b.counters)));
+        page.counter(&format!("trutina_backend_{end}"), help, &LABELS, rows)?;
+    }
+    let gauges: [(&str, &str, Field<BackendStatus>); 4] = [
+        ("trutina_backend_up", "Whether the backend takes new flows by its check.", |b| {
+            u64::from(b.health != Health::Down)
+        }),
+        ("trutina_backend_weight", "Share of new flows as configured.", |b| b.weight.into()),
+        ("trutina_backend_active_connections", "Connections in active states.", |b| b.active),
+        ("trutina_backend_inactive_connections", "All other flows.", |b| b.inactive),
+    ];
+    for (name, help, field) in gauges {
+        page.gauge(name, help, &LABELS, backends().map(|(s, b)| (labels(s, b), field(b))))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::api::Drop as Dropped;
+
+    fn stats() -> Stats {
+        let backend = BackendStatus {
+            address: "198.51.100.7:8000".parse().unwrap(),
+            mode: config::words::Mode::Nat,
+            weight: 4,
+            health: Health::Down,
+            reason: "connection refused".to_owned(),
+            since_secs: 3,
+            active: 5,
+            inactive: 6,
+            counters: Counters { conns: 11, in_packets: 12, out_packets: 13, in_bytes: 14, out_bytes: 15 },
+        };
+        let service = ServiceStatus {
+            name: "a \"web\"".to_owned(),
+            service: "tcp:192.0.2.1:80".parse().unwrap(),
+            scheduler: config::words::Scheduler::Wrr,
+            counters: Counters { conns: 21, in_packets: 22, out_packets: 23, in_bytes: 24, out_bytes: 25 },
+            backends: vec![backend],
+        };
+        let drop =
+            |reason: &str, packets| Dropped { reason: reason.to_owned(), meaning: String::new(), packets };
+        let worker = WorkerStats {
+            received: u64::MAX,
+            injected: 2,
+            taken_over: 3,
+            sent: 4,
+            punted: 5,
+            handed_over: 6,
+            dropped: 7,
+            drops: vec![drop("no_service", 7), drop("truncated", 0)],
+        };
+        let port = PortStats {
+            name: "lan".to_owned(),
+            rx_packets: 31,
+            rx_bytes: 32,
+            rx_missed: 33,
+            rx_errors: 34,
+            rx_no_mbuf: 35,
+            tx_packets: 36,
+            tx_bytes: 37,
+            tx_errors: 38,
+        };
+        let control = ControlStats {
+            punted: 51,
+            answered: 52,
+            resolved: 53,
+            waiting: 54,
+            dropped: 55,
+            drops: vec![drop("no_neighbour", 55)],
+        };
+        Stats { workers: vec![worker], control, ports: vec![port], services: vec![service] }
+    }
+
+    fn status() -> Status {
+        Status {
+            version: "0.1.0".to_owned(),
+            dpdk: "DPDK 22.11.7".to_owned(),
+            pid: 1,
+            uptime_secs: 41,
+            config_file: "/etc/trutina/trutina.toml".to_owned(),
+            generation: 42,
+            ports: Vec::new(),
+            workers: vec![WorkerStatus { core: 1, flows: 43, flow_capacity: 44, generation: 42 }],
+            services: 1,
+            backends_up: 0,
+            backends: 1,
+            neighbours: Vec::new(),
+        }
+    }
+
+    /// Every line of the page that is no comment, in the order of the encoder.
+    const PAGE: &str = r#"trutina_backend_active_connections{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 5
+trutina_backend_connections_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 11
+trutina_backend_in_bytes_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 14
+trutina_backend_in_packets_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 12
+trutina_backend_inactive_connections{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 6
+trutina_backend_out_bytes_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 15
+trutina_backend_out_packets_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 13
+trutina_backend_up{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 0
+trutina_backend_weight{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 4
+trutina_build_info{dpdk="DPDK 22.11.7",version="0.1.0"} 1
+trutina_control_answered_packets_total 52
+trutina_control_dropped_packets_total{reason="no_neighbour"} 55
+trutina_control_punted_packets_total 51
+trutina_control_resolved_packets_total 53
+trutina_control_waiting_packets 54
+trutina_dropped_packets_total{reason="no_service",worker="0"} 7
+trutina_dropped_packets_total{reason="truncated",worker="0"} 0
+trutina_flow_capacity{worker="0"} 44
+trutina_flows{worker="0"} 43
+trutina_handed_over_packets_total{worker="0"} 6
+trutina_injected_packets_total{worker="0"} 2
+trutina_port_rx_bytes_total{port="lan"} 32
+trutina_port_rx_errors_total{port="lan"} 34
+trutina_port_rx_missed_packets_total{port="lan"} 33
+trutina_port_rx_no_mbuf_packets_total{port="lan"} 35
+trutina_port_rx_packets_total{port="lan"} 31
+trutina_port_tx_bytes_total{port="lan"} 37
+trutina_port_tx_errors_total{port="lan"} 38
+trutina_port_tx_packets_total{port="lan"} 36
+trutina_punted_packets_total{worker="0"} 5
+trutina_received_packets_total{worker="0"} 18446744073709552000
+trutina_sent_packets_total{worker="0"} 4
+trutina_service_connections_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 21
+trutina_service_in_bytes_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 24
+trutina_service_in_packets_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 22
+trutina_service_out_bytes_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 25
+trutina_service_out_packets_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 23
+trutina_snapshot_generation 42
+trutina_taken_over_packets_total{worker="0"} 3
+trutina_uptime_seconds 41
+"#;
+
+    #[test]
+    fn every_number_has_its_name() {
+        let text = render(&stats(), &status()).unwrap();
+        let lines: String =
+            text.lines().filter(|line| !line.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
+        assert_eq!(lines, PAGE);
+        for word in
+            ["# HELP trutina_flows Flows in the worker's table.", "# TYPE trutina_sent_packets_total counter"]
+        {
+            assert!(text.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn an_appliance_without_services_has_a_page_too() {
+        let empty = Stats {
+            workers: Vec::new(),
+            control: ControlStats::default(),
+            ports: Vec::new(),
+            services: Vec::new(),
+        };
+        assert!(render(&empty, &status()).unwrap().contains("trutina_uptime_seconds 41"));
+    }
+
+    /// Serves a stub of the control thread and sends it one request; answers all that comes back.
+    async fn fetch(request: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (scrape, mut scrapes) = mpsc::channel::<Scrape>(1);
+        tokio::spawn(serve(listener, scrape));
+        tokio::spawn(async move {
+            while let Some(reply) = scrapes.recv().await {
+                drop(reply.send((stats(), status())));
+            }
+        });
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn http_answers_by_path_and_method() {
+        for (request, head, word) in [
+            ("GET /metrics", "HTTP/1.1 200", "\ntrutina_flows{worker=\"0\"} 43\n"),
+            ("GET /metrics?x=1", "HTTP/1.1 200", "content-type: text/plain; version=0.0.4\r\n"),
+            ("GET /", "HTTP/1.1 200", "/metrics"),
+            ("GET /other", "HTTP/1.1 404", "/metrics"),
+            ("POST /metrics", "HTTP/1.1 405", "allow: GET\r\n"),
+        ] {
+            let answer = fetch(&format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+            assert!(answer.starts_with(head) && answer.contains(word), "{request}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn junk_and_huge_heads_are_refused() {
+        assert!(fetch("junk\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+        let huge = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(500_000));
+        assert!(fetch(&huge).await.starts_with("HTTP/1.1 431"));
+    }
+
+    #[tokio::test]
+    async fn it_ends_with_the_control_thread() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (scrape, scrapes) = mpsc::channel::<Scrape>(1);
+        drop(scrapes);
+        time::timeout(Duration::from_secs(5), serve(listener, scrape)).await.expect("it has returned");
+    }
+}

@@ -1,0 +1,574 @@
+//! What is configured, and how it stands: services, backends, health.
+//!
+//! Pure: no clock, socket or worker. Every change is checked whole before any of it is made. Flows name
+//! services and backends by slot, so a removed one keeps its slot, retired, until its last flow has ended.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::model;
+use config::network::Network;
+use config::rules::{self, Fault};
+use config::words::{Scheduler, ServiceKey};
+use dataplane::snapshot::{self, BackendSlot, Candidate, ServiceSlot};
+
+use crate::api::{ApiError, Counters, Health, code};
+use crate::health::Target;
+
+/// How many slots workers have counters for; fixed at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Services, retired ones included.
+    pub services: usize,
+    /// Backends of all services, retired ones included.
+    pub backends: usize,
+}
+
+impl Limits {
+    /// Twice what a configuration has, but room enough for changes at run time.
+    pub fn for_config(config: &model::Config) -> Self {
+        let backends: usize = config.services.iter().map(|service| service.backends.len()).sum();
+        let room = |configured: usize, least: usize, most: usize| (configured * 2).clamp(least, most);
+        Self {
+            services: room(config.services.len(), 1024, 1 << 16),
+            backends: room(backends, 4096, 1 << 24),
+        }
+    }
+}
+
+/// A service, configured or retired.
+#[derive(Debug)]
+pub struct Service {
+    /// As configured, but for its backends, which are in their slots.
+    pub name: String,
+    /// Protocol, address and port.
+    pub key: ServiceKey,
+    /// How a new flow's backend is chosen.
+    pub scheduler: Scheduler,
+    /// How its backends are checked.
+    pub check: Option<model::Check>,
+    /// Whether it was removed and only its flows remain.
+    pub retired: bool,
+    /// Its configured backends, in the order of the scheduler.
+    pub backends: Vec<BackendSlot>,
+    /// Its backends that were removed and have flows left.
+    pub retired_backends: Vec<BackendSlot>,
+    /// Work of its backends whose slots were freed.
+    pub past: Counters,
+    /// As workers see it.
+    pub compiled: Arc<snapshot::Service>,
+}
+
+/// A backend, configured or retired.
+#[derive(Debug)]
+pub struct Backend {
+    /// The service it belongs to.
+    pub service: ServiceSlot,
+    /// As configured.
+    pub config: model::Backend,
+    /// Whether it was removed and only its flows remain.
+    pub retired: bool,
+    /// What its checks say.
+    pub health: Health,
+    /// What the last check saw.
+    pub reason: String,
+    /// Since when `health` is so, from the appliance's start.
+    pub since: Duration,
+    /// What its slot had counted for others before.
+    base: Counters,
+}
+
+/// All services and backends.
+#[derive(Debug)]
+pub struct State {
+    /// Where addresses are.
+    pub network: Network,
+    limits: Limits,
+    services: Slots<Service>,
+    backends: Slots<Backend>,
+    /// What each backend slot had counted when it was last freed.
+    slot_bases: HashMap<BackendSlot, Counters>,
+    slot_of: HashMap<ServiceKey, ServiceSlot>,
+    /// Order in which configured services are listed.
+    order: Vec<ServiceSlot>,
+    versions: u64,
+}
+
+impl State {
+    /// Nothing is configured yet.
+    pub fn new(network: Network, limits: Limits) -> Self {
+        Self {
+            network,
+            limits,
+            services: Slots::default(),
+            backends: Slots::default(),
+            slot_bases: HashMap::new(),
+            slot_of: HashMap::new(),
+            order: Vec::new(),
+            versions: 0,
+        }
+    }
+
+    /// The configured services, in the order in which they were added.
+    pub fn services(&self) -> impl Iterator<Item = &Service> + '_ {
+        self.order.iter().filter_map(|slot| self.service(*slot))
+    }
+
+    /// All services by slot, retired ones included.
+    pub fn service_slots(&self) -> &[Option<Service>] {
+        &self.services.items
+    }
+
+    /// All backends by slot, retired ones included.
+    pub fn backend_slots(&self) -> &[Option<Backend>] {
+        &self.backends.items
+    }
+
+    /// The service in a slot.
+    pub fn service(&self, slot: ServiceSlot) -> Option<&Service> {
+        self.services.get(usize::from(slot.0))
+    }
+
+    /// The backend in a slot.
+    pub fn backend(&self, slot: BackendSlot) -> Option<&Backend> {
+        self.backends.get(slot.0 as usize)
+    }
+
+    /// What is to be checked, and how.
+    pub fn checks(&self) -> impl Iterator<Item = (Target, model::Check)> + '_ {
+        self.services().flat_map(|service| {
+            let backends = service.backends.iter().filter_map(|slot| self.backend(*slot));
+            backends.filter_map(|backend| {
+                let target = Target { service: service.key, backend: backend.config.address };
+                Some((target, service.check.clone()?))
+            })
+        })
+    }
+
+    /// Adds a service with its backends.
+    ///
+    /// # Errors
+    /// It exists, breaks a rule, or there is no slot left.
+    pub fn add_service(&mut self, wanted: model::Service, now: Duration) -> Result<(), ApiError> {
+        rules::check_service(&self.network, &wanted).map_err(|fault| refuse(&fault))?;
+        if self.configured(wanted.key).is_some() {
+            let message = format!("service {} exists; it is configured already; remove it first", wanted.key);
+            return Err(ApiError { code: code::EXISTS, message });
+        }
+        self.check_room(1, wanted.backends.len())?;
+        self.put_service(wanted, now);
+        Ok(())
+    }
+
+    /// Removes a service. Its flows keep their backends until they end.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn remove_service(&mut self, key: ServiceKey) -> Result<(), ApiError> {
+        let slot = self.configured(key).ok_or_else(|| no_service(key))?;
+        self.order.retain(|other| *other != slot);
+        let Some(service) = self.services_mut(slot) else { return Ok(()) };
+        service.retired = true;
+        for backend in std::mem::take(&mut service.backends) {
+            self.retire(slot, backend);
+        }
+        self.recompile(slot);
+        Ok(())
+    }
+
+    /// Adds a backend at the end of a service's list.
+    ///
+    /// # Errors
+    /// There is no such service, the backend exists or breaks a rule, or there is no slot left.
+    pub fn add_backend(&mut self, key: ServiceKey, wanted: model::Backend, now: Duration) -> Result<(), ApiError> {
+        let slot = self.configured(key).ok_or_else(|| no_service(key))?;
+        rules::check_backend(&self.network, &key, &wanted).map_err(|fault| refuse(&fault))?;
+        if self.find_backend(slot, wanted.address).is_some() {
+            let address = wanted.address;
+            let message = format!("backend {address} exists; service {key} has it already; change it with `set`");
+            return Err(ApiError { code: code::EXISTS, message });
+        }
+        self.check_room(0, 1)?;
+        let backend = self.put_backend(slot, wanted, now);
+        if let Some(service) = self.services_mut(slot) {
+            service.backends.push(backend);
+        }
+        self.recompile(slot);
+        Ok(())
+    }
+
+    /// Removes a backend from a service. Its flows stay with it until they end.
+    ///
+    /// # Errors
+    /// There is no such service or backend.
+    pub fn remove_backend(&mut self, key: ServiceKey, address: SocketAddrV4) -> Result<(), ApiError> {
+        let slot = self.configured(key).ok_or_else(|| no_service(key))?;
+        let backend = self.find_backend(slot, address).ok_or_else(|| no_backend(key, address))?;
+        if let Some(service) = self.services_mut(slot) {
+            service.backends.retain(|other| *other != backend);
+        }
+        self.retire(slot, backend);
+        self.recompile(slot);
+        Ok(())
+    }
+
+    /// Changes a backend's weight.
+    ///
+    /// # Errors
+    /// There is no such service or backend.
+    pub fn set_weight(&mut self, key: ServiceKey, address: SocketAddrV4, weight: u16) -> Result<(), ApiError> {
+        let slot = self.configured(key).ok_or_else(|| no_service(key))?;
+        let backend = self.find_backend(slot, address).ok_or_else(|| no_backend(key, address))?;
+        if let Some(backend) = self.backends_mut(backend) {
+            backend.config.weight = weight;
+        }
+        self.recompile(slot);
+        Ok(())
+    }
+
+    /// Makes the configured services exactly these, which the caller has checked; what stays keeps its slots,
+    /// flows, counters and health.
+    ///
+    /// # Errors
+    /// There are not enough slots; then nothing has changed.
+    pub fn replace(&mut self, network: Network, wanted: &[model::Service], now: Duration) -> Result<(), ApiError> {
+        let new_services = wanted.iter().filter(|service| !self.slot_of.contains_key(&service.key)).count();
+        let is_new = |service: &model::Service, backend: &model::Backend| {
+            let slot = self.slot_of.get(&service.key);
+            slot.and_then(|slot| self.find_slot(*slot, backend)).is_none()
+        };
+        let new_backends = |service: &model::Service| {
+            service.backends.iter().filter(|backend| is_new(service, backend)).count()
+        };
+        let new_backends: usize = wanted.iter().map(new_backends).sum();
+        self.check_room(new_services, new_backends)?;
+        self.network = network;
+        let keep: HashSet<ServiceKey> = wanted.iter().map(|service| service.key).collect();
+        let gone: Vec<ServiceKey> =
+            self.services().map(|service| service.key).filter(|key| !keep.contains(key)).collect();
+        for key in gone {
+            self.remove_service(key)?;
+        }
+        self.order.clear();
+        for service in wanted {
+            self.put_service(service.clone(), now);
+        }
+        Ok(())
+    }
+
+    /// Notes what a check saw; returns whether that changes who takes new flows.
+    pub fn observe(&mut self, target: Target, verdict: Option<bool>, reason: String, now: Duration) -> bool {
+        let Some(slot) = self.configured(target.service) else { return false };
+        let found = self.find_backend(slot, target.backend);
+        let Some(backend) = found.and_then(|backend| self.backends_mut(backend)) else { return false };
+        backend.reason = reason;
+        let health = match verdict {
+            Some(true) => Health::Up,
+            Some(false) => Health::Down,
+            None => return false,
+        };
+        if backend.health == health {
+            return false;
+        }
+        (backend.health, backend.since) = (health, now);
+        self.recompile(slot);
+        true
+    }
+
+    /// Frees the slots of what is retired and has no flow left. `counted` says what all workers counted for
+    /// a slot, and how many flows it has. Returns whether any was freed.
+    pub fn free_retired(&mut self, counted: impl Fn(BackendSlot) -> (Counters, u64)) -> bool {
+        let mut freed = false;
+        for number in 0..self.services.items.len() {
+            // Services are at most 2^16.
+            let slot = ServiceSlot(number as u16);
+            let Some(service) = self.services_mut(slot) else { continue };
+            let retired = std::mem::take(&mut service.retired_backends);
+            let before = retired.len();
+            let left: Vec<_> = retired.into_iter().filter(|backend| !self.free_backend(*backend, &counted)).collect();
+            freed |= left.len() < before;
+            let Some(service) = self.services_mut(slot) else { continue };
+            service.retired_backends = left;
+            if service.retired && service.retired_backends.is_empty() {
+                let key = service.key;
+                self.slot_of.remove(&key);
+                self.services.remove(number);
+                freed = true;
+            }
+        }
+        freed
+    }
+
+    /// Frees a retired backend's slot if it has no flow left; what it did becomes its service's past.
+    fn free_backend(&mut self, slot: BackendSlot, counted: impl Fn(BackendSlot) -> (Counters, u64)) -> bool {
+        let (total, flows) = counted(slot);
+        if flows > 0 {
+            return false;
+        }
+        if let Some(backend) = self.backends.remove(slot.0 as usize)
+            && let Some(service) = self.services_mut(backend.service)
+        {
+            service.past = plus(service.past, minus(total, backend.base));
+        }
+        self.slot_bases.insert(slot, total);
+        true
+    }
+
+    /// Whether anything is retired.
+    pub fn has_retired(&self) -> bool {
+        self.services.items.iter().flatten().any(|service| service.retired || !service.retired_backends.is_empty())
+    }
+
+    /// What a backend counted since it has its slot, of what its slot counted in all.
+    pub fn since_base(&self, slot: BackendSlot, total: Counters) -> Counters {
+        self.backend(slot).map_or(total, |backend| minus(total, backend.base))
+    }
+
+    fn configured(&self, key: ServiceKey) -> Option<ServiceSlot> {
+        let slot = *self.slot_of.get(&key)?;
+        self.service(slot).filter(|service| !service.retired).map(|_| slot)
+    }
+
+    fn find_backend(&self, slot: ServiceSlot, address: SocketAddrV4) -> Option<BackendSlot> {
+        let backends = self.service(slot)?.backends.iter().copied();
+        backends.into_iter().find(|slot| self.backend(*slot).is_some_and(|it| it.config.address == address))
+    }
+
+    /// The slot of a backend with the same address and mode, configured or retired: flows in it go on.
+    fn find_slot(&self, slot: ServiceSlot, wanted: &model::Backend) -> Option<BackendSlot> {
+        let service = self.service(slot)?;
+        let same = |slot: &&BackendSlot| {
+            let found = self.backend(**slot).map(|backend| (backend.config.address, backend.config.mode));
+            found == Some((wanted.address, wanted.mode))
+        };
+        service.backends.iter().chain(&service.retired_backends).find(same).copied()
+    }
+
+    fn services_mut(&mut self, slot: ServiceSlot) -> Option<&mut Service> {
+        self.services.get_mut(usize::from(slot.0))
+    }
+
+    fn backends_mut(&mut self, slot: BackendSlot) -> Option<&mut Backend> {
+        self.backends.get_mut(slot.0 as usize)
+    }
+
+    /// Whether so many new services and backends find slots.
+    fn check_room(&self, services: usize, backends: usize) -> Result<(), ApiError> {
+        let used = (self.services.len(), self.backends.len());
+        let (most_services, most_backends) = (self.limits.services, self.limits.backends);
+        let message = if used.0 + services > most_services {
+            format!("no room for the service; {most_services} services are configured or still have flows; put more into the configuration file and restart")
+        } else if used.1 + backends > most_backends {
+            format!("no room for the backends; {most_backends} backends are configured or still have flows; put more into the configuration file and restart")
+        } else {
+            return Ok(());
+        };
+        Err(ApiError { code: code::LIMIT, message })
+    }
+
+    /// Adds or changes a service; its backends become exactly those wanted.
+    fn put_service(&mut self, wanted: model::Service, now: Duration) {
+        let slot = match self.slot_of.get(&wanted.key) {
+            Some(slot) => *slot,
+            None => {
+                let number = self.services.insert(Service {
+                    name: String::new(),
+                    key: wanted.key,
+                    scheduler: wanted.scheduler,
+                    check: None,
+                    retired: true,
+                    backends: Vec::new(),
+                    retired_backends: Vec::new(),
+                    past: Counters::default(),
+                    compiled: Arc::new(snapshot::Service::new(wanted.key, wanted.scheduler, 0, Vec::new())),
+                });
+                // `Limits` keeps services below 2^16.
+                ServiceSlot(number as u16)
+            }
+        };
+        self.slot_of.insert(wanted.key, slot);
+        self.order.push(slot);
+        let Some(service) = self.services_mut(slot) else { return };
+        (service.name, service.scheduler, service.check) = (wanted.name, wanted.scheduler, wanted.check);
+        service.retired = false;
+        let before = service.backends.clone();
+        let now_there: Vec<BackendSlot> =
+            wanted.backends.into_iter().map(|backend| self.put_backend(slot, backend, now)).collect();
+        let still: HashSet<_> = now_there.iter().copied().collect();
+        for backend in before.into_iter().filter(|backend| !still.contains(backend)) {
+            self.retire(slot, backend);
+        }
+        if let Some(service) = self.services_mut(slot) {
+            service.backends = now_there;
+        }
+        self.recompile(slot);
+    }
+
+    fn put_backend(&mut self, service: ServiceSlot, wanted: model::Backend, now: Duration) -> BackendSlot {
+        let checked = self.service(service).is_some_and(|service| service.check.is_some());
+        let slot = match self.find_slot(service, &wanted) {
+            Some(slot) => {
+                self.revive(service, slot, wanted, now);
+                slot
+            }
+            None => {
+                let number = self.backends.insert(Backend {
+                    service,
+                    config: wanted,
+                    retired: false,
+                    health: Health::Unchecked,
+                    reason: String::new(),
+                    since: now,
+                    base: Counters::default(),
+                });
+                // `Limits` keeps backends below 2^24.
+                let slot = BackendSlot(number as u32);
+                let base = self.slot_bases.get(&slot).copied().unwrap_or_default();
+                self.backends_mut(slot).into_iter().for_each(|backend| backend.base = base);
+                slot
+            }
+        };
+        self.set_checked(slot, checked, now);
+        slot
+    }
+
+    /// Puts a configuration in force in a slot that has flows of the same backend; if that was retired, its
+    /// health begins anew.
+    fn revive(&mut self, service: ServiceSlot, slot: BackendSlot, wanted: model::Backend, now: Duration) {
+        let Some(backend) = self.backends_mut(slot) else { return };
+        backend.config = wanted;
+        if std::mem::take(&mut backend.retired) {
+            (backend.health, backend.since) = (Health::Unchecked, now);
+            if let Some(service) = self.services_mut(service) {
+                service.retired_backends.retain(|other| *other != slot);
+            }
+        }
+    }
+
+    /// A backend that gets its first check counts as up until the check says otherwise.
+    fn set_checked(&mut self, slot: BackendSlot, checked: bool, now: Duration) {
+        let Some(backend) = self.backends_mut(slot) else { return };
+        let health = match (checked, backend.health) {
+            (false, Health::Unchecked) | (true, Health::Up | Health::Down) => return,
+            (false, _) => Health::Unchecked,
+            (true, Health::Unchecked) => Health::Up,
+        };
+        backend.reason = if checked { "not checked yet" } else { "no check configured" }.to_owned();
+        (backend.health, backend.since) = (health, now);
+    }
+
+    fn retire(&mut self, service: ServiceSlot, slot: BackendSlot) {
+        if let Some(backend) = self.backends_mut(slot) {
+            backend.retired = true;
+        }
+        if let Some(service) = self.services_mut(service) {
+            service.retired_backends.push(slot);
+        }
+    }
+
+    /// Makes a service anew as workers see it, with a new version if its candidates changed.
+    fn recompile(&mut self, slot: ServiceSlot) {
+        let Some(service) = self.service(slot) else { return };
+        let takes_flows = |slot: &BackendSlot| {
+            let backend = self.backend(*slot)?;
+            let up = backend.health != Health::Down && backend.config.weight > 0;
+            up.then_some(Candidate { backend: *slot, weight: backend.config.weight })
+        };
+        let candidates = service.backends.iter().filter_map(takes_flows).collect();
+        let version = self.versions + 1;
+        let mut compiled = snapshot::Service::new(service.key, service.scheduler, version, candidates);
+        compiled.retired = service.retired;
+        let old = &service.compiled;
+        let unchanged = (old.scheduler, &old.candidates) == (compiled.scheduler, &compiled.candidates)
+            && old.version != 0;
+        if unchanged {
+            compiled.version = old.version;
+        } else {
+            self.versions = version;
+        }
+        if let Some(service) = self.services_mut(slot) {
+            service.compiled = Arc::new(compiled);
+        }
+    }
+}
+
+/// Things that keep their numbers as long as they exist; numbers of what is gone are used again.
+#[derive(Debug)]
+struct Slots<T> {
+    items: Vec<Option<T>>,
+    free: Vec<usize>,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Slots<T> {
+    fn len(&self) -> usize {
+        self.items.len() - self.free.len()
+    }
+
+    fn get(&self, number: usize) -> Option<&T> {
+        self.items.get(number)?.as_ref()
+    }
+
+    fn get_mut(&mut self, number: usize) -> Option<&mut T> {
+        self.items.get_mut(number)?.as_mut()
+    }
+
+    fn insert(&mut self, item: T) -> usize {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.items.push(None);
+            self.items.len() - 1
+        });
+        self.items[number] = Some(item);
+        number
+    }
+
+    fn remove(&mut self, number: usize) -> Option<T> {
+        let item = self.items.get_mut(number)?.take()?;
+        self.free.push(number);
+        Some(item)
+    }
+}
+
+fn refuse(fault: &Fault) -> ApiError {
+    ApiError { code: code::INVALID_CONFIG, message: format!("refused; {fault}; {}", fault.help()) }
+}
+
+fn no_service(key: ServiceKey) -> ApiError {
+    let message = format!("no service {key}; it is not configured; see `trutina service list`");
+    ApiError { code: code::NOT_FOUND, message }
+}
+
+fn no_backend(key: ServiceKey, address: SocketAddrV4) -> ApiError {
+    let message = format!("no backend {address}; service {key} has none there; see `trutina backend list`");
+    ApiError { code: code::NOT_FOUND, message }
+}
+
+/// Field by field; of use for counters that only grow.
+fn minus(a: Counters, b: Counters) -> Counters {
+    combine(a, b, u64::wrapping_sub)
+}
+
+/// Field by field.
+pub fn plus(a: Counters, b: Counters) -> Counters {
+    combine(a, b, u64::wrapping_add)
+}
+
+fn combine(a: Counters, b: Counters, with: fn(u64, u64) -> u64) -> Counters {
+    Counters {
+        conns: with(a.conns, b.conns),
+        in_packets: with(a.in_packets, b.in_packets),
+        out_packets: with(a.out_packets, b.out_packets),
+        in_bytes: with(a.in_bytes, b.in_bytes),
+        out_bytes: with(a.out_bytes, b.out_bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! Fixed answers for the tests of what is printed.
+
+use config::words::{Mode, Scheduler};
+use controlplane::api::{
+    BackendStatus, ControlStats, Counters, Drop, Flow, FlowList, Health, NeighbourStatus, PortStats,
+    PortStatus, ServiceStatus, Stats, Status, WorkerStats, WorkerStatus,
+};
+
+pub fn status() -> Status {
+    let worker = |core, flows| WorkerStatus { core, flows, flow_capacity: 100_000, generation: 7 };
+    let port = |name: &str, link_up, speed_mbps| PortStatus {
+        name: name.to_owned(),
+        device: format!("net_tap0,iface={name}"),
+        driver: "net_tap".to_owned(),
+        mac: "02:00:5e:00:53:01".parse().unwrap(),
+        link_up,
+        speed_mbps,
+        mtu: 1500,
+    };
+    let neighbour = |address: &str, mac: Option<&str>| NeighbourStatus {
+        address: address.parse().unwrap(),
+        mac: mac.map(|mac| mac.parse().unwrap()),
+        port: "lan".to_owned(),
+    };
+    Status {
+        version: "0.1.0".to_owned(),
+        dpdk: "DPDK 22.11.7".to_owned(),
+        pid: 4242,
+        uptime_secs: 93_784,
+        config_file: "/etc/trutina/trutina.toml".to_owned(),
+        generation: 7,
+        ports: vec![port("lan", true, Some(10_000)), port("wan", false, None)],
+        workers: vec![worker(1, 12), worker(2, 99_999)],
+        services: 2,
+        backends_up: 2,
+        backends: 3,
+        neighbours: vec![neighbour("192.0.2.11", Some("02:00:5e:00:53:0b")), neighbour("192.0.2.12", None)],
+    }
+}
+
+pub fn services() -> Vec<ServiceStatus> {
+    let counters = |conns| Counters {
+        conns,
+        in_packets: conns * 10,
+        out_packets: conns * 9,
+        in_bytes: conns * 1000,
+        out_bytes: conns * 9000,
+    };
+    let backend = |address: &str, mode, weight, health, reason: &str, conns| BackendStatus {
+        address: address.parse().unwrap(),
+        mode,
+        weight,
+        health,
+        reason: reason.to_owned(),
+        since_secs: 61,
+        active: 5,
+        inactive: 1234,
+        counters: counters(conns),
+    };
+    let service = |name: &str, key: &str, scheduler, backends: Vec<BackendStatus>| ServiceStatus {
+        name: name.to_owned(),
+        service: key.parse().unwrap(),
+        scheduler,
+        counters: counters(backends.iter().map(|backend| backend.counters.conns).sum()),
+        backends,
+    };
+    vec![
+        service(
+            "web",
+            "tcp:192.0.2.100:80",
+            Scheduler::Wrr,
+            vec![
+                backend("198.51.100.7:8000", Mode::Nat, 4, Health::Up, "HTTP 200 in 1 ms", 40),
+                backend("198.51.100.8:8000", Mode::Tunnel, 65535, Health::Down, "connection refused", 2),
+            ],
+        ),
+        service(
+            "udp:192.0.2.100:53",
+            "udp:192.0.2.100:53",
+            Scheduler::Rr,
+            vec![backend("203.0.113.1:53", Mode::Dr, 1, Health::Unchecked, "no check", 0)],
+        ),
+    ]
+}
+
+pub fn flows() -> FlowList {
+    let flow = |key: &str, client: &str, backend: &str, state: &str, expires_secs| Flow {
+        worker: 0,
+        service: key.parse().unwrap(),
+        client: client.parse().unwrap(),
+        backend: backend.parse().unwrap(),
+        state: state.to_owned(),
+        expires_secs,
+    };
+    FlowList {
+        flows: vec![
+            flow("tcp:192.0.2.100:80", "203.0.113.99:31337", "198.51.100.7:8000", "ESTABLISHED", 899),
+            flow("udp:192.0.2.100:53", "203.0.113.5:1024", "203.0.113.1:53", "UDP", 6000),
+        ],
+        total: 12,
+    }
+}
+
+pub fn stats() -> Stats {
+    let worker = WorkerStats {
+        received: 100,
+        injected: 2,
+        taken_over: 1,
+        sent: 95,
+        punted: 3,
+        handed_over: 1,
+        dropped: 4,
+        drops: drops(),
+    };
+    let port = PortStats {
+        name: "lan".to_owned(),
+        rx_packets: 100,
+        rx_bytes: 6400,
+        rx_missed: 1,
+        rx_errors: 2,
+        rx_no_mbuf: 3,
+        tx_packets: 95,
+        tx_bytes: 6080,
+        tx_errors: 4,
+    };
+    let control =
+        ControlStats { punted: 6, answered: 3, resolved: 1, waiting: 1, dropped: 1, drops: Vec::new() };
+    Stats { workers: vec![worker.clone(), worker], control, ports: vec![port], services: services() }
+}
+
+pub fn drops() -> Vec<Drop> {
+    let drop = |reason: &str, meaning: &str, packets| Drop {
+        reason: reason.to_owned(),
+        meaning: meaning.to_owned(),
+        packets,
+    };
+    vec![
+        drop("no_service", "No service has this address, protocol and port.", 4),
+        drop("truncated", "A header runs past the end of the frame.", 0),
+    ]
+}

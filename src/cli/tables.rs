@@ -1,0 +1,242 @@
+//! Tables of what there is: status, services, backends, flows.
+
+use std::ops::Range;
+
+use comfy_table::{CellAlignment, Table, presets};
+use controlplane::api::{BackendStatus, Flow, FlowList, Health, ServiceStatus, Status};
+
+/// A table without borders, whose first row is its headings; the columns in `numbers` align to the right.
+pub fn table(headings: &[&str], numbers: Range<usize>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).add_row(headings);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if numbers.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// The text of a table, each line ended by a newline and without blanks before it.
+pub fn text(table: &Table) -> String {
+    format!("{}\n", table.trim_fmt())
+}
+
+/// `trutina status`.
+pub fn status(status: &Status) -> String {
+    let mut ports = table(&["Port", "Device", "Driver", "MAC", "Link", "MTU"], 5..6);
+    for port in &status.ports {
+        let link = match (port.link_up, port.speed_mbps) {
+            (false, _) => "down".to_owned(),
+            (true, None) => "up".to_owned(),
+            (true, Some(speed)) => format!("up, {speed} Mbit/s"),
+        };
+        let mac = port.mac.to_string();
+        ports.add_row([&port.name, &port.device, &port.driver, &mac, &link, &port.mtu.to_string()]);
+    }
+    let mut workers = table(&["Worker", "Core", "Flows", "Capacity", "Generation"], 0..5);
+    for (number, worker) in status.workers.iter().enumerate() {
+        let counts = [worker.flows, worker.flow_capacity, worker.generation].map(|count| count.to_string());
+        workers.add_row([number, worker.core].map(|number| number.to_string()).into_iter().chain(counts));
+    }
+    let mut neighbours = table(&["Neighbour", "MAC", "Port"], 0..0);
+    for neighbour in &status.neighbours {
+        let mac = neighbour.mac.map_or_else(|| "awaited".to_owned(), |mac| mac.to_string());
+        neighbours.add_row([&neighbour.address.to_string(), &mac, &neighbour.port]);
+    }
+    format!(
+        "trutinad {} on {}, process {}, up {}\n\
+         configuration {}, generation {}\n\
+         {} services, {} of {} backends up\n\n{}\n{}\n{}",
+        status.version,
+        status.dpdk,
+        status.pid,
+        span(status.uptime_secs),
+        status.config_file,
+        status.generation,
+        status.services,
+        status.backends_up,
+        status.backends,
+        text(&ports),
+        text(&workers),
+        text(&neighbours),
+    )
+}
+
+/// `trutina service list`, with the columns of `ipvsadm -L` and the health after them.
+pub fn services(services: &[ServiceStatus]) -> String {
+    let mut list = table(&["Prot", "LocalAddress:Port", "Scheduler", "", "", "", "", "Name"], 3..6);
+    list.add_row([
+        "  ->",
+        "RemoteAddress:Port",
+        "Forward",
+        "Weight",
+        "ActiveConn",
+        "InActConn",
+        "Health",
+        "Reason",
+    ]);
+    for service in services {
+        let protocol = service.service.protocol.to_string().to_uppercase();
+        let (vip, scheduler) = (service.service.vip.to_string(), service.scheduler.to_string());
+        list.add_row([&protocol, &vip, &scheduler, "", "", "", "", &service.name]);
+        for backend in &service.backends {
+            list.add_row([
+                "  ->",
+                &backend.address.to_string(),
+                &backend.mode.to_string(),
+                &backend.weight.to_string(),
+                &backend.active.to_string(),
+                &backend.inactive.to_string(),
+                health(backend),
+                &backend.reason,
+            ]);
+        }
+    }
+    text(&list)
+}
+
+/// `trutina backend list`.
+pub fn backends(services: &[ServiceStatus]) -> String {
+    let headings =
+        ["Service", "Backend", "Mode", "Weight", "Active", "Inactive", "Conns", "Health", "Since", "Reason"];
+    let mut list = table(&headings, 3..7);
+    for (service, backend) in services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b))) {
+        list.add_row([
+            &service.service.to_string(),
+            &backend.address.to_string(),
+            &backend.mode.to_string(),
+            &backend.weight.to_string(),
+            &backend.active.to_string(),
+            &backend.inactive.to_string(),
+            &backend.counters.conns.to_string(),
+            health(backend),
+            &span(backend.since_secs),
+            &backend.reason,
+        ]);
+    }
+    text(&list)
+}
+
+fn health(backend: &BackendStatus) -> &'static str {
+    match backend.health {
+        Health::Up => "up",
+        Health::Down => "down",
+        Health::Unchecked => "unchecked",
+    }
+}
+
+/// `trutina flow list`, with the columns of `ipvsadm -Lc`.
+pub fn flows(list: &FlowList) -> String {
+    let mut flows = table(&["pro", "expire", "state", "source", "virtual", "destination", "worker"], 6..7);
+    for flow in &list.flows {
+        flows.add_row(flow_row(flow));
+    }
+    let shown = list.flows.len() as u64;
+    match list.total.saturating_sub(shown) {
+        0 => text(&flows),
+        hidden => format!("{}{hidden} more; --limit {} shows all\n", text(&flows), list.total),
+    }
+}
+
+fn flow_row(flow: &Flow) -> [String; 7] {
+    [
+        flow.service.protocol.to_string().to_uppercase(),
+        format!("{:02}:{:02}", flow.expires_secs / 60, flow.expires_secs % 60),
+        flow.state.clone(),
+        flow.client.to_string(),
+        flow.service.vip.to_string(),
+        flow.backend.to_string(),
+        flow.worker.to_string(),
+    ]
+}
+
+/// A time span: `3d 04:05:06`, without the days if there are none.
+fn span(secs: u64) -> String {
+    let (days, hours, minutes, secs) = (secs / 86400, secs / 3600 % 24, secs / 60 % 60, secs % 60);
+    match days {
+        0 => format!("{hours:02}:{minutes:02}:{secs:02}"),
+        _ => format!("{days}d {hours:02}:{minutes:02}:{secs:02}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn status_is_shown() {
+        assert_eq!(
+            status(&samples::status()),
+            "\
+trutinad 0.1.0 on DPDK 22.11.7, process 4242, up 1d 02:03:04
+configuration /etc/trutina/trutina.toml, generation 7
+2 services, 2 of 3 backends up
+
+Port  Device              Driver   MAC                Link               MTU
+lan   net_tap0,iface=lan  net_tap  02:00:5e:00:53:01  up, 10000 Mbit/s  1500
+wan   net_tap0,iface=wan  net_tap  02:00:5e:00:53:01  down              1500
+
+Worker  Core  Flows  Capacity  Generation
+     0     1     12    100000           7
+     1     2  99999    100000           7
+
+Neighbour   MAC                Port
+192.0.2.11  02:00:5e:00:53:0b  lan
+192.0.2.12  awaited            lan
+"
+        );
+    }
+
+    #[test]
+    fn services_look_like_ipvsadm() {
+        assert_eq!(
+            services(&samples::services()),
+            "\
+Prot  LocalAddress:Port   Scheduler                                            Name
+  ->  RemoteAddress:Port  Forward    Weight  ActiveConn  InActConn  Health     Reason
+TCP   192.0.2.100:80      wrr                                                  web
+  ->  198.51.100.7:8000   nat             4           5       1234  up         HTTP 200 in 1 ms
+  ->  198.51.100.8:8000   tunnel      65535           5       1234  down       connection refused
+UDP   192.0.2.100:53      rr                                                   udp:192.0.2.100:53
+  ->  203.0.113.1:53      dr              1           5       1234  unchecked  no check
+"
+        );
+        assert_eq!(services(&[]).lines().count(), 2);
+    }
+
+    #[test]
+    fn backends_are_shown() {
+        assert_eq!(backends(&samples::services()), "\
+Service             Backend            Mode    Weight  Active  Inactive  Conns  Health     Since     Reason
+tcp:192.0.2.100:80  198.51.100.7:8000  nat          4       5      1234     40  up         00:01:01  HTTP 200 in 1 ms
+tcp:192.0.2.100:80  198.51.100.8:8000  tunnel   65535       5      1234      2  down       00:01:01  connection refused
+udp:192.0.2.100:53  203.0.113.1:53     dr           1       5      1234      0  unchecked  00:01:01  no check
+");
+    }
+
+    #[test]
+    fn flows_look_like_ipvsadm() {
+        let mut list = samples::flows();
+        assert_eq!(
+            flows(&list),
+            "\
+pro  expire  state        source              virtual         destination        worker
+TCP  14:59   ESTABLISHED  203.0.113.99:31337  192.0.2.100:80  198.51.100.7:8000       0
+UDP  100:00  UDP          203.0.113.5:1024    192.0.2.100:53  203.0.113.1:53          0
+10 more; --limit 12 shows all
+"
+        );
+        list.total = 2;
+        assert!(!flows(&list).contains("more"));
+    }
+
+    #[test]
+    fn spans_leave_out_days_that_are_none() {
+        assert_eq!(span(0), "00:00:00");
+        assert_eq!(span(86_399), "23:59:59");
+        assert_eq!(span(86_400 * 400 + 61), "400d 00:01:01");
+    }
+}

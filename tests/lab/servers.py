@@ -1,0 +1,91 @@
+"""Web servers that say who they are."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+from lab.netns import LabError, pids, run, wait_until
+from lab.topology import CLIENT
+
+BIG_LEN = 1 << 20
+NAT_PORT, WRR_PORT, VIP_PORT = 8000, 8001, 80
+
+CONFIG = """\
+user root;
+daemon off;
+worker_processes 1;
+pid {dir}/nginx.pid;
+error_log {dir}/error.log;
+events {{ worker_connections 8192; }}
+http {{
+    log_format who "$remote_addr $server_port $status $request_uri";
+    access_log {dir}/access.log who;
+    default_type text/plain;
+    keepalive_requests 100000000;
+    server {{
+        # One port for each NAT service: with a port in common, two connections from one client port through
+        # two virtual addresses would be the same connection to the server.
+        listen {nat} backlog=4096;
+        listen {wrr} backlog=4096;
+        listen {vip} backlog=4096;
+        root {dir}/www;
+        add_header X-Server {name};
+        location = / {{ return 200 "server {name}\\n"; }}
+    }}
+}}
+"""
+
+
+class Server:
+    """One nginx in one namespace."""
+
+    def __init__(self, name, space, state):
+        self.name = name
+        self.space = space
+        self.dir = Path(state) / name
+        self.process = None
+
+    def start(self, big):
+        """Starts it and waits until it answers; `big` are the bytes of `/big`."""
+        (self.dir / "www").mkdir(parents=True, exist_ok=True)
+        (self.dir / "www/big").write_bytes(big)
+        ports = {"nat": NAT_PORT, "wrr": WRR_PORT, "vip": VIP_PORT}
+        config = self.dir / "nginx.conf"
+        config.write_text(CONFIG.format(dir=self.dir, name=self.name, **ports))
+        self._launch()
+
+    def restart(self):
+        """Starts it again after `kill`."""
+        self._launch()
+
+    def _launch(self):
+        argv = ("nginx", "-e", self.dir / "error.log", "-c", self.dir / "nginx.conf")
+        self.process = self.space.popen(*argv, log=self.dir / "output.log")
+
+        def answers():
+            if not self.process.running():
+                raise LabError(f"nginx of {self.name} ended: {self.process.tail()}")
+            page = self.space.run("curl", "-fs", f"http://127.0.0.1:{NAT_PORT}/", check=False)
+            return page.returncode == 0
+
+        wait_until(answers, f"nginx of {self.name} answers")
+
+    def kill(self):
+        """Ends it at once, worker included, as a crash would."""
+        listed = run("ps", "-o", "pid=", "--ppid", self.process.pid, check=False).stdout
+        children = [int(pid) for pid in listed.split()]
+        self.process.kill()
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not set(children) & set(pids(self.space.name)), "nginx's workers end")
+
+    def served(self):
+        """Requests of the client it answered so far; those of health checks are not counted."""
+        log = self.dir / "access.log"
+        return len(re.findall(rf"^{re.escape(CLIENT)} ", log.read_text(), re.MULTILINE))
+
+
+def big_file():
+    """What `/big` holds: bytes that do not repeat, so that a part lost or out of place shows."""
+    return os.urandom(BIG_LEN)

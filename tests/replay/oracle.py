@@ -1,0 +1,247 @@
+"""What the appliance must do with a frame, worked out without it.
+
+The oracle reads the input byte by byte, keeps flows in a dictionary and builds what has to come out with
+scapy, field by field and with every checksum computed from zero: it shares neither code nor method with
+the appliance, which patches bytes and updates checksums incrementally.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from appliance import PORT_IP, PORT_MAC, Appliance, Backend, Service, split
+from frames import ETH_LEN, IP, TCP, UDP, Ether, Packet, Raw
+
+ETHERTYPE_IPV4 = 0x0800
+ETHERTYPE_ARP = 0x0806
+PROTOCOLS = {6: "tcp", 17: "udp"}
+FIN, SYN, RST = 0x01, 0x02, 0x04
+
+# Why a frame is dropped, by the appliance's name for it. The only place where these names stand.
+TRUNCATED = "truncated"
+NOT_OUR_MAC = "not_our_mac"
+UNKNOWN_ETHERTYPE = "unknown_ethertype"
+BAD_IP_HEADER = "bad_ip_header"
+BAD_IP_LENGTH = "bad_ip_length"
+BAD_IP_CHECKSUM = "bad_ip_checksum"
+FRAGMENT = "fragment"
+UNKNOWN_PROTOCOL = "unknown_protocol"
+BAD_TCP_HEADER = "bad_tcp_header"
+BAD_UDP_LENGTH = "bad_udp_length"
+TTL_EXCEEDED = "ttl_exceeded"
+NO_SERVICE = "no_service"
+NO_BACKEND = "no_backend"
+NO_FLOW = "no_flow"
+NO_FLOW_NOT_SYN = "no_flow_not_syn"
+TOO_BIG = "too_big"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The frame leaves as `frame`; with `free_id` the outer IPv4 identification may be anything."""
+
+    frame: bytes
+    free_id: bool = False
+
+    def as_sent(self, actual: bytes) -> bytes:
+        """The expected bytes, with `actual`'s outer identification where that is free."""
+        if not self.free_id or len(actual) < ETH_LEN + 20:
+            return self.frame
+        packet = Ether(self.frame)
+        del packet[IP].chksum
+        packet[IP].id = int.from_bytes(actual[ETH_LEN + 4 : ETH_LEN + 6], "big")
+        return bytes(packet)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """The frame is dropped and counted under `reason`."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Punted:
+    """The frame is handed to the control thread."""
+
+
+class _Drop(Exception):
+    """Ends the journey of a frame; its argument is the reason."""
+
+
+def ones_sum(data: bytes) -> int:
+    """One's complement sum of 16-bit words (RFC 1071); 0xffff over a header with a right checksum."""
+    total = sum(int.from_bytes(data[i : i + 2].ljust(2, b"\0"), "big") for i in range(0, len(data), 2))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def schedule(service: Service):
+    """Endless choices of a service, as IPVS makes them; `None` while nobody may be chosen."""
+    usable = [backend for backend in service.backends if backend.weight > 0]
+    if not usable:
+        return itertools.repeat(None)
+    if service.scheduler == "rr":
+        return itertools.cycle(usable)
+    weights = [backend.weight for backend in usable]
+    levels = range(max(weights), 0, -math.gcd(*weights))
+    return itertools.cycle([backend for level in levels for backend in usable if backend.weight >= level])
+
+
+class Packet4:
+    """A valid IPv4 TCP or UDP packet, as header fields and the bytes behind them."""
+
+    def __init__(self, frame: bytes):
+        """Reads `frame`, whose Ethernet type says IPv4, or raises the reason to drop it."""
+        packet = frame[ETH_LEN:]
+        if len(packet) < 20:
+            raise _Drop(TRUNCATED)
+        header_len = (packet[0] & 0x0F) * 4
+        total_len = int.from_bytes(packet[2:4], "big")
+        if packet[0] >> 4 != 4 or header_len < 20:
+            raise _Drop(BAD_IP_HEADER)
+        if len(packet) < header_len:
+            raise _Drop(TRUNCATED)
+        if not header_len <= total_len <= len(packet):
+            raise _Drop(BAD_IP_LENGTH)
+        if ones_sum(packet[:header_len]) != 0xFFFF:
+            raise _Drop(BAD_IP_CHECKSUM)
+        if int.from_bytes(packet[6:8], "big") & 0x3FFF:
+            raise _Drop(FRAGMENT)
+        if packet[9] not in PROTOCOLS:
+            raise _Drop(UNKNOWN_PROTOCOL)
+        self.protocol = PROTOCOLS[packet[9]]
+        self.ip = IP(packet[:header_len])
+        segment = packet[header_len:total_len]
+        self._read_tcp(segment) if self.protocol == "tcp" else self._read_udp(segment)
+        self.src = f"{self.ip.src}:{self.l4.sport}"
+        self.dst = f"{self.ip.dst}:{self.l4.dport}"
+
+    def _read_tcp(self, segment: bytes):
+        if len(segment) < 20:
+            raise _Drop(TRUNCATED)
+        if not 20 <= (segment[12] >> 4) * 4 <= len(segment):
+            raise _Drop(BAD_TCP_HEADER)
+        # Options ride with the payload: nothing may touch either, so nothing here needs to read them.
+        self.flags = segment[13]
+        self.l4, self.rest = TCP(segment[:20]), segment[20:]
+
+    def _read_udp(self, segment: bytes):
+        if len(segment) < 8:
+            raise _Drop(TRUNCATED)
+        if not 8 <= int.from_bytes(segment[4:6], "big") <= len(segment):
+            raise _Drop(BAD_UDP_LENGTH)
+        self.flags = 0
+        self.l4, self.rest = UDP(segment[:8]), segment[8:]
+
+    def _built(self, src: str, dst: str, ttl: int, **l4) -> Packet:
+        computed = ("chksum", "len", "ihl", "ttl", "src", "dst")
+        ip = {name: value for name, value in self.ip.fields.items() if name not in computed}
+        ports = {"sport": split(src)[1], "dport": split(dst)[1]}
+        fields = {name: value for name, value in self.l4.fields.items() if name not in ("chksum", "len")}
+        header = type(self.l4)(**{**fields, **ports, **l4})
+        return IP(**ip, src=split(src)[0], dst=split(dst)[0], ttl=ttl) / header / Raw(self.rest)
+
+    def _checksum(self, packet: Packet) -> int:
+        return type(self.l4)(bytes(packet)[self.ip.ihl * 4 :]).chksum
+
+    def forwarded(self, src: str = "", dst: str = "") -> Packet:
+        """The packet one hop on, with other endpoints where they are given.
+
+        A checksum that is wrong now is then wrong by the same difference; a UDP checksum of 0 stays 0.
+        """
+        src, dst, ttl = src or self.src, dst or self.dst, self.ip.ttl - 1
+        if self.protocol == "udp" and self.l4.chksum == 0:
+            return self._built(src, dst, ttl, chksum=0)
+        right = self._built(src, dst, ttl)
+        error = (self.l4.chksum - self._checksum(self._built(self.src, self.dst, ttl))) % 0xFFFF
+        if error == 0:
+            return right
+        wrong = (self._checksum(right) + error) % 0xFFFF
+        if self.protocol == "udp" and wrong == 0:
+            wrong = 0xFFFF  # RFC 768: a computed 0 is sent as all ones
+        return self._built(src, dst, ttl, chksum=wrong)
+
+
+class Oracle:
+    """One worker of `appliance`; frames must be given in the order in which they are received."""
+
+    def __init__(self, appliance: Appliance):
+        self.appliance = appliance
+        self.services = {(s.protocol, s.vip): s for s in appliance.services}
+        self.choices = {key: schedule(service) for key, service in self.services.items()}
+        self.vips = {split(s.vip)[0] for s in appliance.services}
+        self.backends: dict[tuple[str, str, str], Backend] = {}  # (protocol, client, vip)
+        self.nat_vips: dict[tuple[str, str, str], str] = {}  # (protocol, backend, client)
+
+    def predict(self, frame: bytes) -> Sent | Dropped | Punted:
+        """What becomes of `frame`."""
+        try:
+            return self._forward(frame)
+        except _Drop as drop:
+            return Dropped(drop.args[0])
+
+    def backend(self, client: str, vip: str, protocol: str = "tcp") -> str:
+        """Address of the server that has the client's flow."""
+        return self.backends[protocol, client, vip].address
+
+    def _forward(self, frame: bytes) -> Sent | Punted:
+        if len(frame) < ETH_LEN:
+            raise _Drop(TRUNCATED)
+        unicast = frame[0] & 1 == 0
+        if unicast and frame[:6] != bytes.fromhex(PORT_MAC.replace(":", "")):
+            raise _Drop(NOT_OUR_MAC)
+        ethertype = int.from_bytes(frame[12:14], "big")
+        if ethertype == ETHERTYPE_ARP:
+            return Punted()
+        if ethertype != ETHERTYPE_IPV4:
+            raise _Drop(UNKNOWN_ETHERTYPE)
+        packet = Packet4(frame)
+        if packet.ip.ttl <= 1:
+            raise _Drop(TTL_EXCEEDED)
+        if packet.ip.dst in self.vips:
+            return self._request(packet)
+        return self._reply(packet)
+
+    def _request(self, packet: Packet4) -> Sent:
+        backend = self._flow(packet)
+        ip = split(backend.address)[0]
+        if backend.mode == "nat":
+            return self._send(packet.forwarded(dst=backend.address), ip)
+        if backend.mode == "dr":
+            return self._send(packet.forwarded(), ip)
+        inner = packet.forwarded()
+        keeps_whole = bool(inner.flags.DF)
+        flags = "DF" if keeps_whole else 0
+        outer = IP(src=PORT_IP, dst=ip, proto=4, tos=inner.tos, ttl=inner.ttl, flags=flags, id=0)
+        return self._send(outer / inner, ip, free_id=not keeps_whole)
+
+    def _flow(self, packet: Packet4) -> Backend:
+        service = packet.protocol, packet.dst
+        if service not in self.services:
+            raise _Drop(NO_SERVICE)
+        key = packet.protocol, packet.src, packet.dst
+        if key in self.backends:
+            return self.backends[key]
+        if packet.protocol == "tcp" and packet.flags & (SYN | RST) != SYN:
+            raise _Drop(NO_FLOW_NOT_SYN)
+        backend = next(self.choices[service])
+        if backend is None:
+            raise _Drop(NO_BACKEND)
+        self.backends[key] = backend
+        if backend.mode == "nat":
+            self.nat_vips[packet.protocol, backend.address, packet.src] = packet.dst
+        return backend
+
+    def _reply(self, packet: Packet4) -> Sent:
+        vip = self.nat_vips.get((packet.protocol, packet.src, packet.dst))
+        if vip is None:
+            raise _Drop(NO_FLOW)
+        return self._send(packet.forwarded(src=vip), packet.ip.dst)
+
+    def _send(self, packet: Packet, next_hop: str, free_id: bool = False) -> Sent:
+        if len(packet) > self.appliance.mtu:
+            raise _Drop(TOO_BIG)
+        ethernet = Ether(src=PORT_MAC, dst=self.appliance.next_hop_mac(next_hop), type=ETHERTYPE_IPV4)
+        return Sent(bytes(ethernet / packet), free_id)

@@ -1,0 +1,140 @@
+"""Replay: frames that must not be forwarded, and the reason each is counted under."""
+
+import random
+
+import pytest
+
+import oracle
+from appliance import Appliance, Backend, Service
+from frames import ETH_LEN, tcp, udp
+from replay import Scenario
+
+CLIENT = "198.51.100.7:31337"
+WEB, DNS, TUNNEL, EMPTY = "192.0.2.100:80", "192.0.2.100:53", "192.0.2.102:80", "192.0.2.103:80"
+SERVER, DNS_SERVER = "192.0.2.11:8000", "192.0.2.11:53"
+APPLIANCE = Appliance(
+    services=(
+        Service(WEB, (Backend(SERVER), Backend("192.0.2.12:8000"))),
+        Service(DNS, (Backend(DNS_SERVER),), "udp"),
+        Service(TUNNEL, (Backend("192.0.2.13:80", "tunnel"),)),
+        Service(EMPTY, (Backend("192.0.2.13:80", weight=0),)),
+    )
+)
+
+
+def syn(**changes) -> bytes:
+    """A SYN to the web service with one fault."""
+    return tcp(CLIENT, WEB, "S", **changes)
+
+
+def query(**changes) -> bytes:
+    """A query to the DNS service with one fault."""
+    return udp(CLIENT, DNS, b"query", **changes)
+
+
+# name, reason, frame. Every frame has one fault and would be forwarded without it.
+CASES = [
+    ("foreign destination MAC", oracle.NOT_OUR_MAC, syn(eth={"dst": "02:00:5e:00:53:fe"})),
+    ("IPv6", oracle.UNKNOWN_ETHERTYPE, syn(eth={"type": 0x86DD})),
+    ("VLAN", oracle.UNKNOWN_ETHERTYPE, syn(eth={"type": 0x8100})),
+    ("802.3 length instead of a type", oracle.UNKNOWN_ETHERTYPE, syn(eth={"type": 0x0026})),
+    ("nothing behind Ethernet", oracle.TRUNCATED, syn()[:ETH_LEN]),
+    ("half an IP header", oracle.TRUNCATED, syn()[: ETH_LEN + 19]),
+    ("IP version 6", oracle.BAD_IP_HEADER, syn(ip={"version": 6})),
+    ("IP version 0", oracle.BAD_IP_HEADER, syn(ip={"version": 0})),
+    ("IHL 4", oracle.BAD_IP_HEADER, syn(ip={"ihl": 4})),
+    ("IHL 0", oracle.BAD_IP_HEADER, syn(ip={"ihl": 0})),
+    ("total length beyond the frame", oracle.BAD_IP_LENGTH, syn(ip={"len": 41})),
+    ("total length of a giant", oracle.BAD_IP_LENGTH, syn(ip={"len": 65535})),
+    ("total length below the header", oracle.BAD_IP_LENGTH, syn(ip={"len": 19})),
+    ("total length 0", oracle.BAD_IP_LENGTH, syn(ip={"len": 0})),
+    ("last byte missing", oracle.BAD_IP_LENGTH, syn()[:-1]),
+    ("wrong IP checksum", oracle.BAD_IP_CHECKSUM, syn(ip={"chksum": 0x1234})),
+    ("absent IP checksum", oracle.BAD_IP_CHECKSUM, syn(ip={"chksum": 0})),
+    ("first fragment", oracle.FRAGMENT, syn(ip={"flags": "MF"})),
+    ("middle fragment", oracle.FRAGMENT, syn(ip={"flags": "MF", "frag": 185})),
+    ("last fragment", oracle.FRAGMENT, syn(ip={"frag": 370})),
+    ("UDP fragment", oracle.FRAGMENT, query(ip={"flags": "MF"})),
+    ("SCTP", oracle.UNKNOWN_PROTOCOL, syn(ip={"proto": 132})),
+    ("GRE", oracle.UNKNOWN_PROTOCOL, syn(ip={"proto": 47})),
+    ("TCP data offset 4", oracle.BAD_TCP_HEADER, syn(dataofs=4)),
+    ("TCP data offset 0", oracle.BAD_TCP_HEADER, syn(dataofs=0)),
+    ("UDP length 7", oracle.BAD_UDP_LENGTH, query(len=7)),
+    ("UDP length 0", oracle.BAD_UDP_LENGTH, query(len=0)),
+    ("UDP length beyond the packet", oracle.BAD_UDP_LENGTH, query(len=14)),
+    ("TTL 1", oracle.TTL_EXCEEDED, syn(ip={"ttl": 1})),
+    ("TTL 0", oracle.TTL_EXCEEDED, syn(ip={"ttl": 0})),
+    ("TTL 1 to a tunnel", oracle.TTL_EXCEEDED, tcp(CLIENT, TUNNEL, "S", ip={"ttl": 1})),
+    ("port without a service", oracle.NO_SERVICE, tcp(CLIENT, "192.0.2.100:81", "S")),
+    ("UDP to a TCP service", oracle.NO_SERVICE, udp(CLIENT, WEB, b"query")),
+    ("every server has weight 0", oracle.NO_BACKEND, tcp(CLIENT, EMPTY, "S")),
+    ("ACK of no flow", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "A")),
+    ("FIN of no flow", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "FA")),
+    ("RST of no flow", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "R")),
+    ("SYN with RST", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "SR")),
+    ("no flags at all", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, 0)),
+    ("TCP reply of no flow", oracle.NO_FLOW, tcp(SERVER, CLIENT, "SA")),
+    ("UDP reply of no flow", oracle.NO_FLOW, udp(DNS_SERVER, CLIENT, b"answer")),
+    ("longer than the MTU in the tunnel", oracle.TOO_BIG, tcp(CLIENT, TUNNEL, "S", b"x" * 1441)),
+]
+
+
+@pytest.mark.parametrize("reason, frame", [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_dropped_and_without_a_trace(replay, reason, frame):
+    """The frame is counted under its reason and the next good frame is served as if it had not been."""
+    scenario = Scenario(APPLIANCE).feed(frame)
+    assert scenario.verdicts == [oracle.Dropped(reason)]
+    replay(scenario.feed(syn(), query()))
+
+
+def test_replies_that_only_resemble_a_flow_are_dropped(replay):
+    scenario = Scenario(APPLIANCE).feed(syn())
+    lookalikes = [
+        tcp(SERVER, "198.51.100.7:31338", "SA"),
+        tcp(SERVER, "198.51.100.8:31337", "SA"),
+        tcp("192.0.2.12:8000", CLIENT, "SA"),
+        udp(DNS_SERVER, CLIENT, b"answer"),
+        tcp(SERVER, CLIENT, "SA", ip={"ttl": 1}),
+    ]
+    scenario.feed(*lookalikes, tcp(SERVER, CLIENT, "SA"))
+    assert scenario.drops() == {oracle.NO_FLOW: 4, oracle.TTL_EXCEEDED: 1}
+    replay(scenario)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        syn(ip={"len": 39}),
+        query(ip={"len": 27}),
+        syn(dataofs=6),
+        syn(dataofs=15),
+        syn(ip={"ihl": 15}),
+        syn(ip={"len": 39, "flags": "MF"}),
+    ],
+    ids=["TCP length", "UDP length", "data offset 6", "data offset 15", "IHL 15", "cut fragment"],
+)
+def test_headers_beyond_the_packet_are_dropped(replay, frame):
+    replay(Scenario(APPLIANCE).feed(frame, syn()), exact_reasons=False)
+
+
+def test_no_prefix_of_a_frame_is_forwarded(replay):
+    scenario = Scenario(APPLIANCE)
+    for frame in (syn(), query(), tcp(CLIENT, TUNNEL, "S", ip={"tos": 4})):
+        scenario.feed(*(frame[:length] for length in range(ETH_LEN, len(frame))))
+    assert not scenario.expected()
+    replay(scenario.feed(syn()), exact_reasons=False)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hostile_bytes_are_survived(replay, seed):
+    """One to three bytes of good frames are overwritten; whatever still is a packet is forwarded."""
+    rng = random.Random(seed)
+    scenario = Scenario(APPLIANCE).feed(syn(), query())
+    good = [syn(), query(), tcp(CLIENT, WEB, "PA", b"data"), tcp(SERVER, CLIENT, "PA", b"data")]
+    for _ in range(400):
+        frame = bytearray(rng.choice(good))
+        for _ in range(rng.randint(1, 3)):
+            frame[rng.randrange(ETH_LEN, len(frame))] = rng.randrange(256)
+        scenario.feed(bytes(frame))
+    assert len(scenario.expected()) > 40
+    replay(scenario, exact_reasons=False)
