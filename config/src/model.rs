@@ -49,6 +49,9 @@ pub struct Cores {
     pub control: usize,
     /// One polling worker each; worker N uses queue N of every port.
     pub workers: Vec<usize>,
+    /// Whether a core may be listed twice or be the control thread's too: to try several workers on a small
+    /// machine, where they take turns.
+    pub shared: bool,
 }
 
 /// `[[port]]`: one Ethernet device.

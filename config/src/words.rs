@@ -119,10 +119,7 @@ impl FromStr for ServiceKey {
     fn from_str(text: &str) -> Result<Self, WordError> {
         let wrong = || WordError::new(text, "a service: write it as tcp:192.0.2.1:80");
         let (protocol, vip) = text.split_once(':').ok_or_else(wrong)?;
-        Ok(Self {
-            protocol: protocol.parse().map_err(|_| wrong())?,
-            vip: vip.parse().map_err(|_| wrong())?,
-        })
+        Ok(Self { protocol: protocol.parse().map_err(|_| wrong())?, vip: vip.parse().map_err(|_| wrong())? })
     }
 }
 
@@ -162,7 +159,8 @@ impl FromStr for MacAddr {
         let mut parts = text.split(':');
         for byte in &mut bytes {
             // `from_str_radix` takes a sign too.
-            let two_digits = |part: &&str| part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit());
+            let two_digits =
+                |part: &&str| part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit());
             let part = parts.next().filter(two_digits).ok_or_else(wrong)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
         }

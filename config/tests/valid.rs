@@ -59,7 +59,7 @@ fn every_key_is_read() {
     };
     let expected = Config {
         dpdk: Dpdk { hugepages: false, memory_mib: 128, file_prefix: "lab".to_owned() },
-        cores: Cores { control: 2, workers: vec![3, 4] },
+        cores: Cores { control: 2, workers: vec![3, 4], shared: false },
         ports: vec![
             Port { mtu: 9000, mac: "02:00:5e:00:53:01".parse().ok(), ..lan },
             port("wan", Device::Pci("0000:03:00.0,rxq=2".to_owned()), &["198.51.100.2/25"]),
@@ -93,7 +93,7 @@ addresses = [\"192.0.2.254/24\"]
 fn all_else_has_a_default() {
     let expected = Config {
         dpdk: Dpdk { hugepages: true, memory_mib: 1024, file_prefix: "trutina".to_owned() },
-        cores: Cores { control: 0, workers: vec![1] },
+        cores: Cores { control: 0, workers: vec![1], shared: false },
         ports: vec![port("lan", Device::Vdev("net_null0".to_owned()), &["192.0.2.254/24"])],
         routes: Vec::new(),
         neighbours: Vec::new(),

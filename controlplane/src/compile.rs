@@ -46,7 +46,8 @@ impl Frame {
 /// The snapshot of a state.
 pub fn compile(state: &State, frame: &Frame, neighbours: &Arc<NeighbourTable>) -> Snapshot {
     let services = state.service_slots().iter().map(|service| Some(Arc::clone(&service.as_ref()?.compiled)));
-    let backends = state.backend_slots().iter().map(|backend| Some(compile_backend(state, backend.as_ref()?)));
+    let backends =
+        state.backend_slots().iter().map(|backend| Some(compile_backend(state, backend.as_ref()?)));
     Snapshot::new(Parts {
         ports: frame.ports.clone(),
         routes: Arc::clone(&frame.routes),

@@ -193,7 +193,11 @@ impl<D: Devices> Engine<D> {
     }
 
     /// Runs until a signal or a call stops it. All workers stop with it.
-    pub async fn run(mut self, mut calls: mpsc::Receiver<Call>, mut scrapes: mpsc::Receiver<Scrape>) -> std::io::Result<()> {
+    pub async fn run(
+        mut self,
+        mut calls: mpsc::Receiver<Call>,
+        mut scrapes: mpsc::Receiver<Scrape>,
+    ) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -306,7 +310,9 @@ impl<D: Devices> Engine<D> {
                 self.logged(uid, pid, format!("service {key} added"), |state| state.add_service(service, now))
             }
             Request::ServiceRemove { service } => {
-                self.logged(uid, pid, format!("service {service} removed"), |state| state.remove_service(service))
+                self.logged(uid, pid, format!("service {service} removed"), |state| {
+                    state.remove_service(service)
+                })
             }
             Request::BackendAdd { service, backend } => {
                 let what = format!("service {service}: backend {} added", backend.address);
@@ -350,7 +356,11 @@ impl<D: Devices> Engine<D> {
         let (target, verdict, reason) = match event {
             Event::Transition { target, up, reason } => {
                 let became = if up { "up" } else { "down" };
-                tracing::warn!("service {}: backend {} is {became}: {reason}", target.service, target.backend);
+                tracing::warn!(
+                    "service {}: backend {} is {became}: {reason}",
+                    target.service,
+                    target.backend
+                );
                 (target, Some(up), reason)
             }
             Event::Result { target, reason, .. } => (target, None, reason),
@@ -399,7 +409,8 @@ impl<D: Devices> Engine<D> {
     }
 
     fn all_drops(&self) -> Vec<api::Drop> {
-        let mut counters: Vec<&DropCounters> = self.workers.iter().map(|worker| &worker.stats.drops).collect();
+        let mut counters: Vec<&DropCounters> =
+            self.workers.iter().map(|worker| &worker.stats.drops).collect();
         counters.push(&self.drops);
         report::drops(&counters)
     }
@@ -407,7 +418,8 @@ impl<D: Devices> Engine<D> {
     fn status(&self) -> api::Status {
         let services = self.services();
         let backends = || services.iter().flat_map(|service| &service.backends);
-        let takes_flows = |backend: &&api::BackendStatus| backend.health != api::Health::Down && backend.weight > 0;
+        let takes_flows =
+            |backend: &&api::BackendStatus| backend.health != api::Health::Down && backend.weight > 0;
         let worker = |(number, worker): (usize, &Handle<D::Frame>)| api::WorkerStatus {
             core: self.config.cores.workers.get(number).copied().unwrap_or_default(),
             flows: worker.stats.flows.get(),

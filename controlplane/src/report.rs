@@ -30,7 +30,9 @@ pub fn counted(workers: &[&WorkerStats], slot: BackendSlot) -> Counters {
 
 /// Flows of a backend slot on all workers: active, and all others.
 pub fn flows(workers: &[&WorkerStats], slot: BackendSlot) -> (u64, u64) {
-    let sum = |of: fn(&BackendCounters) -> u64| -> u64 { workers.iter().map(|worker| of(worker.backend(slot))).sum() };
+    let sum = |of: fn(&BackendCounters) -> u64| -> u64 {
+        workers.iter().map(|worker| of(worker.backend(slot))).sum()
+    };
     (sum(|counters| counters.active.get()), sum(|counters| counters.inactive.get()))
 }
 
@@ -39,7 +41,12 @@ pub fn services(state: &State, workers: &[&WorkerStats], now: Duration) -> Vec<S
     state.services().map(|service| service_status(state, workers, service, now)).collect()
 }
 
-fn service_status(state: &State, workers: &[&WorkerStats], service: &Service, now: Duration) -> ServiceStatus {
+fn service_status(
+    state: &State,
+    workers: &[&WorkerStats],
+    service: &Service,
+    now: Duration,
+) -> ServiceStatus {
     let so_far = |slot: &BackendSlot| state.since_base(*slot, counted(workers, *slot));
     let all = service.backends.iter().chain(&service.retired_backends);
     let backends = service.backends.iter().filter_map(|slot| Some((*slot, state.backend(*slot)?)));
@@ -48,7 +55,9 @@ fn service_status(state: &State, workers: &[&WorkerStats], service: &Service, no
         service: service.key,
         scheduler: service.scheduler,
         counters: all.map(so_far).fold(service.past, plus),
-        backends: backends.map(|(slot, backend)| backend_status(state, workers, slot, backend, now)).collect(),
+        backends: backends
+            .map(|(slot, backend)| backend_status(state, workers, slot, backend, now))
+            .collect(),
     }
 }
 

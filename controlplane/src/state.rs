@@ -31,10 +31,7 @@ impl Limits {
     pub fn for_config(config: &model::Config) -> Self {
         let backends: usize = config.services.iter().map(|service| service.backends.len()).sum();
         let room = |configured: usize, least: usize, most: usize| (configured * 2).clamp(least, most);
-        Self {
-            services: room(config.services.len(), 1024, 1 << 16),
-            backends: room(backends, 4096, 1 << 24),
-        }
+        Self { services: room(config.services.len(), 1024, 1 << 16), backends: room(backends, 4096, 1 << 24) }
     }
 }
 
@@ -182,12 +179,18 @@ impl State {
     ///
     /// # Errors
     /// There is no such service, the backend exists or breaks a rule, or there is no slot left.
-    pub fn add_backend(&mut self, key: ServiceKey, wanted: model::Backend, now: Duration) -> Result<(), ApiError> {
+    pub fn add_backend(
+        &mut self,
+        key: ServiceKey,
+        wanted: model::Backend,
+        now: Duration,
+    ) -> Result<(), ApiError> {
         let slot = self.configured(key).ok_or_else(|| no_service(key))?;
         rules::check_backend(&self.network, &key, &wanted).map_err(|fault| refuse(&fault))?;
         if self.find_backend(slot, wanted.address).is_some() {
             let address = wanted.address;
-            let message = format!("backend {address} exists; service {key} has it already; change it with `set`");
+            let message =
+                format!("backend {address} exists; service {key} has it already; change it with `set`");
             return Err(ApiError { code: code::EXISTS, message });
         }
         self.check_room(0, 1)?;
@@ -218,7 +221,12 @@ impl State {
     ///
     /// # Errors
     /// There is no such service or backend.
-    pub fn set_weight(&mut self, key: ServiceKey, address: SocketAddrV4, weight: u16) -> Result<(), ApiError> {
+    pub fn set_weight(
+        &mut self,
+        key: ServiceKey,
+        address: SocketAddrV4,
+        weight: u16,
+    ) -> Result<(), ApiError> {
         let slot = self.configured(key).ok_or_else(|| no_service(key))?;
         let backend = self.find_backend(slot, address).ok_or_else(|| no_backend(key, address))?;
         if let Some(backend) = self.backends_mut(backend) {
@@ -233,7 +241,12 @@ impl State {
     ///
     /// # Errors
     /// There are not enough slots; then nothing has changed.
-    pub fn replace(&mut self, network: Network, wanted: &[model::Service], now: Duration) -> Result<(), ApiError> {
+    pub fn replace(
+        &mut self,
+        network: Network,
+        wanted: &[model::Service],
+        now: Duration,
+    ) -> Result<(), ApiError> {
         let new_services = wanted.iter().filter(|service| !self.slot_of.contains_key(&service.key)).count();
         let is_new = |service: &model::Service, backend: &model::Backend| {
             let slot = self.slot_of.get(&service.key);
@@ -287,7 +300,8 @@ impl State {
             let Some(service) = self.services_mut(slot) else { continue };
             let retired = std::mem::take(&mut service.retired_backends);
             let before = retired.len();
-            let left: Vec<_> = retired.into_iter().filter(|backend| !self.free_backend(*backend, &counted)).collect();
+            let left: Vec<_> =
+                retired.into_iter().filter(|backend| !self.free_backend(*backend, &counted)).collect();
             freed |= left.len() < before;
             let Some(service) = self.services_mut(slot) else { continue };
             service.retired_backends = left;
@@ -318,7 +332,11 @@ impl State {
 
     /// Whether anything is retired.
     pub fn has_retired(&self) -> bool {
-        self.services.items.iter().flatten().any(|service| service.retired || !service.retired_backends.is_empty())
+        self.services
+            .items
+            .iter()
+            .flatten()
+            .any(|service| service.retired || !service.retired_backends.is_empty())
     }
 
     /// What a backend counted since it has its slot, of what its slot counted in all.
@@ -359,9 +377,13 @@ impl State {
         let used = (self.services.len(), self.backends.len());
         let (most_services, most_backends) = (self.limits.services, self.limits.backends);
         let message = if used.0 + services > most_services {
-            format!("no room for the service; {most_services} services are configured or still have flows; put more into the configuration file and restart")
+            format!(
+                "no room for the service; {most_services} services are configured or still have flows; put more into the configuration file and restart"
+            )
         } else if used.1 + backends > most_backends {
-            format!("no room for the backends; {most_backends} backends are configured or still have flows; put more into the configuration file and restart")
+            format!(
+                "no room for the backends; {most_backends} backends are configured or still have flows; put more into the configuration file and restart"
+            )
         } else {
             return Ok(());
         };

@@ -86,6 +86,6 @@ impl Frame for HeapFrame {
     }
 
     fn prefetch(&self) {
-        crate::prefetch::prefetch(&self.bytes[self.start]);
+        crate::prefetch::prefetch(self.bytes.as_ptr().wrapping_add(self.start));
     }
 }

@@ -163,7 +163,13 @@ impl Forwarder {
     }
 
     /// Takes a burst that came in by `port` through all stages; it is empty afterwards.
-    pub fn forward<F: Frame>(&mut self, context: Context, port: PortId, burst: &mut Burst<F>, out: &mut Outbox<F>) {
+    pub fn forward<F: Frame>(
+        &mut self,
+        context: Context,
+        port: PortId,
+        burst: &mut Burst<F>,
+        out: &mut Outbox<F>,
+    ) {
         let parsed = self.parse(context, port, burst, out);
         let classified = self.classify(context, port, parsed, burst, out);
         let bound = self.bind(context, classified, burst);
@@ -173,9 +179,14 @@ impl Forwarder {
 
     /// First stage: headers. Returns the number of packets left in `work`.
     fn parse<F: Frame>(
-        &mut self, context: Context, port: PortId, burst: &mut Burst<F>, out: &mut Outbox<F>,
+        &mut self,
+        context: Context,
+        port: PortId,
+        burst: &mut Burst<F>,
+        out: &mut Outbox<F>,
     ) -> usize {
-        let own = context.snapshot.parts.ports.get(usize::from(port.0)).map(|info| info.mac).unwrap_or_default();
+        let own =
+            context.snapshot.parts.ports.get(usize::from(port.0)).map(|info| info.mac).unwrap_or_default();
         for slot in 0..burst.len().min(PREFETCH_AHEAD) {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
@@ -198,7 +209,12 @@ impl Forwarder {
     /// Second stage: which way each packet goes, and which flow line to fetch. Packets whose flows belong
     /// to another worker leave here.
     fn classify<F: Frame>(
-        &mut self, context: Context, port: PortId, count: usize, burst: &mut Burst<F>, out: &mut Outbox<F>,
+        &mut self,
+        context: Context,
+        port: PortId,
+        count: usize,
+        burst: &mut Burst<F>,
+        out: &mut Outbox<F>,
     ) -> usize {
         let mut left = 0;
         for index in 0..count {
@@ -238,7 +254,9 @@ impl Forwarder {
         for index in 0..count {
             let mut work = self.work[index];
             let bound = match work.role {
-                Role::Request(service) => self.bind_request(context, &work, service).map(|slot| (service, slot)),
+                Role::Request(service) => {
+                    self.bind_request(context, &work, service).map(|slot| (service, slot))
+                }
                 Role::Reply => self.bind_reply(context, &work),
             };
             match bound {
@@ -255,7 +273,10 @@ impl Forwarder {
 
     #[inline]
     fn bind_request(
-        &mut self, context: Context, work: &Work, service: ServiceSlot,
+        &mut self,
+        context: Context,
+        work: &Work,
+        service: ServiceSlot,
     ) -> Result<BackendSlot, DropReason> {
         let key = FlowKey::new(work.headers.src, work.headers.src_port, service);
         if let Some(place) = self.flows.find(work.hash, key) {
@@ -306,9 +327,12 @@ impl Forwarder {
         let (address, port) = (backend.address.ip().to_bits(), backend.address.port());
         for &other in context.snapshot.replies_of(work.headers.protocol, address, port) {
             let sibling = FlowKey::new(key.client(), key.client_port(), other);
-            let Some(place) = self.flows.find(work.hash, sibling).filter(|_| sibling != key) else { continue };
+            let Some(place) = self.flows.find(work.hash, sibling).filter(|_| sibling != key) else {
+                continue;
+            };
             let flow = self.flows.value(place);
-            let same = context.snapshot.backend(flow.backend()).is_some_and(|it| it.address == backend.address);
+            let same =
+                context.snapshot.backend(flow.backend()).is_some_and(|it| it.address == backend.address);
             if !same {
                 continue;
             }
@@ -324,7 +348,11 @@ impl Forwarder {
     }
 
     fn store(
-        &mut self, context: Context, hash: FlowHash, key: FlowKey, flow: FlowValue,
+        &mut self,
+        context: Context,
+        hash: FlowHash,
+        key: FlowKey,
+        flow: FlowValue,
     ) -> Result<BackendSlot, DropReason> {
         match self.flows.insert(hash, key, flow, |flow| worth(context, flow)) {
             Inserted::Placed(_) => {}
@@ -340,22 +368,34 @@ impl Forwarder {
         }
         let counters = self.stats.backend(flow.backend());
         counters.conns.add(1);
-        if flow.state().is_active() { counters.active.add(1) } else { counters.inactive.add(1) }
+        if flow.state().is_active() {
+            counters.active.add(1)
+        } else {
+            counters.inactive.add(1)
+        }
         Ok(flow.backend())
     }
 
     #[inline]
-    fn bind_reply(&mut self, context: Context, work: &Work) -> Result<(ServiceSlot, BackendSlot), DropReason> {
+    fn bind_reply(
+        &mut self,
+        context: Context,
+        work: &Work,
+    ) -> Result<(ServiceSlot, BackendSlot), DropReason> {
         let Headers { src, dst, src_port, dst_port, protocol, tcp_flags, .. } = work.headers;
         for &service in context.snapshot.replies_of(protocol, src, src_port) {
-            let Some(place) = self.flows.find(work.hash, FlowKey::new(dst, dst_port, service)) else { continue };
+            let Some(place) = self.flows.find(work.hash, FlowKey::new(dst, dst_port, service)) else {
+                continue;
+            };
             let flow = self.flows.value(place);
             let from_it = |backend: &Backend| {
                 backend.address.ip().to_bits() == src
                     && backend.address.port() == src_port
                     && backend.mode == Mode::Nat
             };
-            if context.snapshot.backend(flow.backend()).is_some_and(from_it) && worth(context, flow) != Worth::Dead {
+            if context.snapshot.backend(flow.backend()).is_some_and(from_it)
+                && worth(context, flow) != Worth::Dead
+            {
                 self.advance(context, place, flow, View::Server, tcp_flags);
                 return Ok((service, flow.backend()));
             }
@@ -395,7 +435,13 @@ impl Forwarder {
     }
 
     /// Fourth stage: change each frame and hand it to its port.
-    fn rewrite<F: Frame>(&mut self, context: Context, count: usize, burst: &mut Burst<F>, out: &mut Outbox<F>) {
+    fn rewrite<F: Frame>(
+        &mut self,
+        context: Context,
+        count: usize,
+        burst: &mut Burst<F>,
+        out: &mut Outbox<F>,
+    ) {
         for index in 0..count {
             let work = self.work[index];
             let Some(mut frame) = burst.take(usize::from(work.slot)) else { continue };
@@ -414,7 +460,10 @@ impl Forwarder {
 
     #[inline]
     fn rewrite_request<F: Frame>(
-        &mut self, context: Context, work: &Work, frame: &mut F,
+        &mut self,
+        context: Context,
+        work: &Work,
+        frame: &mut F,
     ) -> Result<Egress, DropReason> {
         let backend = context.snapshot.backend(work.backend).ok_or(DropReason::NoBackend)?;
         let egress = context.snapshot.backend_egress(work.backend).ok_or(DropReason::NoRoute)?;
@@ -439,7 +488,12 @@ impl Forwarder {
     }
 
     #[inline]
-    fn rewrite_reply<F: Frame>(&self, context: Context, work: &Work, frame: &mut F) -> Result<Egress, DropReason> {
+    fn rewrite_reply<F: Frame>(
+        &self,
+        context: Context,
+        work: &Work,
+        frame: &mut F,
+    ) -> Result<Egress, DropReason> {
         let service = context.snapshot.service(work.service).ok_or(DropReason::NoService)?;
         let egress = context.snapshot.egress_to(work.headers.dst).ok_or(DropReason::NoRoute)?;
         if work.headers.ip_len > egress.mtu {
@@ -478,7 +532,9 @@ impl Forwarder {
 
     fn hand_over<F: Frame>(&self, frame: Option<F>, port: PortId, owner: usize, out: &mut Outbox<F>) {
         let Some(frame) = frame else { return };
-        let Some(queue) = out.owners.get(owner) else { return self.drop(Some(frame), DropReason::HandOverFull) };
+        let Some(queue) = out.owners.get(owner) else {
+            return self.drop(Some(frame), DropReason::HandOverFull);
+        };
         match queue.push((port, frame)) {
             Ok(()) => self.stats.handed_over.add(1),
             Err((_, frame)) => self.drop(Some(frame), DropReason::HandOverFull),
@@ -499,10 +555,14 @@ impl Forwarder {
         let mut count = 0;
         // Four flows a line at most.
         let lines = lines.min(ended.len() / 4);
-        self.flows.sweep(lines, |flow| worth(context, flow), |removed| {
-            ended[count] = Some(removed);
-            count += 1;
-        });
+        self.flows.sweep(
+            lines,
+            |flow| worth(context, flow),
+            |removed| {
+                ended[count] = Some(removed);
+                count += 1;
+            },
+        );
         for removed in ended.into_iter().flatten() {
             self.forget(removed);
         }

@@ -39,7 +39,8 @@ pub fn channel<T>(first: T, readers: usize) -> (Publisher<T>, Vec<Reader<T>>) {
         latest: Mutex::new((1, Arc::clone(&first))),
         adopted: (0..readers).map(|_| CachePadded::new(AtomicU64::new(1))).collect(),
     });
-    let reader = |number| Reader { shared: Arc::clone(&shared), number, seen: 1, current: Arc::clone(&first) };
+    let reader =
+        |number| Reader { shared: Arc::clone(&shared), number, seen: 1, current: Arc::clone(&first) };
     let readers = (0..readers).map(reader).collect();
     (Publisher { shared, kept: vec![(1, first)] }, readers)
 }

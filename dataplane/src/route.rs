@@ -105,7 +105,8 @@ mod tests {
             ("198.51.100.128/25".parse().unwrap(), on_link(2)),
             ("198.51.100.200/32".parse().unwrap(), on_link(3)),
         ]);
-        let port = |address: &str| table.next_hop(address.parse::<Ipv4Addr>().unwrap().to_bits()).unwrap().port.0;
+        let port =
+            |address: &str| table.next_hop(address.parse::<Ipv4Addr>().unwrap().to_bits()).unwrap().port.0;
         assert_eq!(port("192.0.2.7"), 0);
         assert_eq!([port("198.51.100.127"), port("198.51.100.128"), port("198.51.100.200")], [1, 2, 3]);
         assert_eq!([port("198.51.100.201"), port("198.51.101.0"), port("255.255.255.255")], [2, 0, 0]);

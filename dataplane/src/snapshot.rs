@@ -146,7 +146,10 @@ impl Snapshot {
             .enumerate()
             .filter_map(|(slot, service)| {
                 let key = service.as_ref()?.key;
-                Some((endpoint_key(key.protocol, key.vip.ip().to_bits(), key.vip.port()), ServiceSlot(slot as u16)))
+                Some((
+                    endpoint_key(key.protocol, key.vip.ip().to_bits(), key.vip.port()),
+                    ServiceSlot(slot as u16),
+                ))
             })
             .collect();
         let (replies, reply_services) = reply_tables(&parts);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use config::words::{MacAddr, Mode, Scheduler};
 use ipnet::Ipv4Net;
 
+use crate::csum;
 use crate::flow::state::Timeouts;
 use crate::lookup::Lookup;
 use crate::route::{NextHop, PortId, Route, RouteTable};
@@ -13,7 +14,6 @@ use crate::snapshot::{
     Backend, BackendSlot, Candidate, Parts, PortInfo, Service, ServiceSlot, Snapshot, neighbour_key,
 };
 use crate::wire::{eth, ipv4, tcp, udp};
-use crate::csum;
 
 /// The port's own address: 198.51.100.254, with MAC [`mac`]`(254)`. The gateway is 198.51.100.1.
 pub const OWN: [u8; 4] = [198, 51, 100, 254];

@@ -105,7 +105,11 @@ pub struct Worker<Q: Queue> {
 ///
 /// `setup` is completed with each worker's number; `backends` is the number of backend slots there may be.
 pub fn team<Q: Queue>(
-    queues: Vec<Vec<Q>>, setup: &Setup, backends: usize, snapshots: Vec<Reader<Snapshot>>, shared: &Shared,
+    queues: Vec<Vec<Q>>,
+    setup: &Setup,
+    backends: usize,
+    snapshots: Vec<Reader<Snapshot>>,
+    shared: &Shared,
 ) -> Vec<(Worker<Q>, Handle<Q::Frame>)> {
     let owners: Vec<_> = queues.iter().map(|_| Arc::new(ArrayQueue::new(HAND_OVER_QUEUE))).collect();
     let workers = owners.len();

@@ -18,13 +18,13 @@ use controlplane::{metrics, neighbour, report, server};
 use dataplane::clock::Clock;
 use dataplane::dpdk::eal::{Eal, Registered};
 use dataplane::dpdk::ethdev::{self, Port, PortQueue};
+use dataplane::dpdk::mbuf::Mbuf;
 use dataplane::dpdk::mempool::Mempool;
 use dataplane::flow::table::HashSecret;
 use dataplane::forward::Setup;
 use dataplane::publish;
 use dataplane::stats::WorkerStats;
 use dataplane::worker::{self, FRAMES_IN_QUEUES, Handle, Shared, Worker};
-use dataplane::dpdk::mbuf::Mbuf;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -142,11 +142,14 @@ fn start_workers(
         let report = report.clone();
         let body = move || {
             let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: core });
-            let registered = match Registered::new(core) {
-                Ok(registered) if pinned => registered,
-                Ok(_) => return drop(report.send(Err(anyhow!("core {core} cannot be used; pinning a thread to it failed; change [cores] workers")))),
-                Err(error) => return drop(report.send(Err(error.into()))),
-            };
+            let registered =
+                match Registered::new(core) {
+                    Ok(registered) if pinned => registered,
+                    Ok(_) => return drop(report.send(Err(anyhow!(
+                        "core {core} cannot be used; pinning a thread to it failed; change [cores] workers"
+                    )))),
+                    Err(error) => return drop(report.send(Err(error.into()))),
+                };
             // The main thread waits for it.
             let _ = report.send(Ok(()));
             drop(report);
@@ -168,7 +171,9 @@ fn start_workers(
 fn stop_workers(threads: Vec<JoinHandle<()>>, shared: &Shared) -> anyhow::Result<()> {
     shared.stop.store(true, Ordering::Relaxed);
     for thread in threads {
-        thread.join().map_err(|_| anyhow!("a worker panicked; its flows are lost; report this as a defect"))?;
+        thread
+            .join()
+            .map_err(|_| anyhow!("a worker panicked; its flows are lost; report this as a defect"))?;
     }
     Ok(())
 }
@@ -184,7 +189,7 @@ async fn control(
     let serving = tokio::spawn(server::serve(socket, call));
     if let Some(listener) = scraped {
         tokio::spawn(metrics::serve(listener, scrape));
-    } 
+    }
     let ended = engine.run(calls, scrapes).await;
     // The engine is gone, so the server ends when the last answers are written.
     let _ = serving.await;
@@ -196,7 +201,9 @@ fn check_mempools(mempools: &Mempools) {
     for (node, mempool) in mempools {
         let in_use = mempool.in_use();
         if in_use > 0 {
-            tracing::error!("{in_use} frames of NUMA node {node} were not given back; report this as a defect");
+            tracing::error!(
+                "{in_use} frames of NUMA node {node} were not given back; report this as a defect"
+            );
         }
     }
 }

@@ -90,6 +90,7 @@ class Config:
     memory_mib: int = 128
     control: int = field(default_factory=lambda: usable_cores()[0])
     workers: list[int] = field(default_factory=lambda: [worker_core()])
+    shared: bool = False
 
     def changed(self, **values):
         """A copy with other values."""
@@ -101,7 +102,7 @@ class Config:
         port = {"name": "lan", "device": self.device, "addresses": [f"{topology.OWN}/24"]}
         parts = [
             table("[dpdk]", dpdk),
-            table("[cores]", {"control": self.control, "workers": self.workers}),
+            table("[cores]", {"control": self.control, "workers": self.workers, "shared": self.shared}),
             table("[[port]]", port),
             table("[[route]]", {"to": "0.0.0.0/0", "via": topology.ROUTER}),
             table("[flow_table]", {"capacity": 100_000}),

@@ -15,7 +15,7 @@ from frames import ETH_LEN, IP, TCP, UDP, Ether, Packet, Raw
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_ARP = 0x0806
 PROTOCOLS = {6: "tcp", 17: "udp"}
-FIN, SYN, RST = 0x01, 0x02, 0x04
+SYN, RST, ACK = 0x02, 0x04, 0x10
 
 # Why a frame is dropped, by the appliance's name for it. The only place where these names stand.
 TRUNCATED = "truncated"
@@ -23,6 +23,7 @@ NOT_OUR_MAC = "not_our_mac"
 UNKNOWN_ETHERTYPE = "unknown_ethertype"
 BAD_IP_HEADER = "bad_ip_header"
 BAD_IP_LENGTH = "bad_ip_length"
+FRAME_CUT_SHORT = "bad_ip_length"
 BAD_IP_CHECKSUM = "bad_ip_checksum"
 FRAGMENT = "fragment"
 UNKNOWN_PROTOCOL = "unknown_protocol"
@@ -33,6 +34,7 @@ NO_SERVICE = "no_service"
 NO_BACKEND = "no_backend"
 NO_FLOW = "no_flow"
 NO_FLOW_NOT_SYN = "no_flow_not_syn"
+REPLY_AMBIGUOUS = "reply_ambiguous"
 TOO_BIG = "too_big"
 
 
@@ -103,8 +105,10 @@ class Packet4:
             raise _Drop(BAD_IP_HEADER)
         if len(packet) < header_len:
             raise _Drop(TRUNCATED)
-        if not header_len <= total_len <= len(packet):
+        if total_len < header_len:
             raise _Drop(BAD_IP_LENGTH)
+        if total_len > len(packet):
+            raise _Drop(FRAME_CUT_SHORT)
         if ones_sum(packet[:header_len]) != 0xFFFF:
             raise _Drop(BAD_IP_CHECKSUM)
         if int.from_bytes(packet[6:8], "big") & 0x3FFF:
@@ -224,15 +228,25 @@ class Oracle:
         key = packet.protocol, packet.src, packet.dst
         if key in self.backends:
             return self.backends[key]
-        if packet.protocol == "tcp" and packet.flags & (SYN | RST) != SYN:
+        # RFC 9293, 3.10.7.2: neither RST nor ACK opens a connection.
+        if packet.protocol == "tcp" and packet.flags & (SYN | RST | ACK) != SYN:
             raise _Drop(NO_FLOW_NOT_SYN)
-        backend = next(self.choices[service])
-        if backend is None:
-            raise _Drop(NO_BACKEND)
+        backend = self._choose(service, packet)
         self.backends[key] = backend
         if backend.mode == "nat":
             self.nat_vips[packet.protocol, backend.address, packet.src] = packet.dst
         return backend
+
+    def _choose(self, service: tuple[str, str], packet: Packet4) -> Backend:
+        """The next server whose replies to this client can not be taken for those to another VIP."""
+        for _ in self.services[service].backends:
+            backend = next(self.choices[service])
+            if backend is None:
+                raise _Drop(NO_BACKEND)
+            reply = packet.protocol, backend.address, packet.src
+            if backend.mode != "nat" or reply not in self.nat_vips:
+                return backend
+        raise _Drop(REPLY_AMBIGUOUS)
 
     def _reply(self, packet: Packet4) -> Sent:
         vip = self.nat_vips.get((packet.protocol, packet.src, packet.dst))

@@ -88,7 +88,7 @@ def run(scenario: Scenario, directory: Path) -> Outcome:
     config = directory / "trutina.toml"
     config.write_text(scenario.appliance.toml(directory))
     # RUNTIME_DIRECTORY is where EAL keeps its files; the default outlives the run.
-    env = {**os.environ, "NO_COLOR": "1", "RUNTIME_DIRECTORY": str(directory)}
+    env = {**os.environ, "TRUTINA_LOG": "info", "RUNTIME_DIRECTORY": str(directory)}
     command = [trutinad(), "--config", config, "--exit-when-idle", str(IDLE_MS)]
     done = subprocess.run(
         command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIME_LIMIT_SECS

@@ -2,6 +2,7 @@
 
 from appliance import NEAR_CLIENT, PORT_IP, Appliance, Backend, Service
 from frames import ARP, IP, TCP, Ether, arp_request, tcp, udp
+from oracle import REPLY_AMBIGUOUS
 from replay import Scenario
 
 VIP = "192.0.2.100:80"
@@ -57,15 +58,16 @@ def test_weight_zero_is_never_chosen(replay):
     for_rr = Service(VIP, backends(1, 0, 1))
     for_wrr = Service("192.0.2.101:80", backends(0, 3, 1), scheduler="wrr")
     scenario = Scenario(Appliance((for_rr, for_wrr)))
-    scenario.feed(*(tcp(client, for_rr.vip, "S") for client in clients(6)))
-    scenario.feed(*(tcp(client, for_wrr.vip, "S") for client in clients(8)))
+    many = clients(14)
+    scenario.feed(*(tcp(client, for_rr.vip, "S") for client in many[:6]))
+    scenario.feed(*(tcp(client, for_wrr.vip, "S") for client in many[6:]))
     assert letters(replay(scenario).sent) == "ACACAC" + "BBBCBBBC"
 
 
 def test_services_take_turns_of_their_own(replay):
     vips = [VIP, "192.0.2.100:443", "192.0.2.101:80"]
     scenario = Scenario(Appliance(tuple(Service(vip, backends(1, 1, 1)) for vip in vips)))
-    scenario.feed(*(tcp(client, vip, "S") for client in clients(3) for vip in vips))
+    scenario.feed(*(tcp(client, vips[i % 3], "S") for i, client in enumerate(clients(9))))
     assert letters(replay(scenario).sent) == "AAABBBCCC"
 
 
@@ -105,6 +107,18 @@ def test_replies_of_a_shared_server_get_their_own_vip(replay):
     scenario.feed(*(tcp("192.0.2.11:8000", client, "SA") for client, _ in reversed(pairs)))
     replies = [Ether(frame) for frame in replay(scenario).sent[len(pairs) :]]
     assert [f"{p[IP].src}:{p[TCP].sport}" for p in replies] == [vip for _, vip in reversed(pairs)]
+
+
+def test_a_client_of_two_vips_is_never_answered_by_the_wrong_one(replay):
+    """Two flows of one endpoint to one server would have the same replies, so they get different servers."""
+    vips = [VIP, "192.0.2.101:80", "192.0.2.102:80"]
+    scenario = Scenario(Appliance(tuple(Service(vip, backends(1, 1)) for vip in vips)))
+    [client] = clients(1)
+    scenario.feed(*(tcp(client, vip, "S") for vip in vips))
+    scenario.feed(*(tcp(scenario.backend(client, vip), client, "SA") for vip in vips[:2]))
+    assert scenario.drops() == {REPLY_AMBIGUOUS: 1}
+    sent = [Ether(frame) for frame in replay(scenario).sent]
+    assert [f"{packet[IP].src}:{packet[TCP].sport}" for packet in sent[2:]] == vips[:2]
 
 
 def test_arp_is_answered_for_own_addresses_and_vips(replay):

@@ -81,17 +81,18 @@ fn cores(table: &Table) -> Option<Cores> {
         let wrong = Wrong::new("there is no worker, so nothing would forward packets");
         table.report(&[Key("workers")], wrong.help("name at least one core, such as workers = [1]"));
     }
-    for (again, _) in rules::repeated(&workers) {
+    let shared = table.optional("shared", boolean).unwrap_or(false);
+    for (again, _) in rules::repeated(&workers).into_iter().filter(|_| !shared) {
         let wrong = Wrong::new(format!("core {} is listed twice", workers[again]));
         table.report(&[Key("workers"), Index(again)], wrong.help("give each worker a core of its own"));
     }
-    if let Some(shared) = workers.iter().position(|core| *core == control) {
+    if let Some(place) = workers.iter().position(|core| *core == control && !shared) {
         let wrong = Wrong::new(format!("core {control} is the control thread's"));
         let help =
             "a worker polls without pause and would starve it: choose another core, or move [cores] control";
-        table.report(&[Key("workers"), Index(shared)], wrong.help(help));
+        table.report(&[Key("workers"), Index(place)], wrong.help(help));
     }
-    Some(Cores { control, workers })
+    Some(Cores { control, workers, shared })
 }
 
 fn flow_table(table: &Table) -> FlowTable {

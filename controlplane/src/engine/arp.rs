@@ -51,7 +51,12 @@ impl<D: Devices> Engine<D> {
         let own_mac = self.mac(port);
         let ours = self.is_ours(port, arp.target);
         if arp.sender_mac != own_mac && self.is_ours(port, arp.sender) {
-            tracing::warn!("{} is used by {} too, seen on port {}", arp.sender, arp.sender_mac, self.port_name(port));
+            tracing::warn!(
+                "{} is used by {} too, seen on port {}",
+                arp.sender,
+                arp.sender_mac,
+                self.port_name(port)
+            );
             return;
         }
         let on_link = self.state.network.connected(arp.sender) == Some(usize::from(port.0));
@@ -77,7 +82,8 @@ impl<D: Devices> Engine<D> {
     fn is_ours(&self, port: PortId, address: Ipv4Addr) -> bool {
         let network = &self.state.network;
         let here = network.connected(address).is_none_or(|connected| connected == usize::from(port.0));
-        let is_vip = || self.state.service_slots().iter().flatten().any(|service| *service.key.vip.ip() == address);
+        let is_vip =
+            || self.state.service_slots().iter().flatten().any(|service| *service.key.vip.ip() == address);
         here && (network.is_own(address) || is_vip())
     }
 
@@ -125,7 +131,8 @@ impl<D: Devices> Engine<D> {
     /// Announces the own addresses and VIPs that are new (RFC 5227, 3), so that stations which knew them
     /// elsewhere come here.
     pub(super) fn announce_new(&mut self) {
-        let own = self.config.ports.iter().flat_map(|port| port.addresses.iter().map(|address| address.addr()));
+        let own =
+            self.config.ports.iter().flat_map(|port| port.addresses.iter().map(|address| address.addr()));
         let vips = self.state.services().map(|service| *service.key.vip.ip());
         let all: Vec<Ipv4Addr> = own.chain(vips).collect();
         let mut before = std::mem::take(&mut self.announced);

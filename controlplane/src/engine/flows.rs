@@ -55,7 +55,9 @@ impl<D: Devices> Engine<D> {
                     listing.complete[number] = true;
                     break;
                 };
-                let Some(flow) = report::flow(&self.state, &self.frame, number, (key, value, now)) else { continue };
+                let Some(flow) = report::flow(&self.state, &self.frame, number, (key, value, now)) else {
+                    continue;
+                };
                 listing.total += 1;
                 if listing.flows.len() < listing.limit {
                     listing.flows.push(flow);

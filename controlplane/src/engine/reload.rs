@@ -34,7 +34,9 @@ impl<D: Devices> Engine<D> {
         let invalid = |message: String| ApiError { code: code::INVALID_CONFIG, message };
         let wanted = config::load(&self.identity.config_file).map_err(|error| invalid(error.to_string()))?;
         if let Some(what) = needs_restart(&self.config, &wanted) {
-            let message = format!("{what} changed; it cannot change while trutinad runs; restart trutinad, or put it back");
+            let message = format!(
+                "{what} changed; it cannot change while trutinad runs; restart trutinad, or put it back"
+            );
             return Err(invalid(message));
         }
         let network = Network::new(&wanted.ports, &wanted.routes);

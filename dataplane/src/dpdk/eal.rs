@@ -30,7 +30,9 @@ impl Eal {
         }
         let arguments: Vec<CString> = arguments(config)
             .into_iter()
-            .map(|argument| CString::new(argument).expect("a TOML string that names a device has no zero byte"))
+            .map(|argument| {
+                CString::new(argument).expect("a TOML string that names a device has no zero byte")
+            })
             .collect();
         let mut pointers: Vec<_> = arguments.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
         let count = i32::try_from(pointers.len()).expect("arguments are few");
@@ -54,8 +56,14 @@ impl Eal {
 
 impl Drop for Eal {
     fn drop(&mut self) {
+        // SAFETY: EAL runs, and answers with a static string.
+        let directory = unsafe { dpdk_sys::rte_eal_get_runtime_dir() };
+        // SAFETY: the string ends with a zero byte and stays until EAL is cleaned up.
+        let directory = unsafe { CStr::from_ptr(directory) }.to_string_lossy().into_owned();
         // SAFETY: EAL was started by `start`; ports and mempools hold an `Arc` of this, so none is left.
         unsafe { dpdk_sys::rte_eal_cleanup() };
+        // EAL makes its directory although it puts nothing there; only an empty one is removed.
+        let _ = fs::remove_dir(directory);
     }
 }
 
@@ -103,7 +111,8 @@ fn arguments(config: &Config) -> Vec<String> {
     .map(str::to_owned)
     .into();
     // No second process may join, so no file has to tell one how: nothing can be left behind.
-    let memory: &[&str] = if config.dpdk.hugepages { &["--in-memory"] } else { &["--no-huge", "--no-shconf"] };
+    let memory: &[&str] =
+        if config.dpdk.hugepages { &["--in-memory"] } else { &["--no-huge", "--no-shconf"] };
     arguments.extend(memory.iter().map(|&argument| argument.to_owned()));
     for port in &config.ports {
         match &port.device {
@@ -119,7 +128,8 @@ fn arguments(config: &Config) -> Vec<String> {
 }
 
 fn check_cores(config: &Config) -> Result<(), DpdkError> {
-    let allowed: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    let allowed: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
     let mut wanted = std::iter::once(&config.cores.control).chain(&config.cores.workers);
     match wanted.find(|core| !allowed.contains(core)) {
         Some(&core) => Err(DpdkError::NoCore { core, allowed }),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use config::model;
 use config::words::MacAddr;
 use dpdk_sys::{
-    eth_rx_burst_t, eth_tx_burst_t, rte_eth_conf, rte_eth_dev_info, rte_eth_link, rte_eth_stats, rte_ether_addr,
-    rte_mbuf,
+    eth_rx_burst_t, eth_tx_burst_t, rte_eth_conf, rte_eth_dev_info, rte_eth_link, rte_eth_stats,
+    rte_ether_addr, rte_mbuf,
 };
 
 use super::mbuf::Mbuf;
@@ -109,7 +109,11 @@ impl Device {
         }
         self.set_mtu(port.mtu)?;
         // SAFETY: the port is configured and all its queues are set up.
-        self.check(unsafe { dpdk_sys::rte_eth_dev_start(self.id) }, "it does not start", "see its driver's lines above")?;
+        self.check(
+            unsafe { dpdk_sys::rte_eth_dev_start(self.id) },
+            "it does not start",
+            "see its driver's lines above",
+        )?;
         let mut mac = rte_ether_addr { addr_bytes: [0; 6] };
         // SAFETY: the port exists, and `mac` outlives the call.
         let answer = unsafe { dpdk_sys::rte_eth_macaddr_get(self.id, &mut mac) };
@@ -138,7 +142,12 @@ impl Device {
         if answer == 0 {
             return Ok(());
         }
-        Err(DpdkError::Port { name: self.name.clone(), what: what.to_owned(), because: error_text(answer), hint })
+        Err(DpdkError::Port {
+            name: self.name.clone(),
+            what: what.to_owned(),
+            because: error_text(answer),
+            hint,
+        })
     }
 
     fn check_queues(&self, port: &model::Port, workers: usize) -> Result<u16, DpdkError> {
@@ -182,7 +191,8 @@ impl Device {
     fn set_up_queues(&self, queues: u16, mempool: &Mempool) -> Result<(), DpdkError> {
         let (mut receive, mut transmit) = (RING_LEN, RING_LEN);
         // SAFETY: the port exists, and both numbers outlive the call.
-        let answer = unsafe { dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &mut receive, &mut transmit) };
+        let answer =
+            unsafe { dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &mut receive, &mut transmit) };
         self.check(answer, "it has no ring size", "see its driver's lines above")?;
         // A NUMA node of -1 is DPDK's SOCKET_ID_ANY.
         let node = self.numa_node() as u32;
@@ -190,9 +200,20 @@ impl Device {
             // SAFETY: the port was configured with this queue; the pool outlives the port, which holds it; a
             // null pointer asks for the default settings.
             let answer = unsafe {
-                dpdk_sys::rte_eth_rx_queue_setup(self.id, queue, receive, node, std::ptr::null(), mempool.raw())
+                dpdk_sys::rte_eth_rx_queue_setup(
+                    self.id,
+                    queue,
+                    receive,
+                    node,
+                    std::ptr::null(),
+                    mempool.raw(),
+                )
             };
-            self.check(answer, &format!("receive queue {queue} fails"), "raise `memory_mib` in [dpdk], or lower `mtu`")?;
+            self.check(
+                answer,
+                &format!("receive queue {queue} fails"),
+                "raise `memory_mib` in [dpdk], or lower `mtu`",
+            )?;
             // SAFETY: as above.
             let answer =
                 unsafe { dpdk_sys::rte_eth_tx_queue_setup(self.id, queue, transmit, node, std::ptr::null()) };

@@ -127,7 +127,8 @@ impl Frame for Mbuf {
     fn grow_front(&mut self, count: usize) -> bool {
         let raw = self.raw_mut();
         let Ok(grown) = u16::try_from(count) else { return false };
-        let (Some(offset), Some(data_len)) = (raw.data_off.checked_sub(grown), raw.data_len.checked_add(grown))
+        let (Some(offset), Some(data_len)) =
+            (raw.data_off.checked_sub(grown), raw.data_len.checked_add(grown))
         else {
             return false;
         };

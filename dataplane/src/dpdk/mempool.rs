@@ -39,7 +39,8 @@ impl Mempool {
         let frames = (frames + 1).next_power_of_two() - 1;
         let name = CString::new(format!("frames_{}", node + 1)).expect("the name has no zero byte");
         // SAFETY: EAL runs, as `eal` shows; the name is a C string that DPDK copies.
-        let raw = unsafe { dpdk_sys::rte_pktmbuf_pool_create(name.as_ptr(), frames, CACHE, 0, BUFFER_LEN, node) };
+        let raw =
+            unsafe { dpdk_sys::rte_pktmbuf_pool_create(name.as_ptr(), frames, CACHE, 0, BUFFER_LEN, node) };
         match NonNull::new(raw) {
             Some(raw) => Ok(Self { raw, frames, _eal: Arc::clone(eal) }),
             None => Err(DpdkError::NoMemory { frames, node, because: last_error() }),

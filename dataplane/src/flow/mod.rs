@@ -56,7 +56,11 @@ impl FlowValue {
     #[inline]
     pub fn new(backend: BackendSlot, state: State, seen: Seconds) -> Self {
         debug_assert!(backend.0 < 1 << STATE_SHIFT);
-        Self(u64::from(backend.0) | (state as u64) << STATE_SHIFT | (u64::from(seen) & SEEN_MASK) << SEEN_SHIFT)
+        Self(
+            u64::from(backend.0)
+                | (state as u64) << STATE_SHIFT
+                | (u64::from(seen) & SEEN_MASK) << SEEN_SHIFT,
+        )
     }
 
     /// The backend it is bound to.

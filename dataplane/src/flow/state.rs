@@ -35,14 +35,25 @@ pub enum State {
 }
 
 use State::{
-    Close, CloseWait, Established, FinWait, LastAck, Listen, None as Fresh, SynAck, SynRecv, SynSent, TimeWait,
-    Udp,
+    Close, CloseWait, Established, FinWait, LastAck, Listen, None as Fresh, SynAck, SynRecv, SynSent,
+    TimeWait, Udp,
 };
 
 impl State {
     /// Every state, in the order of their numbers.
     pub const ALL: [Self; 12] = [
-        Fresh, Established, SynSent, SynRecv, FinWait, TimeWait, Close, CloseWait, LastAck, Listen, SynAck, Udp,
+        Fresh,
+        Established,
+        SynSent,
+        SynRecv,
+        FinWait,
+        TimeWait,
+        Close,
+        CloseWait,
+        LastAck,
+        Listen,
+        SynAck,
+        Udp,
     ];
     /// Number of states.
     pub const COUNT: usize = Self::ALL.len();
@@ -98,21 +109,96 @@ pub enum View {
 /// State transitions by view, event (SYN, FIN, ACK, RST) and state.
 const TRANSITIONS: [[[State; State::COUNT - 1]; 4]; 3] = [
     [
-        [SynRecv, Established, Established, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv],
-        [Close, CloseWait, SynSent, TimeWait, TimeWait, TimeWait, Close, CloseWait, LastAck, Listen, TimeWait],
-        [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, Close, Listen, Established],
+        [
+            SynRecv,
+            Established,
+            Established,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+        ],
+        [
+            Close, CloseWait, SynSent, TimeWait, TimeWait, TimeWait, Close, CloseWait, LastAck, Listen,
+            TimeWait,
+        ],
+        [
+            Established,
+            Established,
+            SynSent,
+            Established,
+            FinWait,
+            TimeWait,
+            Close,
+            CloseWait,
+            Close,
+            Listen,
+            Established,
+        ],
         [Close, Close, Close, SynRecv, Close, Close, Close, Close, LastAck, Listen, SynRecv],
     ],
     [
-        [SynSent, Established, SynSent, SynRecv, SynSent, SynSent, SynSent, SynSent, SynSent, Listen, SynRecv],
+        [
+            SynSent,
+            Established,
+            SynSent,
+            SynRecv,
+            SynSent,
+            SynSent,
+            SynSent,
+            SynSent,
+            SynSent,
+            Listen,
+            SynRecv,
+        ],
         [TimeWait, FinWait, SynSent, TimeWait, FinWait, TimeWait, Close, TimeWait, LastAck, Listen, TimeWait],
-        [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, LastAck, Established, Established],
+        [
+            Established,
+            Established,
+            SynSent,
+            Established,
+            FinWait,
+            TimeWait,
+            Close,
+            CloseWait,
+            LastAck,
+            Established,
+            Established,
+        ],
         [Close, Close, SynSent, Close, Close, TimeWait, Close, Close, Close, Close, Close],
     ],
     [
-        [SynRecv, Established, Established, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv],
+        [
+            SynRecv,
+            Established,
+            Established,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+            SynRecv,
+        ],
         [Close, FinWait, SynSent, TimeWait, FinWait, TimeWait, Close, CloseWait, LastAck, Listen, TimeWait],
-        [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, Close, Listen, Established],
+        [
+            Established,
+            Established,
+            SynSent,
+            Established,
+            FinWait,
+            TimeWait,
+            Close,
+            CloseWait,
+            Close,
+            Listen,
+            Established,
+        ],
         [Close, Close, Close, SynRecv, Close, Close, Close, Close, LastAck, Listen, Close],
     ],
 ];
@@ -168,7 +254,13 @@ mod tests {
 
     fn walk(steps: &[(View, u8)]) -> Vec<State> {
         let mut state = Fresh;
-        steps.iter().map(|&(view, flags)| { state = next(state, view, flags); state }).collect()
+        steps
+            .iter()
+            .map(|&(view, flags)| {
+                state = next(state, view, flags);
+                state
+            })
+            .collect()
     }
 
     #[test]
@@ -181,21 +273,32 @@ mod tests {
     #[test]
     fn a_nat_connection_opens_and_closes_from_the_client() {
         let seen = walk(&[
-            (View::Client, SYN), (View::Server, SYN | ACK), (View::Client, ACK), (View::Server, ACK),
-            (View::Client, FIN | ACK), (View::Server, FIN | ACK), (View::Client, ACK),
+            (View::Client, SYN),
+            (View::Server, SYN | ACK),
+            (View::Client, ACK),
+            (View::Server, ACK),
+            (View::Client, FIN | ACK),
+            (View::Server, FIN | ACK),
+            (View::Client, ACK),
         ]);
         assert_eq!(seen, [SynRecv, SynRecv, Established, Established, CloseWait, TimeWait, TimeWait]);
     }
 
     #[test]
     fn a_nat_connection_closes_from_the_backend() {
-        let seen = walk(&[(View::Client, SYN), (View::Client, ACK), (View::Server, FIN | ACK), (View::Client, FIN | ACK)]);
+        let seen = walk(&[
+            (View::Client, SYN),
+            (View::Client, ACK),
+            (View::Server, FIN | ACK),
+            (View::Client, FIN | ACK),
+        ]);
         assert_eq!(seen, [SynRecv, Established, FinWait, TimeWait]);
     }
 
     #[test]
     fn a_one_way_connection_ends_in_fin_wait() {
-        let seen = walk(&[(View::OneWay, SYN), (View::OneWay, ACK), (View::OneWay, FIN | ACK), (View::OneWay, ACK)]);
+        let seen =
+            walk(&[(View::OneWay, SYN), (View::OneWay, ACK), (View::OneWay, FIN | ACK), (View::OneWay, ACK)]);
         assert_eq!(seen, [SynRecv, Established, FinWait, FinWait]);
         assert!(FinWait.is_closing(View::OneWay) && !FinWait.is_closing(View::Client));
     }

@@ -262,7 +262,11 @@ impl FlowTable {
     /// their flows leaves for its own other line, as in cuckoo hashing; the place of the embryonic flow
     /// that is idle longest. Live flows never lose theirs.
     pub fn insert(
-        &mut self, hash: FlowHash, key: FlowKey, value: FlowValue, worth: impl Fn(FlowValue) -> Worth,
+        &mut self,
+        hash: FlowHash,
+        key: FlowKey,
+        value: FlowValue,
+        worth: impl Fn(FlowValue) -> Worth,
     ) -> Inserted {
         debug_assert!(self.find(hash, key).is_none());
         for (line, displaced) in [(self.home(hash), false), (self.alternate(hash), true)] {
@@ -280,7 +284,11 @@ impl FlowTable {
 
     #[cold]
     fn insert_crowded(
-        &mut self, hash: FlowHash, key: FlowKey, value: FlowValue, worth: impl Fn(FlowValue) -> Worth,
+        &mut self,
+        hash: FlowHash,
+        key: FlowKey,
+        value: FlowValue,
+        worth: impl Fn(FlowValue) -> Worth,
     ) -> Inserted {
         let candidates = [(self.home(hash), false), (self.alternate(hash), true)];
         for (line, displaced) in candidates {
@@ -336,7 +344,11 @@ impl FlowTable {
 
     /// Moves a flow from its home line to its alternate one or back, if there is room for it. Says which
     /// place is free now, and which dead flow had to make way.
-    fn relocate(&mut self, from: Place, worth: &impl Fn(FlowValue) -> Worth) -> Option<(Place, Option<Removed>)> {
+    fn relocate(
+        &mut self,
+        from: Place,
+        worth: &impl Fn(FlowValue) -> Worth,
+    ) -> Option<(Place, Option<Removed>)> {
         let line = &self.lines[from.line as usize];
         let key = FlowKey(line.keys[usize::from(from.way)]);
         let value = line.value(usize::from(from.way));
@@ -350,7 +362,12 @@ impl FlowTable {
     }
 
     /// Takes the dead flows out of the next `lines` lines, beginning again at the end.
-    pub fn sweep(&mut self, lines: usize, worth: impl Fn(FlowValue) -> Worth, mut removed: impl FnMut(Removed)) {
+    pub fn sweep(
+        &mut self,
+        lines: usize,
+        worth: impl Fn(FlowValue) -> Worth,
+        mut removed: impl FnMut(Removed),
+    ) {
         for _ in 0..lines.min(self.lines.len()) {
             for way in 0..WAYS {
                 let line = &self.lines[self.swept];

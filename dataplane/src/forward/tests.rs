@@ -1,0 +1,593 @@
+//! Frames in and out through the whole path, and its laws as properties.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::buf::HeapFrame;
+use crate::testing::{self, CLIENT, OWN, Packet, VIP, mac, packet};
+use crate::wire::tcp::{ACK, FIN, RST, SYN};
+
+const BACKEND: [u8; 4] = [198, 51, 100, 11];
+const PORT: PortId = PortId(0);
+
+/// A worker's packet path with its surroundings, one frame at a time.
+struct Path {
+    forwarder: Forwarder,
+    stats: Arc<WorkerStats>,
+    snapshot: Snapshot,
+    out: Outbox<HeapFrame>,
+    now: Seconds,
+    received: u64,
+}
+
+/// Where a frame ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Sent(Vec<u8>),
+    Punted(PuntReason, Vec<u8>),
+    HandedOver(usize),
+    Dropped(DropReason),
+}
+
+impl Path {
+    fn new(snapshot: Snapshot) -> Self {
+        Self::of(snapshot, 0, 1, 1000)
+    }
+
+    fn of(snapshot: Snapshot, number: usize, workers: usize, flow_capacity: usize) -> Self {
+        let stats = Arc::new(WorkerStats::new(16));
+        let secret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
+        let setup = Setup { number, workers, flow_capacity, services: 16, secret };
+        Self {
+            forwarder: Forwarder::new(&setup, Arc::clone(&stats)),
+            stats,
+            snapshot,
+            out: Outbox {
+                transmit: vec![Burst::default()],
+                punt: Arc::new(ArrayQueue::new(64)),
+                owners: (0..workers).map(|_| Arc::new(ArrayQueue::new(64))).collect(),
+            },
+            now: 100,
+            received: 0,
+        }
+    }
+
+    fn nat() -> Self {
+        Self::new(testing::snapshot(Mode::Nat))
+    }
+
+    /// Forwards one frame and says where it ended.
+    fn pass(&mut self, frame: HeapFrame) -> End {
+        let mut burst = Burst::default();
+        burst.push(frame).unwrap();
+        let drops =
+            |stats: &WorkerStats| DropReason::ALL.iter().map(|why| stats.drops.get(*why)).collect::<Vec<_>>();
+        let before = drops(&self.stats);
+        self.received += 1;
+        let context = Context { snapshot: &self.snapshot, now: self.now };
+        self.forwarder.forward(context, PORT, &mut burst, &mut self.out);
+        let dropped =
+            DropReason::ALL.iter().zip(before).find(|(why, before)| self.stats.drops.get(**why) > *before);
+        let mut ends = Vec::new();
+        ends.extend(self.out.transmit[0].take_front().map(|frame| End::Sent(frame.bytes().to_vec())));
+        ends.extend(self.out.punt.pop().map(|punt| End::Punted(punt.why, punt.frame.bytes().to_vec())));
+        let owners = self.out.owners.iter().enumerate();
+        ends.extend(owners.filter_map(|(owner, queue)| queue.pop().map(|_| End::HandedOver(owner))));
+        ends.extend(dropped.map(|(why, _)| End::Dropped(*why)));
+        assert_eq!(ends.len(), 1, "a frame ends in one place: {ends:?}");
+        ends.remove(0)
+    }
+
+    fn send(&mut self, packet: &Packet) -> End {
+        self.pass(HeapFrame::new(&packet.bytes()))
+    }
+
+    /// The last byte of the backend's address that a client's packet is sent to.
+    fn backend_of(&mut self, packet: &Packet) -> u8 {
+        match self.send(packet) {
+            End::Sent(frame) => frame[5],
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn request(port: u16, flags: u8) -> Packet {
+    packet((CLIENT, port), (VIP, 80)).flags(flags)
+}
+
+/// What arrives at a backend or, by the gateway, at the client: as `packet`, one hop older.
+fn arrived(packet: Packet, to: u8) -> Vec<u8> {
+    let mut bytes = Packet { dst_mac: mac(to), ttl: packet.ttl - 1, ..packet }.bytes();
+    bytes[6..12].copy_from_slice(&mac(254).0);
+    bytes
+}
+
+#[test]
+fn nat_rewrites_both_ways() {
+    let mut path = Path::nat();
+    let udp = |packet: Packet| packet.udp();
+    let tcp = |packet: Packet| packet;
+    for change in [tcp as fn(Packet) -> Packet, udp] {
+        let to_vip = change(request(40000, SYN));
+        let to_backend = Packet { dst: BACKEND, ports: (40000, 8000), ..to_vip.clone() };
+        assert_eq!(path.send(&to_vip), End::Sent(arrived(to_backend, 11)));
+        let reply = change(packet((BACKEND, 8000), (CLIENT, 40000)).flags(SYN | ACK));
+        let from_vip = Packet { src: VIP, ports: (80, 40000), ..reply.clone() };
+        assert_eq!(path.send(&reply), End::Sent(arrived(from_vip, 1)));
+    }
+}
+
+#[test]
+fn dr_changes_macs_and_ttl_only() {
+    let mut path = Path::new(testing::snapshot(Mode::Dr));
+    let mut to_vip = request(40000, SYN);
+    to_vip.options = vec![1, 1, 1, 0];
+    assert_eq!(path.send(&to_vip), End::Sent(arrived(to_vip, 11)));
+}
+
+#[test]
+fn tunnel_puts_an_outer_header_on() {
+    let mut path = Path::new(testing::snapshot(Mode::Tunnel));
+    for (dont_fragment, id) in [(true, 0), (false, 1), (true, 0), (false, 3)] {
+        let inner = Packet { dont_fragment, tos: 0xb9, ttl: 9, ..request(40000, SYN) };
+        let End::Sent(frame) = path.send(&inner) else { panic!() };
+        let carried = arrived(inner, 11);
+        assert_eq!((&frame[..14], &frame[34..]), (&carried[..14], &carried[14..]));
+        let outer = &frame[14..34];
+        assert_eq!(csum(outer), 0xffff);
+        assert_eq!(u16::from_be_bytes([outer[2], outer[3]]) as usize, frame.len() - 14);
+        assert_eq!((outer[0], outer[1], outer[8], outer[9]), (0x45, 0xb9, 8, 4));
+        assert_eq!((&outer[12..16], &outer[16..20]), (&OWN[..], &BACKEND[..]));
+        assert_eq!(outer[4..8], if dont_fragment { [0, 0, 0x40, 0] } else { [0, id, 0, 0] });
+    }
+}
+
+fn csum(bytes: &[u8]) -> u16 {
+    crate::csum::sum(bytes)
+}
+
+#[test]
+fn a_udp_checksum_of_zero_stays_zero() {
+    let mut path = Path::nat();
+    let mut bytes = request(40000, 0).udp().bytes();
+    bytes[40..42].fill(0);
+    let End::Sent(frame) = path.pass(HeapFrame::new(&bytes)) else { panic!() };
+    assert_eq!(frame[40..42], [0, 0]);
+}
+
+#[test]
+fn a_wrong_checksum_is_not_mended() {
+    let mut path = Path::nat();
+    let mut bytes = request(40000, SYN).bytes();
+    bytes[50] ^= 0x40;
+    let End::Sent(frame) = path.pass(HeapFrame::new(&bytes)) else { panic!() };
+    let right = arrived(Packet { dst: BACKEND, ports: (40000, 8000), ..request(40000, SYN) }, 11);
+    assert_ne!(frame[50..52], right[50..52]);
+}
+
+#[test]
+fn padding_is_cut_and_later_segments_travel_along() {
+    let mut path = Path::nat();
+    let mut padded = request(40000, SYN).bytes();
+    let right = arrived(Packet { dst: BACKEND, ports: (40000, 8000), ..request(40000, SYN) }, 11);
+    padded.extend([0xee; 7]);
+    assert_eq!(path.pass(HeapFrame::new(&padded)), End::Sent(right));
+    let long = Packet { payload: (0..1400).map(|byte| byte as u8).collect(), ..request(40000, ACK) };
+    let right = arrived(Packet { dst: BACKEND, ports: (40000, 8000), ..long.clone() }, 11);
+    assert_eq!(path.pass(HeapFrame::segmented(&long.bytes(), 60)), End::Sent(right));
+}
+
+#[test]
+fn each_malformed_frame_has_its_reason() {
+    use DropReason::*;
+    type Breakage = fn(&mut Vec<u8>);
+    let mend = |bytes: &mut Vec<u8>| {
+        bytes[24..26].fill(0);
+        let sum = !csum(&bytes[14..34]);
+        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    };
+    let cases: &[(&str, Breakage, DropReason)] = &[
+        ("half an Ethernet header", |b| b.truncate(13), Truncated),
+        ("half an IP header", |b| b.truncate(33), Truncated),
+        ("half a TCP header", |b| b.truncate(53), Truncated),
+        ("shorter than its total length", |b| b.truncate(58), Truncated),
+        ("another station", |b| b[5] ^= 1, NotOurMac),
+        ("a group", |b| b[..6].fill(0xff), NotOurMac),
+        ("IPv6", |b| b[12..14].copy_from_slice(&[0x86, 0xdd]), UnknownEthertype),
+        ("802.3 length", |b| b[12..14].copy_from_slice(&[0, 46]), UnknownEthertype),
+        ("version 6", |b| b[14] = 0x65, BadIpHeader),
+        ("IHL 4", |b| b[14] = 0x44, BadIpHeader),
+        (
+            "IHL past the frame",
+            |b| {
+                b.truncate(54);
+                b[14] = 0x4f
+            },
+            Truncated,
+        ),
+        ("total length 19", |b| b[16..18].copy_from_slice(&[0, 19]), BadIpLength),
+        ("header checksum", |b| b[24] ^= 1, BadIpChecksum),
+        ("source 0.0.0.0", |b| b[26..30].fill(0), MartianAddress),
+        ("source loopback", |b| b[26] = 127, MartianAddress),
+        ("source multicast", |b| b[26] = 224, MartianAddress),
+        ("source broadcast", |b| b[26..30].fill(255), MartianAddress),
+        ("source is destination", |b| b[26..30].copy_from_slice(&VIP), MartianAddress),
+        ("first fragment", |b| b[20] = 0x20, Fragment),
+        ("later fragment", |b| b[20..22].copy_from_slice(&[0, 9]), Fragment),
+        ("ICMP", |b| b[23] = 1, UnknownProtocol),
+        ("TCP of 19 bytes", |b| b[16..18].copy_from_slice(&[0, 39]), BadTcpHeader),
+        ("data offset 4", |b| b[46] = 0x40, BadTcpHeader),
+        ("data offset past the segment", |b| b[46] = 0xf0, BadTcpHeader),
+        ("no flags", |b| b[47] = 0, BadTcpFlags),
+        ("SYN and FIN", |b| b[47] = SYN | FIN, BadTcpFlags),
+        ("SYN and RST", |b| b[47] = SYN | RST, BadTcpFlags),
+        (
+            "UDP of 7 bytes",
+            |b| {
+                b[23] = 17;
+                b[16..18].copy_from_slice(&[0, 27])
+            },
+            BadUdpLength,
+        ),
+        (
+            "UDP length 7",
+            |b| {
+                b[23] = 17;
+                b[38..40].copy_from_slice(&[0, 7])
+            },
+            BadUdpLength,
+        ),
+        (
+            "UDP length past the datagram",
+            |b| {
+                b[23] = 17;
+                b[38..40].copy_from_slice(&[0, 99])
+            },
+            BadUdpLength,
+        ),
+        ("TTL 1", |b| b[22] = 1, TtlExceeded),
+        ("TTL 0", |b| b[22] = 0, TtlExceeded),
+        ("another port", |b| b[37] = 81, NoService),
+        ("another address", |b| b[33] ^= 1, NoService),
+        ("an ACK out of nowhere", |b| b[47] = ACK, NoFlowNotSyn),
+        ("a SYN-ACK out of nowhere", |b| b[47] = SYN | ACK, NoFlowNotSyn),
+    ];
+    let mut path = Path::nat();
+    for (name, breakage, why) in cases {
+        let mut bytes = request(40000, SYN).bytes();
+        breakage(&mut bytes);
+        if *why != BadIpChecksum && bytes.len() >= 34 {
+            mend(&mut bytes);
+        }
+        assert_eq!(path.pass(HeapFrame::new(&bytes)), End::Dropped(*why), "{name}");
+    }
+    assert!(path.forwarder.flows().is_empty(), "none of them made a flow");
+    assert_eq!(path.stats.drops.total(), path.received);
+}
+
+#[test]
+fn headers_must_lie_in_the_first_segment() {
+    let bytes = request(40000, SYN).bytes();
+    for head_len in 0..54 {
+        let mut path = Path::nat();
+        let end = path.pass(HeapFrame::segmented(&bytes, head_len));
+        assert_eq!(end, End::Dropped(DropReason::Truncated), "{head_len} bytes");
+    }
+}
+
+#[test]
+fn arp_and_unknown_next_hops_go_to_the_control_thread() {
+    let mut path = Path::nat();
+    let mut arp = vec![0xff; 6];
+    arp.extend(mac(1).0);
+    arp.extend([8, 6, 0, 1]);
+    assert_eq!(path.pass(HeapFrame::new(&arp)), End::Punted(PuntReason::Arp(PORT), arp.clone()));
+    let mut parts = testing::world(Mode::Nat);
+    parts.neighbours = Arc::new(crate::lookup::Lookup::new([].into_iter()));
+    let mut path = Path::new(Snapshot::new(parts));
+    let End::Punted(PuntReason::Resolve(hop), frame) = path.send(&request(40000, SYN)) else { panic!() };
+    assert_eq!(hop.address, u32::from_be_bytes(BACKEND));
+    let right = arrived(Packet { dst: BACKEND, ports: (40000, 8000), ..request(40000, SYN) }, 0);
+    assert_eq!(
+        (&frame[..6], &frame[6..]),
+        (&[0; 6][..], &right[6..]),
+        "finished but for the destination MAC"
+    );
+    assert_eq!(path.stats.punted.get(), 1);
+}
+
+#[test]
+fn round_robin_spreads_flows_and_each_keeps_its_backend() {
+    let mut path = Path::nat();
+    let first: Vec<u8> = (0..6).map(|number| path.backend_of(&request(40000 + number, SYN))).collect();
+    assert_eq!(first, [11, 12, 13, 11, 12, 13]);
+    for number in (0..6).rev() {
+        assert_eq!(path.backend_of(&request(40000 + number, ACK)), first[usize::from(number)]);
+    }
+    assert_eq!(path.forwarder.flows().len(), 6);
+}
+
+#[test]
+fn a_flow_outlives_the_configuration() {
+    let mut path = Path::nat();
+    assert_eq!(path.backend_of(&request(40000, SYN)), 11);
+    let mut parts = testing::world(Mode::Nat);
+    parts.services[0] = Some(testing::service("tcp:192.0.2.100:80", &[(1, 1)]).into());
+    path.snapshot = Snapshot::new(parts.clone());
+    assert_eq!(path.backend_of(&request(40000, ACK)), 11, "its backend takes no new flows");
+    assert_eq!(path.backend_of(&request(40001, SYN)), 12);
+    let mut retired = testing::service("tcp:192.0.2.100:80", &[]);
+    retired.retired = true;
+    parts.services[0] = Some(retired.into());
+    path.snapshot = Snapshot::new(parts);
+    assert_eq!(path.backend_of(&request(40000, ACK)), 11, "its service is gone");
+    assert_eq!(path.send(&request(40002, SYN)), End::Dropped(DropReason::NoService));
+}
+
+#[test]
+fn a_service_without_candidates_has_no_backend() {
+    let mut parts = testing::world(Mode::Nat);
+    parts.services[0] = Some(testing::service("tcp:192.0.2.100:80", &[]).into());
+    let mut path = Path::new(Snapshot::new(parts));
+    assert_eq!(path.send(&request(40000, SYN)), End::Dropped(DropReason::NoBackend));
+}
+
+#[test]
+fn idle_flows_expire_by_their_state() {
+    let mut path = Path::nat();
+    path.send(&request(40000, SYN));
+    path.send(&request(40001, SYN));
+    path.send(&request(40001, ACK));
+    path.now += 61;
+    assert_eq!(path.send(&request(40000, ACK)), End::Dropped(DropReason::NoFlowNotSyn), "SYN_RECV: 60 s");
+    path.now += 839;
+    assert_eq!(path.backend_of(&request(40001, ACK)), 12, "ESTABLISHED: 900 s");
+    path.now += 901;
+    assert_eq!(path.send(&request(40001, ACK)), End::Dropped(DropReason::NoFlowNotSyn));
+}
+
+#[test]
+fn the_sweeper_ends_what_nobody_asks_for() {
+    let mut path = Path::nat();
+    for port in 0..100 {
+        path.send(&request(port, SYN));
+    }
+    path.now += 61;
+    let context = Context { snapshot: &path.snapshot, now: path.now };
+    for _ in 0..path.forwarder.flows().lines() {
+        path.forwarder.sweep(context, 16);
+    }
+    assert!(path.forwarder.flows().is_empty());
+    assert_eq!((path.stats.expired.get(), path.stats.flows.get()), (100, 0));
+    assert_eq!(gauges(&path), (0, 0));
+}
+
+/// Active and inactive flows of all backends.
+fn gauges(path: &Path) -> (u64, u64) {
+    (0..16)
+        .map(|slot| path.stats.backend(BackendSlot(slot)))
+        .fold((0, 0), |(active, inactive), it| (active + it.active.get(), inactive + it.inactive.get()))
+}
+
+#[test]
+fn counters_follow_a_connection() {
+    let mut path = Path::nat();
+    let reply = |flags| packet((BACKEND, 8000), (CLIENT, 40000)).flags(flags);
+    path.send(&request(40000, SYN));
+    path.send(&reply(SYN | ACK));
+    path.send(&request(40000, ACK));
+    assert_eq!(gauges(&path), (1, 0));
+    path.send(&reply(FIN | ACK));
+    assert_eq!(gauges(&path), (0, 1));
+    path.send(&request(40000, FIN | ACK));
+    let counters = path.stats.backend(BackendSlot(0));
+    assert_eq!(counters.conns.get(), 1);
+    assert_eq!((counters.in_packets.get(), counters.in_bytes.get()), (3, 3 * 45));
+    assert_eq!((counters.out_packets.get(), counters.out_bytes.get()), (2, 2 * 45));
+}
+
+#[test]
+fn a_closed_connection_is_scheduled_anew_from_the_same_port() {
+    for (mode, last) in [(Mode::Nat, RST | ACK), (Mode::Dr, FIN | ACK), (Mode::Tunnel, RST | ACK)] {
+        let mut path = Path::new(testing::snapshot(mode));
+        assert_eq!(path.backend_of(&request(40000, SYN)), 11);
+        assert_eq!(path.backend_of(&request(40000, SYN)), 11, "a retransmission");
+        path.send(&request(40000, ACK));
+        path.send(&request(40000, last));
+        assert_eq!(path.backend_of(&request(40000, SYN)), 12, "{mode}");
+        assert_eq!((path.forwarder.flows().len(), gauges(&path)), (1, (1, 0)));
+    }
+}
+
+/// Two services whose only backend is the same server.
+fn shared_backend() -> Path {
+    let mut parts = testing::parts();
+    parts.services = vec![
+        Some(testing::service("tcp:192.0.2.100:80", &[(0, 1)]).into()),
+        Some(testing::service("tcp:192.0.2.101:80", &[(1, 1)]).into()),
+    ];
+    let backends = [0, 1].map(|service| Some(testing::backend(service, "198.51.100.11:8000", Mode::Nat)));
+    parts.backends = backends.into();
+    Path::new(Snapshot::new(parts))
+}
+
+#[test]
+fn replies_of_a_shared_backend_go_back_to_the_right_vip() {
+    let mut path = shared_backend();
+    let other_vip = [192, 0, 2, 101];
+    path.send(&request(40000, SYN));
+    path.send(&packet((CLIENT, 40001), (other_vip, 80)));
+    for (port, vip) in [(40000, VIP), (40001, other_vip)] {
+        let reply = packet((BACKEND, 8000), (CLIENT, port)).flags(SYN | ACK);
+        let right = Packet { src: vip, ports: (80, port), ..reply.clone() };
+        assert_eq!(path.send(&reply), End::Sent(arrived(right, 1)));
+    }
+}
+
+#[test]
+fn one_client_port_reaches_a_shared_backend_through_one_vip_at_a_time() {
+    let mut path = shared_backend();
+    let through_other = packet((CLIENT, 40000), ([192, 0, 2, 101], 80));
+    path.send(&request(40000, SYN));
+    assert_eq!(path.send(&through_other), End::Dropped(DropReason::ReplyAmbiguous));
+    path.send(&request(40000, ACK));
+    path.send(&packet((BACKEND, 8000), (CLIENT, 40000)).flags(FIN | ACK));
+    assert_eq!(path.backend_of(&through_other), 11, "the first connection is closing");
+    assert_eq!(path.send(&request(40000, ACK)), End::Dropped(DropReason::NoFlowNotSyn));
+    assert_eq!(gauges(&path), (1, 0));
+}
+
+#[test]
+fn replies_without_a_flow_or_from_another_backend_are_not_sent() {
+    let mut path = Path::nat();
+    path.send(&request(40000, SYN));
+    let other = packet(([198, 51, 100, 12], 8000), (CLIENT, 40000)).flags(SYN | ACK);
+    assert_eq!(path.send(&other), End::Dropped(DropReason::NoFlow));
+    let stranger = packet((BACKEND, 8000), (CLIENT, 40001)).flags(SYN | ACK);
+    assert_eq!(path.send(&stranger), End::Dropped(DropReason::NoFlow));
+}
+
+#[test]
+fn routes_and_mtu_are_needed() {
+    let mut parts = testing::world(Mode::Nat);
+    parts.routes = Arc::new(crate::route::RouteTable::default());
+    assert_eq!(Path::new(Snapshot::new(parts)).send(&request(40000, SYN)), End::Dropped(DropReason::NoRoute));
+    let sized = |len: usize| Packet { payload: vec![0; len - 40], ..request(40000, SYN) };
+    assert!(matches!(Path::nat().send(&sized(1500)), End::Sent(_)));
+    assert_eq!(Path::nat().send(&sized(1501)), End::Dropped(DropReason::TooBig));
+    let tunnel = || Path::new(testing::snapshot(Mode::Tunnel));
+    assert!(matches!(tunnel().send(&sized(1480)), End::Sent(_)));
+    assert_eq!(tunnel().send(&sized(1481)), End::Dropped(DropReason::TooBig));
+}
+
+#[test]
+fn a_full_table_keeps_established_flows() {
+    let mut path = Path::of(testing::snapshot(Mode::Nat), 0, 1, 4);
+    path.send(&request(1, SYN));
+    path.send(&request(1, ACK));
+    for port in 2..200 {
+        path.send(&request(port, SYN));
+    }
+    assert!(path.stats.evicted.get() > 0);
+    assert_eq!(path.backend_of(&request(1, ACK)), 11);
+    for port in 2..200 {
+        path.send(&request(port, SYN));
+        path.send(&request(port, ACK));
+    }
+    assert!(path.stats.drops.get(DropReason::FlowTableFull) > 0);
+    let flows = path.forwarder.flows().len() as u64;
+    let (active, inactive) = gauges(&path);
+    assert_eq!(active + inactive, flows);
+}
+
+#[test]
+fn every_worker_agrees_on_the_owner_and_both_directions_meet_there() {
+    for port in 0..50 {
+        let mut owners = Vec::new();
+        for packet in [request(port, SYN), packet((BACKEND, 8000), (CLIENT, port)).flags(SYN | ACK)] {
+            for number in 0..4 {
+                let mut path = Path::of(testing::snapshot(Mode::Nat), number, 4, 100);
+                owners.push(match path.send(&packet) {
+                    End::HandedOver(owner) => owner,
+                    _ => number,
+                });
+            }
+        }
+        assert!(owners.iter().all(|owner| *owner == owners[0]), "{owners:?}");
+    }
+}
+
+#[test]
+fn full_queues_are_counted() {
+    let mut path = Path::nat();
+    path.out.punt = Arc::new(ArrayQueue::new(1));
+    let arp = [&[0xff; 6][..], &mac(1).0, &[8, 6]].concat();
+    let mut burst = Burst::default();
+    (0..3).for_each(|_| burst.push(HeapFrame::new(&arp)).unwrap());
+    let context = Context { snapshot: &path.snapshot, now: 0 };
+    path.forwarder.forward(context, PORT, &mut burst, &mut path.out);
+    assert_eq!((path.stats.punted.get(), path.stats.drops.get(DropReason::PuntFull)), (1, 2));
+}
+
+/// What random traffic is made of: clients, ports, directions and flags that meet often.
+fn traffic() -> impl Strategy<Value = Vec<(bool, u8, u16, u8)>> {
+    let flags = prop_oneof![Just(SYN), Just(ACK), Just(SYN | ACK), Just(FIN | ACK), Just(RST), Just(ACK | 8)];
+    prop::collection::vec((any::<bool>(), 0u8..3, 0u16..6, flags), 0..if cfg!(miri) { 20 } else { 120 })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
+
+    #[test]
+    fn any_bytes_end_in_one_place(bytes in prop::collection::vec(any::<u8>(), 0..200), head_len in 0usize..200) {
+        let mut path = Path::nat();
+        path.pass(HeapFrame::segmented(&bytes, head_len));
+    }
+
+    #[test]
+    fn any_damage_to_a_good_frame_ends_in_one_place(
+        port: u16,
+        cut in 0usize..80,
+        damage in prop::collection::vec((0usize..70, any::<u8>()), 0..6),
+    ) {
+        for mode in [Mode::Nat, Mode::Dr, Mode::Tunnel] {
+            let mut path = Path::new(testing::snapshot(mode));
+            let mut bytes = request(port, SYN).bytes();
+            bytes.truncate(bytes.len().saturating_sub(cut));
+            for (offset, byte) in &damage {
+                if let Some(place) = bytes.get_mut(*offset) {
+                    *place = *byte;
+                }
+            }
+            path.pass(HeapFrame::new(&bytes));
+        }
+    }
+
+    #[test]
+    fn the_reply_of_a_rewritten_request_is_the_request_turned_round(
+        port in 1u16..,
+        payload in prop::collection::vec(any::<u8>(), 0..64),
+        udp: bool,
+    ) {
+        let mut path = Path::nat();
+        let shape = |packet: Packet| if udp { packet.udp() } else { packet };
+        let sent = Packet { payload: payload.clone(), ..shape(request(port, SYN)) };
+        let End::Sent(frame) = path.send(&sent) else { return Err(TestCaseError::fail("not sent")) };
+        let server = [198, 51, 100, frame[5]];
+        let reply = Packet { payload, ..shape(packet((server, 8000), (CLIENT, port)).flags(SYN | ACK)) };
+        let right = Packet { src: VIP, ports: (80, port), ..reply.clone() };
+        prop_assert_eq!(path.send(&reply), End::Sent(arrived(right, 1)));
+    }
+
+    #[test]
+    fn a_live_flow_keeps_its_backend(steps in traffic()) {
+        let mut path = Path::nat();
+        let mut backends: HashMap<(u8, u16), u8> = HashMap::new();
+        for (from_client, client, port, flags) in steps {
+            let client_address = [203, 0, 113, client];
+            if !from_client {
+                for server in 11..14 {
+                    path.send(&packet(([198, 51, 100, server], 8000), (client_address, port)).flags(flags));
+                }
+                continue;
+            }
+            let scheduled = conns(&path);
+            let end = path.send(&packet((client_address, port), (VIP, 80)).flags(flags));
+            let (End::Sent(frame), false) = (end, conns(&path) > scheduled) else {
+                backends.remove(&(client, port));
+                continue;
+            };
+            let first = *backends.entry((client, port)).or_insert(frame[5]);
+            prop_assert_eq!(frame[5], first);
+        }
+        let (active, inactive) = gauges(&path);
+        prop_assert_eq!(active + inactive, path.forwarder.flows().len() as u64);
+    }
+}
+
+/// Flows scheduled so far.
+fn conns(path: &Path) -> u64 {
+    (0..16).map(|slot| path.stats.backend(BackendSlot(slot)).conns.get()).sum()
+}

@@ -19,7 +19,11 @@ use crate::wire::{eth, ipv4, read_u16};
 /// too long for an outer header.
 #[inline]
 pub fn tunnel<F: Frame>(
-    frame: &mut F, headers: &Headers, (src, dst): (u32, u32), id: u16, link: &[u8; eth::HEADER_LEN],
+    frame: &mut F,
+    headers: &Headers,
+    (src, dst): (u32, u32),
+    id: u16,
+    link: &[u8; eth::HEADER_LEN],
 ) -> Result<(), DropReason> {
     let total_len = headers.ip_len.checked_add(ipv4::HEADER_LEN as u16).ok_or(DropReason::TooBig)?;
     finish_ipv4(frame.head_mut(), headers, Delta::default());

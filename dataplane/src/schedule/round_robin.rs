@@ -119,7 +119,10 @@ mod tests {
     fn rr_goes_on_behind_its_last_pick_when_the_list_changes() {
         let mut position = Position::default();
         assert_eq!(picks(&mut position, &service(Scheduler::Rr, 1, &[(0, 1), (1, 1), (2, 1)]), 2), "AB");
-        assert_eq!(picks(&mut position, &service(Scheduler::Rr, 2, &[(3, 1), (0, 1), (1, 1), (2, 1)]), 3), "CDA");
+        assert_eq!(
+            picks(&mut position, &service(Scheduler::Rr, 2, &[(3, 1), (0, 1), (1, 1), (2, 1)]), 3),
+            "CDA"
+        );
         assert_eq!(picks(&mut position, &service(Scheduler::Rr, 3, &[(3, 1), (1, 1), (2, 1)]), 4), "BCDB");
         assert_eq!(picks(&mut position, &service(Scheduler::Rr, 4, &[]), 2), "--");
         assert_eq!(picks(&mut position, &service(Scheduler::Rr, 5, &[(2, 1)]), 2), "CC");

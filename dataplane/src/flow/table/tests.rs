@@ -86,7 +86,8 @@ fn rated_load_is_stored_whole_and_mostly_at_home() {
 #[test]
 fn a_full_table_refuses_and_keeps_what_it_has() {
     let mut table = FlowTable::new(32, SECRET);
-    let stored: Vec<u32> = (0..400).filter(|&number| insert(&mut table, number, live) != Inserted::Full).collect();
+    let stored: Vec<u32> =
+        (0..400).filter(|&number| insert(&mut table, number, live) != Inserted::Full).collect();
     assert!(stored.len() > 56 && stored.len() <= 64, "{}", stored.len());
     assert!(stored.iter().all(|&number| find(&table, number).is_some()));
     assert_spill_counts(&table);
