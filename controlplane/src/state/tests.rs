@@ -1,1 +1,217 @@
+//! Changes, refusals and slots, without a socket or a clock.
 
+use std::cell::RefCell;
+
+use config::words::Mode;
+
+use super::*;
+
+const NOW: Duration = Duration::ZERO;
+const LATER: Duration = Duration::from_secs(9);
+
+fn network() -> Network {
+    let port = model::Port {
+        name: "lan".to_owned(),
+        device: model::Device::Vdev("net_null0".to_owned()),
+        addresses: vec!["198.51.100.254/24".parse().unwrap()],
+        mtu: 1500,
+        mac: None,
+    };
+    Network::new(&[port], &[])
+}
+
+fn state() -> State {
+    State::new(network(), Limits { services: 3, backends: 6 })
+}
+
+fn key(last: u8) -> ServiceKey {
+    format!("tcp:192.0.2.{last}:80").parse().unwrap()
+}
+
+fn address(last: u8) -> SocketAddrV4 {
+    format!("198.51.100.{last}:8000").parse().unwrap()
+}
+
+fn backend(last: u8, weight: u16) -> model::Backend {
+    model::Backend { address: address(last), mode: Mode::Nat, weight }
+}
+
+fn check() -> model::Check {
+    let kind = model::CheckKind::Tcp;
+    model::Check { kind, port: None, interval_ms: 1000, timeout_ms: 500, rise: 2, fall: 3 }
+}
+
+fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
+    model::Service {
+        name: format!("web{last}"),
+        key: key(last),
+        scheduler: Scheduler::Wrr,
+        check: None,
+        backends: backends.iter().map(|&(last, weight)| backend(last, weight)).collect(),
+    }
+}
+
+/// The last bytes of the addresses of those that take new flows, with their weights.
+fn candidates(state: &State, key: ServiceKey) -> Vec<(u8, u16)> {
+    let slot = state.slot_of[&key];
+    let compiled = &state.service(slot).unwrap().compiled;
+    let last = |slot: BackendSlot| state.backend(slot).unwrap().config.address.ip().octets()[3];
+    compiled.candidates.iter().map(|candidate| (last(candidate.backend), candidate.weight)).collect()
+}
+
+fn slot(state: &State, key: ServiceKey, last: u8) -> BackendSlot {
+    state.find_backend(state.slot_of[&key], address(last)).unwrap()
+}
+
+fn version(state: &State, key: ServiceKey) -> u64 {
+    state.service(state.slot_of[&key]).unwrap().compiled.version
+}
+
+#[test]
+fn services_and_backends_come_and_go() {
+    let mut state = state();
+    state.add_service(service(1, &[(11, 4), (12, 3)]), NOW).unwrap();
+    state.add_backend(key(1), backend(13, 2), NOW).unwrap();
+    assert_eq!(candidates(&state, key(1)), [(11, 4), (12, 3), (13, 2)]);
+    state.set_weight(key(1), address(12), 0).unwrap();
+    assert_eq!(candidates(&state, key(1)), [(11, 4), (13, 2)]);
+    state.remove_backend(key(1), address(11)).unwrap();
+    assert_eq!(candidates(&state, key(1)), [(13, 2)]);
+    assert_eq!(state.services().next().unwrap().backends.len(), 2);
+    state.remove_service(key(1)).unwrap();
+    assert_eq!(state.services().count(), 0);
+    assert!(candidates(&state, key(1)).is_empty(), "its slot stays while flows may name it");
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_changes_nothing() {
+    let mut state = state();
+    state.add_service(service(1, &[(11, 1)]), NOW).unwrap();
+    let before = version(&state, key(1));
+    let off_link = model::Backend { mode: Mode::Dr, ..backend(12, 1) };
+    let missing = address(99);
+    let refused = [
+        (state.add_service(service(1, &[]), NOW), code::EXISTS),
+        (state.add_service(service(2, &[(11, 1), (11, 1)]), NOW), code::INVALID_CONFIG),
+        (
+            state.add_service(service(2, &[(11, 1), (12, 1), (13, 1), (14, 1), (15, 1), (16, 1)]), NOW),
+            code::LIMIT,
+        ),
+        (state.remove_service(key(9)), code::NOT_FOUND),
+        (state.add_backend(key(9), backend(11, 1), NOW), code::NOT_FOUND),
+        (state.add_backend(key(1), backend(11, 1), NOW), code::EXISTS),
+        (state.add_backend(key(1), off_link, NOW), code::INVALID_CONFIG),
+        (state.remove_backend(key(1), missing), code::NOT_FOUND),
+        (state.set_weight(key(1), missing, 1), code::NOT_FOUND),
+    ];
+    for (number, (result, code)) in refused.into_iter().enumerate() {
+        let error = result.expect_err(&format!("case {number}"));
+        assert_eq!(error.code, code, "{error}");
+        assert_eq!(error.message.matches(';').count(), 2, "{error}");
+    }
+    assert_eq!((state.services().count(), version(&state, key(1))), (1, before));
+}
+
+#[test]
+fn schedulers_hear_only_of_changes_that_concern_them() {
+    let mut state = state();
+    state.add_service(service(1, &[(11, 1), (12, 1)]), NOW).unwrap();
+    let before = version(&state, key(1));
+    state.set_weight(key(1), address(11), 1).unwrap();
+    state.replace(network(), &[service(1, &[(11, 1), (12, 1)])], NOW).unwrap();
+    assert_eq!(version(&state, key(1)), before);
+    state.set_weight(key(1), address(11), 2).unwrap();
+    assert!(version(&state, key(1)) > before);
+}
+
+#[test]
+fn health_takes_out_and_brings_back() {
+    let mut state = state();
+    let checked = model::Service { check: Some(check()), ..service(1, &[(11, 1), (12, 1)]) };
+    state.add_service(checked, NOW).unwrap();
+    assert_eq!(state.checks().count(), 2);
+    let target = Target { service: key(1), backend: address(11) };
+    assert!(!state.observe(target, None, "HTTP 200 in 1 ms".to_owned(), LATER));
+    assert!(state.observe(target, Some(false), "connection refused".to_owned(), LATER));
+    assert_eq!(candidates(&state, key(1)), [(12, 1)]);
+    let down = state.backend(slot(&state, key(1), 11)).unwrap();
+    assert_eq!((down.health, down.reason.as_str(), down.since), (Health::Down, "connection refused", LATER));
+    state.set_weight(key(1), address(11), 5).unwrap();
+    assert_eq!(candidates(&state, key(1)), [(12, 1)], "a weight heals nothing");
+    assert!(state.observe(target, Some(true), "connected".to_owned(), LATER));
+    assert_eq!(candidates(&state, key(1)), [(11, 5), (12, 1)]);
+    let stranger = Target { service: key(2), backend: address(11) };
+    assert!(!state.observe(stranger, Some(false), String::new(), LATER));
+}
+
+#[test]
+fn reload_keeps_health_slots_and_flows_of_what_stays() {
+    let mut state = state();
+    let checked = |backends| model::Service { check: Some(check()), ..service(1, backends) };
+    state.add_service(checked(&[(11, 1), (12, 1)]), NOW).unwrap();
+    let target = Target { service: key(1), backend: address(11) };
+    state.observe(target, Some(false), "connection refused".to_owned(), NOW);
+    let before = [slot(&state, key(1), 11), slot(&state, key(1), 12)];
+    state
+        .replace(network(), &[service(2, &[(11, 1)]), checked(&[(13, 1), (12, 7), (11, 1)])], LATER)
+        .unwrap();
+    assert_eq!(candidates(&state, key(1)), [(13, 1), (12, 7)]);
+    assert_eq!([slot(&state, key(1), 11), slot(&state, key(1), 12)], before);
+    let keys: Vec<ServiceKey> = state.services().map(|service| service.key).collect();
+    assert_eq!(keys, [key(2), key(1)], "in the order of the file");
+    state.replace(network(), &[service(1, &[(11, 1)])], LATER).unwrap();
+    assert_eq!(candidates(&state, key(1)), [(11, 1)], "without a check it counts as up");
+}
+
+#[test]
+fn a_reload_that_finds_no_room_changes_nothing() {
+    let mut state = state();
+    state.add_service(service(1, &[(11, 1)]), NOW).unwrap();
+    let many: Vec<_> = (2..6).map(|last| service(last, &[])).collect();
+    assert_eq!(state.replace(network(), &many, NOW).unwrap_err().code, code::LIMIT);
+    assert_eq!(candidates(&state, key(1)), [(11, 1)]);
+}
+
+#[test]
+fn a_slot_is_free_when_its_last_flow_has_ended_and_counters_go_on() {
+    let counters = RefCell::new(HashMap::<BackendSlot, (Counters, u64)>::new());
+    let counted = |slot: BackendSlot| counters.borrow().get(&slot).copied().unwrap_or_default();
+    let conns = |conns| Counters { conns, ..Counters::default() };
+    let mut state = state();
+    state.add_service(service(1, &[(11, 1), (12, 1)]), NOW).unwrap();
+    let gone = slot(&state, key(1), 11);
+    counters.borrow_mut().insert(gone, (conns(10), 2));
+    state.remove_backend(key(1), address(11)).unwrap();
+    assert!(state.has_retired());
+    assert!(!state.free_retired(counted), "two flows are left");
+    counters.borrow_mut().insert(gone, (conns(10), 0));
+    assert!(state.free_retired(counted));
+    assert!(!state.has_retired());
+    let past = state.services().next().unwrap().past;
+    assert_eq!(past, conns(10));
+    state.add_backend(key(1), backend(13, 1), NOW).unwrap();
+    assert_eq!(slot(&state, key(1), 13), gone, "slots are used again");
+    counters.borrow_mut().insert(gone, (conns(15), 1));
+    assert_eq!(state.since_base(gone, conns(15)), conns(5), "and count anew");
+}
+
+#[test]
+fn a_backend_that_comes_back_in_time_keeps_its_flows() {
+    let mut state = state();
+    state.add_service(service(1, &[(11, 1)]), NOW).unwrap();
+    let before = slot(&state, key(1), 11);
+    state.remove_service(key(1)).unwrap();
+    assert!(!state.free_retired(|_| (Counters::default(), 1)));
+    state.add_service(service(1, &[(11, 3)]), NOW).unwrap();
+    assert_eq!((slot(&state, key(1), 11), candidates(&state, key(1))), (before, vec![(11, 3)]));
+    assert!(!state.has_retired());
+    let other_mode =
+        model::Backend { mode: Mode::Tunnel, address: "198.51.100.12:80".parse().unwrap(), weight: 1 };
+    state.add_backend(key(1), other_mode, NOW).unwrap();
+    state.remove_service(key(1)).unwrap();
+    assert!(state.free_retired(|_| (Counters::default(), 0)));
+    assert!(
+        state.service_slots().iter().all(Option::is_none)
+            && state.backend_slots().iter().all(Option::is_none)
+    );
+}
