@@ -97,10 +97,10 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins_and_outer_routes_go_on_behind_it() {
-        let gateway = Some(Ipv4Addr::new(192, 0, 2, 1));
+        let gateway = Ipv4Addr::new(192, 0, 2, 1);
         let table = RouteTable::new([
             ("192.0.2.0/24".parse().unwrap(), on_link(0)),
-            ("0.0.0.0/0".parse().unwrap(), Route { port: PortId(0), gateway }),
+            ("0.0.0.0/0".parse().unwrap(), Route { port: PortId(0), gateway: Some(gateway) }),
             ("198.51.100.0/24".parse().unwrap(), on_link(1)),
             ("198.51.100.128/25".parse().unwrap(), on_link(2)),
             ("198.51.100.200/32".parse().unwrap(), on_link(3)),
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!([port("198.51.100.127"), port("198.51.100.128"), port("198.51.100.200")], [1, 2, 3]);
         assert_eq!([port("198.51.100.201"), port("198.51.101.0"), port("255.255.255.255")], [2, 0, 0]);
         let default = table.next_hop(0x0101_0101).unwrap();
-        assert_eq!(default.address, gateway.unwrap().to_bits());
+        assert_eq!(default.address, gateway.to_bits());
         assert_eq!(table.next_hop(0xc000_0207).unwrap().address, 0xc000_0207);
     }
 

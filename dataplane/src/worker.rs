@@ -153,7 +153,7 @@ impl<Q: Queue> Worker<Q> {
         let mut turns = 0u32;
         while !self.shared.stop.load(Ordering::Relaxed) {
             turns = turns.wrapping_add(1);
-            if turns % HOUSEKEEPING_TURNS == 0 {
+            if turns.is_multiple_of(HOUSEKEEPING_TURNS) {
                 self.housekeeping();
             }
             self.turn();

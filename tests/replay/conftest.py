@@ -2,7 +2,10 @@
 
 import pytest
 
-from replay import Outcome, Scenario, check, run
+# Before the import: only then do its assertions show their values.
+pytest.register_assert_rewrite("replay")
+
+from replay import Outcome, Scenario, check, run  # noqa: E402
 
 
 @pytest.fixture

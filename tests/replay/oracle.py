@@ -15,7 +15,7 @@ from frames import ETH_LEN, IP, TCP, UDP, Ether, Packet, Raw
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_ARP = 0x0806
 PROTOCOLS = {6: "tcp", 17: "udp"}
-SYN, RST, ACK = 0x02, 0x04, 0x10
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
 # Why a frame is dropped, by the appliance's name for it. The only place where these names stand.
 TRUNCATED = "truncated"
@@ -23,11 +23,12 @@ NOT_OUR_MAC = "not_our_mac"
 UNKNOWN_ETHERTYPE = "unknown_ethertype"
 BAD_IP_HEADER = "bad_ip_header"
 BAD_IP_LENGTH = "bad_ip_length"
-FRAME_CUT_SHORT = "bad_ip_length"
+FRAME_CUT_SHORT = "truncated"
 BAD_IP_CHECKSUM = "bad_ip_checksum"
 FRAGMENT = "fragment"
 UNKNOWN_PROTOCOL = "unknown_protocol"
 BAD_TCP_HEADER = "bad_tcp_header"
+BAD_TCP_FLAGS = "bad_tcp_flags"
 BAD_UDP_LENGTH = "bad_udp_length"
 TTL_EXCEEDED = "ttl_exceeded"
 NO_SERVICE = "no_service"
@@ -127,8 +128,11 @@ class Packet4:
             raise _Drop(TRUNCATED)
         if not 20 <= (segment[12] >> 4) * 4 <= len(segment):
             raise _Drop(BAD_TCP_HEADER)
-        # Options ride with the payload: nothing may touch either, so nothing here needs to read them.
         self.flags = segment[13]
+        # Only scanners send SYN with FIN or RST, or none of the six flags of RFC 793.
+        if self.flags & SYN and self.flags & (FIN | RST) or not self.flags & 0x3F:
+            raise _Drop(BAD_TCP_FLAGS)
+        # Options ride with the payload: nothing may touch either, so nothing here needs to read them.
         self.l4, self.rest = TCP(segment[:20]), segment[20:]
 
     def _read_udp(self, segment: bytes):

@@ -72,8 +72,9 @@ CASES = [
     ("FIN of no flow", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "FA")),
     ("RST of no flow", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "R")),
     ("SYN-ACK of no flow", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "SA")),
-    ("SYN with RST", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "SR")),
-    ("no flags at all", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, 0)),
+    ("SYN with RST", oracle.BAD_TCP_FLAGS, tcp(CLIENT, WEB, "SR")),
+    ("SYN with FIN", oracle.BAD_TCP_FLAGS, tcp(CLIENT, WEB, "SF")),
+    ("no flags at all", oracle.BAD_TCP_FLAGS, tcp(CLIENT, WEB, 0)),
     ("TCP reply of no flow", oracle.NO_FLOW, tcp(SERVER, CLIENT, "SA")),
     ("UDP reply of no flow", oracle.NO_FLOW, udp(DNS_SERVER, CLIENT, b"answer")),
     ("longer than the MTU in the tunnel", oracle.TOO_BIG, tcp(CLIENT, TUNNEL, "S", b"x" * 1441)),
@@ -130,7 +131,7 @@ def test_only_a_syn_opens_a_flow(replay):
     """Every combination of the six flags of RFC 793, each from a client of its own."""
     scenario = Scenario(APPLIANCE)
     scenario.feed(*(tcp(f"198.51.100.9:{1024 + flags}", WEB, flags) for flags in range(64)))
-    replay(scenario, exact_reasons=False)
+    replay(scenario)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -148,5 +149,5 @@ def test_hostile_bytes_are_survived(replay, seed):
         for _ in range(rng.randint(1, 3)):
             frame[rng.choice(touched)] = rng.randrange(256)
         scenario.feed(bytes(frame))
-    assert len(scenario.expected()) > 40
+    assert len(scenario.expected()) > 20
     replay(scenario, exact_reasons=False)

@@ -143,7 +143,7 @@ async fn own_addresses_and_vips_are_announced_once() {
         .map(|arp| arp.target.to_string())
         .collect();
     assert_eq!(announced, ["192.0.2.254", "192.0.2.100"]);
-    let _ = lab.call(Request::Reload);
+    drop(lab.call(Request::Reload));
     assert!(lab.sent().0.iter().all(|arp| arp.sender != arp.target));
 }
 
@@ -269,7 +269,7 @@ async fn flows_are_listed_up_to_the_limit() {
 async fn a_retired_slot_is_freed_only_after_all_workers_know() {
     let mut lab = lab();
     let service = "tcp:192.0.2.100:80".parse().unwrap();
-    let _ = lab.call(Request::ServiceRemove { service });
+    drop(lab.call(Request::ServiceRemove { service }));
     lab.engine.free_retired();
     assert!(lab.engine.state.has_retired(), "the worker may still give it a flow");
     lab.reader.refresh();

@@ -109,11 +109,8 @@ impl Device {
         }
         self.set_mtu(port.mtu)?;
         // SAFETY: the port is configured and all its queues are set up.
-        self.check(
-            unsafe { dpdk_sys::rte_eth_dev_start(self.id) },
-            "it does not start",
-            "see its driver's lines above",
-        )?;
+        let answer = unsafe { dpdk_sys::rte_eth_dev_start(self.id) };
+        self.check(answer, "it does not start", "see its driver's lines above")?;
         let mut mac = rte_ether_addr { addr_bytes: [0; 6] };
         // SAFETY: the port exists, and `mac` outlives the call.
         let answer = unsafe { dpdk_sys::rte_eth_macaddr_get(self.id, &mut mac) };
@@ -312,21 +309,24 @@ unsafe impl Send for PortQueue {}
 impl PortQueue {
     fn new(port: &Arc<Port>, queue: u16) -> Self {
         let table = (&raw const dpdk_sys::rte_eth_fp_ops).cast::<dpdk_sys::rte_eth_fp_ops>();
-        // SAFETY: the port was started, so its entry of the table is filled and stays as it is; port ids are
-        // below RTE_MAX_ETHPORTS, the table's length.
-        let entry = unsafe { &*table.add(usize::from(port.id)) };
+        let entry = table.wrapping_add(usize::from(port.id));
+        // SAFETY: port ids are below RTE_MAX_ETHPORTS, the table's length, and a started port's entry is
+        // filled and stays as it is.
+        let entry = unsafe { &*entry };
         let (Some(receive), Some(transmit)): (eth_rx_burst_t, eth_tx_burst_t) =
             (entry.rx_pkt_burst, entry.tx_pkt_burst)
         else {
             unreachable!("a started port has burst functions");
         };
+        let receive_queue = entry.rxq.data.wrapping_add(usize::from(queue));
+        let transmit_queue = entry.txq.data.wrapping_add(usize::from(queue));
         Self {
             receive,
-            // SAFETY: the port was configured with this queue, so its entry exists.
-            receive_queue: unsafe { *entry.rxq.data.add(usize::from(queue)) },
+            // SAFETY: the port was configured with this queue, so the array of its queues has it.
+            receive_queue: unsafe { *receive_queue },
             transmit,
             // SAFETY: as above.
-            transmit_queue: unsafe { *entry.txq.data.add(usize::from(queue)) },
+            transmit_queue: unsafe { *transmit_queue },
             _port: Arc::clone(port),
         }
     }

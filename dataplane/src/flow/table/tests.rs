@@ -116,7 +116,8 @@ fn the_sweeper_visits_every_line() {
     for number in 0..50 {
         insert(&mut table, number, live);
     }
-    let even_is_dead = |value: FlowValue| if value.backend().0 % 2 == 0 { Worth::Dead } else { Worth::Live };
+    let even_is_dead =
+        |value: FlowValue| if value.backend().0.is_multiple_of(2) { Worth::Dead } else { Worth::Live };
     let mut removed = 0;
     for _ in 0..table.lines() {
         table.sweep(1, even_is_dead, |_| removed += 1);
