@@ -3,6 +3,8 @@
 //! Pure: no clock, socket or worker. Every change is checked whole before any of it is made. Flows name
 //! services and backends by slot, so a removed one keeps its slot, retired, until its last flow has ended.
 
+mod slots;
+
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use dataplane::snapshot::{self, BackendSlot, Candidate, ServiceSlot};
 
 use crate::api::{ApiError, Counters, Health, code};
 use crate::health::Target;
+use slots::Slots;
 
 /// How many slots workers have counters for; fixed at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,12 +118,12 @@ impl State {
 
     /// All services by slot, retired ones included.
     pub fn service_slots(&self) -> &[Option<Service>] {
-        &self.services.items
+        self.services.all()
     }
 
     /// All backends by slot, retired ones included.
     pub fn backend_slots(&self) -> &[Option<Backend>] {
-        &self.backends.items
+        self.backends.all()
     }
 
     /// The service in a slot.
@@ -294,7 +297,7 @@ impl State {
     /// a slot, and how many flows it has. Returns whether any was freed.
     pub fn free_retired(&mut self, counted: impl Fn(BackendSlot) -> (Counters, u64)) -> bool {
         let mut freed = false;
-        for number in 0..self.services.items.len() {
+        for number in 0..self.services.all().len() {
             // Services are at most 2^16.
             let slot = ServiceSlot(number as u16);
             let Some(service) = self.services_mut(slot) else { continue };
@@ -333,7 +336,7 @@ impl State {
     /// Whether anything is retired.
     pub fn has_retired(&self) -> bool {
         self.services
-            .items
+            .all()
             .iter()
             .flatten()
             .any(|service| service.retired || !service.retired_backends.is_empty())
@@ -513,48 +516,6 @@ impl State {
         if let Some(service) = self.services_mut(slot) {
             service.compiled = Arc::new(compiled);
         }
-    }
-}
-
-/// Things that keep their numbers as long as they exist; numbers of what is gone are used again.
-#[derive(Debug)]
-struct Slots<T> {
-    items: Vec<Option<T>>,
-    free: Vec<usize>,
-}
-
-impl<T> Default for Slots<T> {
-    fn default() -> Self {
-        Self { items: Vec::new(), free: Vec::new() }
-    }
-}
-
-impl<T> Slots<T> {
-    fn len(&self) -> usize {
-        self.items.len() - self.free.len()
-    }
-
-    fn get(&self, number: usize) -> Option<&T> {
-        self.items.get(number)?.as_ref()
-    }
-
-    fn get_mut(&mut self, number: usize) -> Option<&mut T> {
-        self.items.get_mut(number)?.as_mut()
-    }
-
-    fn insert(&mut self, item: T) -> usize {
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.items.push(None);
-            self.items.len() - 1
-        });
-        self.items[number] = Some(item);
-        number
-    }
-
-    fn remove(&mut self, number: usize) -> Option<T> {
-        let item = self.items.get_mut(number)?.take()?;
-        self.free.push(number);
-        Some(item)
     }
 }
 
