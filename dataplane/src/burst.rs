@@ -9,11 +9,13 @@ pub struct Burst<F> {
     /// The first `len` are `Some`, but for those already taken; all others are `None`.
     slots: [Option<F>; BURST],
     len: usize,
+    /// Whether a frame was taken and left its place empty.
+    gaps: bool,
 }
 
 impl<F> Default for Burst<F> {
     fn default() -> Self {
-        Self { slots: [const { None }; BURST], len: 0 }
+        Self { slots: [const { None }; BURST], len: 0, gaps: false }
     }
 }
 
@@ -58,6 +60,7 @@ impl<F> Burst<F> {
     /// Moves a frame out of its place, which stays empty.
     #[inline]
     pub fn take(&mut self, place: usize) -> Option<F> {
+        self.gaps = true;
         self.slots.get_mut(place)?.take()
     }
 
@@ -68,13 +71,36 @@ impl<F> Burst<F> {
             *slot = None;
         }
         self.len = 0;
+        self.gaps = false;
     }
 
     /// Moves the first frame out and the rest to the front.
     pub fn take_front(&mut self) -> Option<F> {
-        let frame = self.take(0)?;
-        self.close_gap(1);
+        self.close_gaps();
+        let frame = self.slots[0].take()?;
+        self.shift(1);
         Some(frame)
+    }
+
+    /// Moves the frames together, so that the first `len` places all hold one.
+    #[inline]
+    pub(crate) fn close_gaps(&mut self) {
+        if self.gaps {
+            self.compact();
+        }
+    }
+
+    #[cold]
+    fn compact(&mut self) {
+        let mut kept = 0;
+        for place in 0..self.len {
+            if self.slots[place].is_some() {
+                self.slots.swap(kept, place);
+                kept += 1;
+            }
+        }
+        self.len = kept;
+        self.gaps = false;
     }
 
     /// Forgets the first `count` frames without freeing them, because a driver owns them now; the rest moves
@@ -86,11 +112,12 @@ impl<F> Burst<F> {
         if count == self.len {
             self.len = 0;
         } else {
-            self.close_gap(count);
+            self.shift(count);
         }
     }
 
-    fn close_gap(&mut self, count: usize) {
+    /// Moves all but the first `count` places to the front.
+    fn shift(&mut self, count: usize) {
         self.slots[..self.len].rotate_left(count);
         self.len -= count;
     }
@@ -106,6 +133,7 @@ impl<F> Burst<F> {
     pub(crate) fn set_len(&mut self, len: usize) {
         debug_assert!(self.slots[..len].iter().all(Option::is_some));
         self.len = len;
+        self.gaps = false;
     }
 }
 
@@ -137,5 +165,21 @@ mod tests {
         assert_eq!((burst.len(), burst.get(0), burst.get(1), burst.get(2)), (2, Some(&1), Some(&2), None));
         assert_eq!([burst.take_front(), burst.take_front(), burst.take_front()], [Some(1), Some(2), None]);
         assert!(burst.is_empty());
+    }
+
+    #[test]
+    fn gaps_close_and_keep_the_order() {
+        let mut burst = Burst::default();
+        for number in 0..6 {
+            burst.push(number).unwrap();
+        }
+        for place in [0, 3, 5] {
+            burst.take(place);
+        }
+        burst.close_gaps();
+        assert_eq!(burst.len(), 3);
+        assert_eq!([burst.get(0), burst.get(1), burst.get(2)], [Some(&1), Some(&2), Some(&4)]);
+        assert_eq!(burst.push(7), Ok(()));
+        assert_eq!(burst.get(3), Some(&7));
     }
 }

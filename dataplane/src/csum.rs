@@ -68,7 +68,8 @@ mod tests {
     fn sums_of_extremes_fold() {
         assert_eq!(sum(&[]), 0);
         assert_eq!(sum(&[0xff]), 0xff00);
-        assert_eq!(sum(&[0xff; 65535]), 0xff00);
+        let longest = if cfg!(miri) { 4095 } else { 65535 };
+        assert_eq!(sum(&vec![0xff; longest]), 0xff00);
         assert_eq!(fold(u64::MAX), 0xffff);
     }
 

@@ -77,7 +77,7 @@ reasons! {
     PuntFull = "punt_full",
     /// the queue to the worker that owns the flow is full
     HandOverFull = "hand_over_full",
-    /// the port that the control thread named for it does not exist
+    /// the port that the control thread or a route named for it does not exist
     BadPort = "bad_port",
     /// the next hop did not answer ARP requests in time
     NeighbourUnresolved = "neighbour_unresolved",

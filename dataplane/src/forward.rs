@@ -320,6 +320,11 @@ impl Forwarder {
     #[inline]
     fn send<F: Frame>(&self, frame: F, egress: &Egress, out: &mut Outbox<F>) {
         if !egress.resolved {
+            // Half of the queue is kept for ARP: frames for a station that is silent must not crowd out
+            // the answers of all others.
+            if out.punt.len() >= out.punt.capacity() / 2 {
+                return self.drop(Some(frame), DropReason::PuntFull);
+            }
             return self.punt(Some(frame), PuntReason::Resolve(egress.next_hop), out);
         }
         // The bursts were empty when this one began, so none of them is full.

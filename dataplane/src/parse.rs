@@ -92,7 +92,7 @@ fn parse_ipv4(head: &[u8], frame_len: usize, l3: usize) -> Result<Headers, DropR
     }
     let src = u32::from_be_bytes([fixed[12], fixed[13], fixed[14], fixed[15]]);
     let dst = u32::from_be_bytes([fixed[16], fixed[17], fixed[18], fixed[19]]);
-    if no_station(src) || src == dst {
+    if no_station(src) || no_station(dst) || src == dst {
         return Err(DropReason::MartianAddress);
     }
     let fragment = u16::from_be_bytes([fixed[ipv4::FRAGMENT], fixed[ipv4::FRAGMENT + 1]]);
@@ -120,7 +120,7 @@ fn parse_ipv4(head: &[u8], frame_len: usize, l3: usize) -> Result<Headers, DropR
     })
 }
 
-/// Whether no single station may have this source address: this network, loopback, multicast and beyond
+/// Whether no single station may have this address: this network, loopback, multicast and beyond
 /// (RFC 1812, 5.3.7).
 #[inline]
 fn no_station(address: u32) -> bool {

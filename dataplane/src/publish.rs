@@ -19,8 +19,8 @@ struct Shared<T> {
 /// The control thread's end.
 pub struct Publisher<T> {
     shared: Arc<Shared<T>>,
-    /// Values that readers may still use, oldest first, with their generations.
-    kept: Vec<(u64, Arc<T>)>,
+    /// Values that readers may still use, oldest first.
+    kept: Vec<Arc<T>>,
 }
 
 /// A worker's end.
@@ -42,7 +42,7 @@ pub fn channel<T>(first: T, readers: usize) -> (Publisher<T>, Vec<Reader<T>>) {
     let reader =
         |number| Reader { shared: Arc::clone(&shared), number, seen: 1, current: Arc::clone(&first) };
     let readers = (0..readers).map(reader).collect();
-    (Publisher { shared, kept: vec![(1, first)] }, readers)
+    (Publisher { shared, kept: vec![first] }, readers)
 }
 
 impl<T> Publisher<T> {
@@ -50,7 +50,7 @@ impl<T> Publisher<T> {
     pub fn publish(&mut self, value: T) -> u64 {
         let value = Arc::new(value);
         let generation = self.generation() + 1;
-        self.kept.push((generation, Arc::clone(&value)));
+        self.kept.push(Arc::clone(&value));
         *self.shared.latest.lock().unwrap_or_else(PoisonError::into_inner) = (generation, value);
         self.shared.generation.store(generation, Ordering::Release);
         generation
@@ -76,8 +76,9 @@ impl<T> Publisher<T> {
 
     /// Frees the values that no worker uses any more.
     pub fn reclaim(&mut self) {
-        let in_force = self.in_force();
-        self.kept.retain(|(generation, _)| *generation >= in_force);
+        // A value with one owner left is used by nobody, and only the latest can be taken anew. So a worker
+        // that stalls keeps one value alive, not all that came after it.
+        self.kept.retain(|value| Arc::strong_count(value) > 1);
     }
 }
 
@@ -97,7 +98,7 @@ impl<T> Reader<T> {
         let Ok(latest) = self.shared.latest.try_lock() else { return false };
         let (generation, value) = (latest.0, Arc::clone(&latest.1));
         drop(latest);
-        // Dropping the old value frees nothing: the publisher keeps it until this report.
+        // Dropping the old value frees nothing: the publisher keeps it as long as somebody else does.
         self.current = value;
         self.seen = generation;
         self.shared.adopted[self.number].store(generation, Ordering::Release);

@@ -39,6 +39,8 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// Whether it was removed and only its flows remain.
     pub retired: bool,
+    /// Tells services apart that have the same slot one after the other.
+    pub incarnation: u64,
     /// Changes whenever `candidates` does, so that schedulers notice.
     pub version: u64,
     /// Backends that take new flows, none with weight 0, in the order of configuration.
@@ -63,7 +65,7 @@ impl Service {
     pub fn new(key: ServiceKey, scheduler: Scheduler, version: u64, candidates: Vec<Candidate>) -> Self {
         let weights = || candidates.iter().map(|candidate| u32::from(candidate.weight));
         let (max_weight, weight_gcd) = (weights().max().unwrap_or(0), weights().fold(0, gcd));
-        Self { key, scheduler, retired: false, version, candidates, max_weight, weight_gcd }
+        Self { key, scheduler, retired: false, incarnation: 0, version, candidates, max_weight, weight_gcd }
     }
 }
 

@@ -82,10 +82,10 @@ pub struct BackendCounters {
     pub out_packets: Counter,
     /// Bytes of IP packets to clients.
     pub out_bytes: Counter,
-    /// Gauge: flows in states that IPVS calls active.
+    /// Gauge: flows. Written only when one begins or ends, so that a reader never sees too few.
+    pub flows: Counter,
+    /// Gauge: flows among them in states that IPVS calls active.
     pub active: Counter,
-    /// Gauge: all other flows.
-    pub inactive: Counter,
 }
 
 const _: () = assert!(size_of::<BackendCounters>() == 64);

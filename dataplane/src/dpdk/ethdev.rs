@@ -38,9 +38,24 @@ pub struct Port {
     name: String,
     driver: String,
     mac: MacAddr,
-    queues: u16,
-    /// Where received frames come from; the device holds some until it is closed.
+    _open: Open,
+}
+
+/// A device that was given frames of a mempool, and is closed before that goes.
+struct Open {
+    id: u16,
     _mempool: Arc<Mempool>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // Errors cannot be mended here, and closing goes on after them.
+        // SAFETY: the port exists, and nobody uses it any more: workers' queues hold an `Arc` of their `Port`.
+        // Stopping a port that never started is allowed.
+        unsafe { dpdk_sys::rte_eth_dev_stop(self.id) };
+        // SAFETY: the port is stopped and nobody uses it; the frames it holds go back to their pool.
+        unsafe { dpdk_sys::rte_eth_dev_close(self.id) };
+    }
 }
 
 // SAFETY: DPDK's control functions for a port may be called from any thread, and all of them are called by
@@ -97,11 +112,18 @@ impl Device {
     }
 
     /// Sets the device up with `workers` queues each way and starts it. Received frames come from `mempool`.
+    /// The queues come in the order of the workers; each has one user.
     ///
     /// # Errors
     /// [`DpdkError`] if it has too few queues or refuses a setting.
-    pub fn open(self, port: &model::Port, workers: usize, mempool: &Arc<Mempool>) -> Result<Port, DpdkError> {
+    pub fn open(
+        self,
+        port: &model::Port,
+        workers: usize,
+        mempool: &Arc<Mempool>,
+    ) -> Result<(Arc<Port>, Vec<PortQueue>), DpdkError> {
         let queues = self.check_queues(port, workers)?;
+        let open = Open { id: self.id, _mempool: Arc::clone(mempool) };
         self.configure(port, queues, mempool)?;
         self.set_up_queues(queues, mempool)?;
         if let Some(mac) = port.mac {
@@ -114,16 +136,11 @@ impl Device {
         let mut mac = rte_ether_addr { addr_bytes: [0; 6] };
         // SAFETY: the port exists, and `mac` outlives the call.
         let answer = unsafe { dpdk_sys::rte_eth_macaddr_get(self.id, &mut mac) };
-        let port = Port {
-            id: self.id,
-            name: self.name.clone(),
-            driver: self.driver(),
-            mac: MacAddr(mac.addr_bytes),
-            queues,
-            _mempool: Arc::clone(mempool),
-        };
         self.check(answer, "its MAC address is not known", "set `mac` in its [[port]]")?;
-        Ok(port)
+        let (driver, mac) = (self.driver(), MacAddr(mac.addr_bytes));
+        let port = Arc::new(Port { id: self.id, name: self.name, driver, mac, _open: open });
+        let queues = (0..queues).map(|queue| PortQueue::new(&port, queue)).collect();
+        Ok((port, queues))
     }
 
     fn driver(&self) -> String {
@@ -209,7 +226,7 @@ impl Device {
             self.check(
                 answer,
                 &format!("receive queue {queue} fails"),
-                "raise `memory_mib` in [dpdk], or lower `mtu`",
+                "raise `memory_mib` in [dpdk], or lower `framesz` in `device` to 2048",
             )?;
             // SAFETY: as above.
             let answer =
@@ -227,12 +244,6 @@ impl Device {
     }
 
     fn set_mtu(&self, mtu: u16) -> Result<(), DpdkError> {
-        let mut current = 0;
-        // SAFETY: the port exists, and the number outlives the call.
-        let known = unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.id, &mut current) };
-        if known == 0 && current == mtu {
-            return Ok(());
-        }
         // SAFETY: the port is configured and stopped.
         match unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.id, mtu) } {
             // Software devices without an MTU of their own take frames of any length.
@@ -275,21 +286,6 @@ impl Port {
         // SAFETY: the port exists, and `stats` outlives the call.
         unsafe { dpdk_sys::rte_eth_stats_get(self.id, &mut stats) };
         stats
-    }
-
-    /// The queue pairs of all workers, in their order. Called once: each queue has one user.
-    pub fn take_queues(self: &Arc<Self>) -> Vec<PortQueue> {
-        (0..self.queues).map(|queue| PortQueue::new(self, queue)).collect()
-    }
-}
-
-impl Drop for Port {
-    fn drop(&mut self) {
-        // Errors cannot be mended here, and closing goes on after them.
-        // SAFETY: the port runs; its queues hold an `Arc` of it, so no worker uses it any more.
-        unsafe { dpdk_sys::rte_eth_dev_stop(self.id) };
-        // SAFETY: the port is stopped and nobody uses it; the frames it holds go back to their pool.
-        unsafe { dpdk_sys::rte_eth_dev_close(self.id) };
     }
 }
 
@@ -349,10 +345,12 @@ impl Queue for PortQueue {
 
     #[inline]
     fn send(&mut self, burst: &mut Burst<Mbuf>) -> usize {
+        burst.close_gaps();
+        // At most BURST.
         let len = burst.len() as u16;
         let slots = burst.slots_mut().as_mut_ptr().cast::<*mut rte_mbuf>();
         // SAFETY:
-        // - the first `len` places are `Some`: `Outbox` bursts are pushed to and never taken from before;
+        // - the first `len` places are `Some`, since there are no gaps;
         // - `&mut self` makes this thread the queue's only user, and the port runs while `self` lives;
         // - the `sent` first mbufs belong to the driver afterwards, and `disown` forgets them.
         let sent = usize::from(unsafe { (self.transmit)(self.transmit_queue, slots, len) });

@@ -15,13 +15,13 @@ const CACHE: u32 = 256;
 /// Bytes of one mbuf's buffer: DPDK's default of 2 KiB for the device and 128 bytes of headroom.
 const BUFFER_LEN: u16 = 2048 + 128;
 
-/// A pool of mbufs on one NUMA node. Every mbuf must be back before it is dropped; queues and bursts that may
-/// hold some go first.
+/// A pool of mbufs on one NUMA node. Every mbuf should be back before it is dropped; memory of which some is
+/// still in use is never given back.
 pub struct Mempool {
     raw: NonNull<rte_mempool>,
     frames: u32,
     /// DPDK must outlive its memory.
-    _eal: Arc<Eal>,
+    eal: Arc<Eal>,
 }
 
 // SAFETY: a mempool is made for use by many threads at once; `raw` is never changed after its creation.
@@ -42,7 +42,7 @@ impl Mempool {
         let raw =
             unsafe { dpdk_sys::rte_pktmbuf_pool_create(name.as_ptr(), frames, CACHE, 0, BUFFER_LEN, node) };
         match NonNull::new(raw) {
-            Some(raw) => Ok(Self { raw, frames, _eal: Arc::clone(eal) }),
+            Some(raw) => Ok(Self { raw, frames, eal: Arc::clone(eal) }),
             None => Err(DpdkError::NoMemory { frames, node, because: last_error() }),
         }
     }
@@ -74,8 +74,13 @@ impl Mempool {
 
 impl Drop for Mempool {
     fn drop(&mut self) {
-        // SAFETY: the pool was created by `new` and is freed once; ports that take frames from it hold an
-        // `Arc` of it, so none is left.
+        if self.in_use() > 0 {
+            // Somebody still owns a frame: its memory, and DPDK under it, must stay.
+            std::mem::forget(Arc::clone(&self.eal));
+            return;
+        }
+        // SAFETY: the pool was created by `new` and is freed once; no mbuf of it is owned by anybody, and
+        // ports that would take some hold an `Arc` of it.
         unsafe { dpdk_sys::rte_mempool_free(self.raw.as_ptr()) };
     }
 }

@@ -32,16 +32,19 @@ pub enum State {
     SynAck,
     /// A UDP exchange.
     Udp,
+    /// A UDP exchange of which one packet was seen. IPVS does not tell it from the others; here a flood of
+    /// single packets cannot displace exchanges that go on.
+    UdpNew,
 }
 
 use State::{
     Close, CloseWait, Established, FinWait, LastAck, Listen, None as Fresh, SynAck, SynRecv, SynSent,
-    TimeWait, Udp,
+    TimeWait, Udp, UdpNew,
 };
 
 impl State {
     /// Every state, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Fresh,
         Established,
         SynSent,
@@ -54,6 +57,7 @@ impl State {
         Listen,
         SynAck,
         Udp,
+        UdpNew,
     ];
     /// Number of states.
     pub const COUNT: usize = Self::ALL.len();
@@ -72,7 +76,7 @@ impl State {
             LastAck => "LAST_ACK",
             Listen => "LISTEN",
             SynAck => "SYNACK",
-            Udp => "UDP",
+            Udp | UdpNew => "UDP",
         }
     }
 
@@ -81,9 +85,9 @@ impl State {
         matches!(self, Established | SynSent | SynRecv | SynAck)
     }
 
-    /// Whether the connection was opened but never completed: the first to go when the table is full.
+    /// Whether a flow was opened but never went on: the first to go when the table is full.
     pub const fn is_embryonic(self) -> bool {
-        matches!(self, Fresh | SynRecv | SynAck)
+        matches!(self, Fresh | SynRecv | SynAck | UdpNew)
     }
 
     /// Whether the connection is over, so that its client may open another from the same port.
@@ -107,7 +111,7 @@ pub enum View {
 }
 
 /// State transitions by view, event (SYN, FIN, ACK, RST) and state.
-const TRANSITIONS: [[[State; State::COUNT - 1]; 4]; 3] = [
+const TRANSITIONS: [[[State; State::COUNT - 2]; 4]; 3] = [
     [
         [
             SynRecv,
@@ -203,10 +207,14 @@ const TRANSITIONS: [[[State; State::COUNT - 1]; 4]; 3] = [
     ],
 ];
 
-/// The state that follows `state` when a packet with `tcp_flags` is seen. UDP has one state.
+/// The state that follows `state` when a packet with `tcp_flags` is seen. UDP packets have no flags.
 #[inline]
 pub fn next(state: State, view: View, tcp_flags: u8) -> State {
-    // RST > SYN > FIN > ACK, as tcp_state_idx() in the kernel; none of them changes nothing.
+    if state == UdpNew {
+        return Udp;
+    }
+    // RST > SYN > FIN > ACK, as tcp_state_idx() in the kernel. A segment with none of them is not a legal one;
+    // there it closes the connection, here it changes nothing, so that nobody can cut flows with it.
     let event = if tcp_flags & tcp::RST != 0 {
         3
     } else if tcp_flags & tcp::SYN != 0 {
@@ -236,7 +244,7 @@ impl Timeouts {
             SynRecv | CloseWait => 60,
             LastAck => 30,
             Close => 10,
-            Udp => configured.udp_secs,
+            Udp | UdpNew => configured.udp_secs,
         }))
     }
 
@@ -311,7 +319,8 @@ mod tests {
     }
 
     #[test]
-    fn udp_has_one_state() {
+    fn udp_is_new_until_its_second_packet() {
+        assert_eq!(next(UdpNew, View::Server, 0), Udp);
         assert_eq!(next(Udp, View::Client, 0), Udp);
         assert_eq!(next(Udp, View::Server, SYN), Udp);
     }

@@ -69,8 +69,10 @@ impl FlowHash {
     /// Which of `workers` owns the client's flows.
     #[inline]
     pub fn owner(self, workers: usize) -> usize {
-        // The low bits choose: the high ones choose the home line, and the middle ones the alternate.
-        (self.0 as u16 as usize * workers) >> 16
+        // Mixed once more: the high half of the hash chooses the home line and the low half the alternate
+        // one, and the flows of one owner must reach all of them.
+        let mixed = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        (mixed as usize * workers) >> 16
     }
 }
 

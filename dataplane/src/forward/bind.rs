@@ -58,6 +58,7 @@ impl Forwarder {
                     return Ok(flow.backend());
                 }
             }
+            self.stats.expired.add(u64::from(worth(context, flow) == Worth::Dead));
             let ended = self.flows.remove(place);
             self.forget(ended);
         }
@@ -82,7 +83,7 @@ impl Forwarder {
             }
             let state = match work.headers.protocol {
                 Protocol::Tcp => state::next(State::None, request_view(backend.mode), work.headers.tcp_flags),
-                Protocol::Udp => State::Udp,
+                Protocol::Udp => State::UdpNew,
             };
             return self.store(context, work.hash, key, FlowValue::new(slot, state, context.now));
         }
@@ -110,6 +111,7 @@ impl Forwarder {
             if !closing && worth(context, flow) != Worth::Dead {
                 return false;
             }
+            self.stats.expired.add(u64::from(worth(context, flow) == Worth::Dead));
             let ended = self.flows.remove(place);
             self.forget(ended);
         }
@@ -137,11 +139,8 @@ impl Forwarder {
         }
         let counters = self.stats.backend(flow.backend());
         counters.conns.add(1);
-        if flow.state().is_active() {
-            counters.active.add(1)
-        } else {
-            counters.inactive.add(1)
-        }
+        counters.flows.add(1);
+        counters.active.add(u64::from(flow.state().is_active()));
         Ok(flow.backend())
     }
 
@@ -185,14 +184,8 @@ impl Forwarder {
     fn count_transition(&self, flow: FlowValue, next: State) {
         let counters = self.stats.backend(flow.backend());
         match (flow.state().is_active(), next.is_active()) {
-            (true, false) => {
-                counters.active.sub(1);
-                counters.inactive.add(1);
-            }
-            (false, true) => {
-                counters.inactive.sub(1);
-                counters.active.add(1);
-            }
+            (true, false) => counters.active.sub(1),
+            (false, true) => counters.active.add(1),
             _ => {}
         }
     }
@@ -200,7 +193,8 @@ impl Forwarder {
     /// Takes a flow that left the table out of its backend's gauges.
     fn forget(&self, (_, flow): Removed) {
         let counters = self.stats.backend(flow.backend());
-        if flow.state().is_active() { counters.active.sub(1) } else { counters.inactive.sub(1) }
+        counters.active.sub(u64::from(flow.state().is_active()));
+        counters.flows.sub(1);
     }
 
     /// Takes dead flows out of a few lines; a bounded piece of work for a housekeeping turn.

@@ -24,7 +24,7 @@ impl Schedulers {
     /// The backend of the service's next flow; `None` if no backend takes new flows.
     #[inline]
     pub fn pick(&mut self, slot: ServiceSlot, service: &Service) -> Option<BackendSlot> {
-        let position = self.positions.get_mut(usize::from(slot.0))?;
+        let position = self.positions.get_mut(usize::from(slot.0))?.of(service);
         match service.scheduler {
             Scheduler::Rr => position.next(service),
             Scheduler::Wrr => position.next_weighted(service),

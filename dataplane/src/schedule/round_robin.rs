@@ -8,7 +8,9 @@ use crate::snapshot::{BackendSlot, Service};
 /// Where one worker stands in one service.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Position {
-    /// Version of the candidates that `next` counts in.
+    /// The service it is a position in.
+    incarnation: u64,
+    /// Version of the candidates that `next` counts in; 0 before the first.
     version: u64,
     /// The last pick, to be found again when the candidates change.
     last: BackendSlot,
@@ -19,6 +21,15 @@ pub(super) struct Position {
 }
 
 impl Position {
+    /// The position in this service: a new one if the slot had another service before.
+    #[inline]
+    pub(super) fn of(&mut self, service: &Service) -> &mut Self {
+        if self.incarnation != service.incarnation {
+            *self = Self { incarnation: service.incarnation, ..Self::default() };
+        }
+        self
+    }
+
     /// The candidate after the last pick.
     #[inline]
     pub(super) fn next(&mut self, service: &Service) -> Option<BackendSlot> {
@@ -149,6 +160,15 @@ mod tests {
         position.restart(&service(Scheduler::Wrr, 2, &[(1, 2), (0, 1)]));
         let all = service(Scheduler::Wrr, 3, &[(2, 3), (1, 2), (0, 1)]);
         assert_eq!(picks(&mut position, &all, 12), "CBACCBCBACCB");
+    }
+
+    #[test]
+    fn a_service_in_a_used_slot_begins_anew() {
+        let mut position = Position::default();
+        let weights = [(0, 3), (1, 2), (2, 1)];
+        assert_eq!(picks(&mut position, &service(Scheduler::Wrr, 1, &weights), 4), "AABA");
+        let other = Service { incarnation: 7, ..service(Scheduler::Wrr, 2, &weights) };
+        assert_eq!(picks(position.of(&other), &other, 6), "AABABC");
     }
 
     proptest! {

@@ -84,10 +84,28 @@ fn rated_load_is_stored_whole_and_mostly_at_home() {
 }
 
 #[test]
+fn the_flows_of_one_owner_reach_every_line() {
+    let table = FlowTable::new(if cfg!(miri) { 64 } else { 1 << 20 }, SECRET);
+    let eighths = |line: usize| line * 8 / table.lines();
+    let (mut homes, mut alternates) = ([0; 8], [0; 8]);
+    let (flows, workers) = if cfg!(miri) { (400, 4) } else { (100_000, 64) };
+    for number in 0..flows {
+        let hash = hash(&table, key(number));
+        if hash.owner(workers) == 3 {
+            homes[eighths(table.home(hash))] += 1;
+            alternates[eighths(table.alternate(hash))] += 1;
+        }
+    }
+    let least = if cfg!(miri) { 1 } else { 130 };
+    assert!(homes.iter().chain(&alternates).all(|count| *count >= least), "{homes:?} {alternates:?}");
+}
+
+#[test]
 fn a_full_table_refuses_and_keeps_what_it_has() {
     let mut table = FlowTable::new(32, SECRET);
+    let offered = if cfg!(miri) { 100 } else { 400 };
     let stored: Vec<u32> =
-        (0..400).filter(|&number| insert(&mut table, number, live) != Inserted::Full).collect();
+        (0..offered).filter(|&number| insert(&mut table, number, live) != Inserted::Full).collect();
     assert!(stored.len() > 56 && stored.len() <= 64, "{}", stored.len());
     assert!(stored.iter().all(|&number| find(&table, number).is_some()));
     assert_spill_counts(&table);
