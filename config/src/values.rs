@@ -165,12 +165,13 @@ pub(crate) fn file_prefix(value: &DeValue) -> Result<String, Wrong> {
 pub(crate) fn device(value: &DeValue) -> Result<Device, Wrong> {
     let text = text(value)?;
     let name = text.split(',').next().unwrap_or_default();
-    if let Some(full) = pci_address(name) {
+    let printable = !text.contains(char::is_control);
+    if let Some(full) = pci_address(name).filter(|_| printable) {
         return Ok(Device::Pci(full + &text[name.len()..]));
     }
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let is_driver = name.len() > "net_".len() && name.starts_with("net_") && name.bytes().all(fits);
-    if is_driver && name.len() <= limits::DEVICE_NAME_LEN && !text.contains(char::is_control) {
+    if is_driver && name.len() <= limits::DEVICE_NAME_LEN && printable {
         return Ok(Device::Vdev(text.to_owned()));
     }
     let wrong = Wrong::new(format!("{} is neither a PCI address nor a software device", quote(text)));

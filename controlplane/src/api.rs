@@ -333,6 +333,8 @@ pub struct ControlStats {
     pub dropped: u64,
     /// The same by reason; every reason is there.
     pub drops: Vec<Drop>,
+    /// Own ARP packets that could not be sent, for want of memory or of room in a worker's queue.
+    pub unsent: u64,
 }
 
 /// Frames of one port, as the worker queues and the driver counted them.

@@ -7,8 +7,7 @@ mod arp;
 mod flows;
 mod reload;
 
-use std::collections::{HashSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +23,7 @@ use dataplane::stats::{DropCounters, WorkerStats};
 use dataplane::worker::{Handle, Shared};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{self, MissedTickBehavior};
 
@@ -45,8 +44,12 @@ const NEIGHBOUR_TICK: Duration = Duration::from_millis(20);
 const RETIRED_TICK: Duration = Duration::from_millis(250);
 /// Time after which a worker that did not take a snapshot counts as stuck.
 const IN_FORCE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Calls, health events and scrapes that wait at most.
-const QUEUE: usize = 64;
+/// Time between looks at the ports' links.
+const LINK_TICK: Duration = Duration::from_secs(1);
+/// Least time between snapshots that differ in neighbours only, so that a station which flaps costs little.
+const NEIGHBOUR_PUBLISH: Duration = Duration::from_millis(20);
+/// Health events that wait at most.
+const EVENTS: usize = 64;
 
 /// What the control thread needs of the devices.
 pub trait Devices {
@@ -58,6 +61,9 @@ pub trait Devices {
 
     /// Ethernet address of each port, by number.
     fn macs(&self) -> Vec<MacAddr>;
+
+    /// Whether each port has a link now, by number.
+    fn links(&self) -> Vec<bool>;
 
     /// State of each port now, by number.
     fn status(&self) -> Vec<PortStatus>;
@@ -77,6 +83,28 @@ pub struct Identity {
     pub config_file: PathBuf,
     /// Stop when no frame came for so long, after at least one did. For replays.
     pub exit_when_idle: Option<Duration>,
+}
+
+/// The signals that the control thread obeys.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over from their default, which is to kill the process. Those that come before the
+    /// control thread runs wait for it. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// A change that is published but not yet used by every worker.
@@ -124,8 +152,7 @@ pub struct Engine<D: Devices> {
     macs: Vec<MacAddr>,
     neighbours: Neighbours<D::Frame>,
     neighbour_table: Arc<NeighbourTable>,
-    /// Own addresses and VIPs that were announced.
-    announced: HashSet<Ipv4Addr>,
+    claims: arp::Claims,
     publisher: Publisher<Snapshot>,
     workers: Vec<Handle<D::Frame>>,
     shared: Shared,
@@ -144,6 +171,12 @@ pub struct Engine<D: Devices> {
     next_worker: usize,
     next_neighbours: Instant,
     next_retired: Instant,
+    next_links: Instant,
+    next_neighbour_publish: Instant,
+    /// Whether each port had a link when last looked at.
+    links: Vec<bool>,
+    /// Files that were read again.
+    reloads: reload::Reloads,
     /// Frames received so far, and since when that number has stood.
     idle: (u64, Instant),
 }
@@ -158,7 +191,7 @@ impl<D: Devices> Engine<D> {
         workers: Vec<Handle<D::Frame>>,
         shared: Shared,
     ) -> Self {
-        let (sender, events) = mpsc::channel(QUEUE);
+        let (sender, events) = mpsc::channel(EVENTS);
         let now = Instant::now();
         let Plan { config, state, frame } = plan;
         let mut engine = Self {
@@ -170,7 +203,7 @@ impl<D: Devices> Engine<D> {
             frame,
             neighbours: Neighbours::default(),
             neighbour_table: Arc::new(Neighbours::<()>::default().table()),
-            announced: HashSet::new(),
+            claims: arp::Claims::default(),
             publisher,
             workers,
             shared,
@@ -186,6 +219,10 @@ impl<D: Devices> Engine<D> {
             next_worker: 0,
             next_neighbours: now,
             next_retired: now,
+            next_links: now,
+            next_neighbour_publish: now,
+            links: Vec::new(),
+            reloads: reload::Reloads::default(),
             idle: (0, now),
         };
         engine.adopt_configuration();
@@ -197,12 +234,17 @@ impl<D: Devices> Engine<D> {
         mut self,
         mut calls: mpsc::Receiver<Call>,
         mut scrapes: mpsc::Receiver<Scrape>,
-    ) -> std::io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+        mut signals: Signals,
+    ) {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let Config { cores, control, .. } = &self.config;
+        tracing::info!(
+            "ready: {} ports, workers on cores {:?}, control socket {}",
+            self.macs.len(),
+            cores.workers,
+            control.socket.display()
+        );
         let why = loop {
             tokio::select! {
                 _ = tick.tick() => {
@@ -210,7 +252,10 @@ impl<D: Devices> Engine<D> {
                         break "no more frames";
                     }
                 }
-                Some(event) = self.events.recv() => self.hear_of(event),
+                Some(event) = self.events.recv() => {
+                    self.hear_of(event);
+                    self.hear_of_all();
+                }
                 Some(call) = calls.recv() => {
                     if self.take(call) {
                         break "asked by its control socket";
@@ -220,15 +265,15 @@ impl<D: Devices> Engine<D> {
                     // Whoever asked may be gone.
                     let _ = scrape.send((self.stats(), self.status()));
                 }
-                _ = terminate.recv() => break "SIGTERM",
-                _ = interrupt.recv() => break "SIGINT",
-                _ = hangup.recv() => self.reload_on_hangup(),
+                Some((loaded, reply)) = self.reloads.next() => self.finish_reload(loaded, reply),
+                _ = signals.terminate.recv() => break "SIGTERM",
+                _ = signals.interrupt.recv() => break "SIGINT",
+                _ = signals.hangup.recv() => self.begin_reload(None),
             }
             self.publish();
         };
         tracing::info!("stopping: {why}");
         self.shared.stop.store(true, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Time since the start.
@@ -248,6 +293,11 @@ impl<D: Devices> Engine<D> {
             self.next_retired = now + RETIRED_TICK;
             self.free_retired();
         }
+        if now >= self.next_links {
+            self.next_links = now + LINK_TICK;
+            self.look_at_links();
+        }
+        self.send_announcements();
         self.collect_flows();
         self.answer_pending();
         self.publisher.reclaim();
@@ -256,14 +306,16 @@ impl<D: Devices> Engine<D> {
 
     /// Publishes what changed, if anything did.
     fn publish(&mut self) {
-        if self.neighbours.take_changed() {
+        let now = Instant::now();
+        if (self.changed || now >= self.next_neighbour_publish) && self.neighbours.take_changed() {
+            self.next_neighbour_publish = now + NEIGHBOUR_PUBLISH;
             self.neighbour_table = Arc::new(self.neighbours.table());
             self.changed = true;
         }
         if std::mem::take(&mut self.changed) {
             self.publisher.publish(compile(&self.state, &self.frame, &self.neighbour_table));
         }
-        let (generation, since) = (self.publisher.generation(), Instant::now());
+        let (generation, since) = (self.publisher.generation(), now);
         let waiting = self.unpublished.drain(..).map(|reply| Pending { generation, since, reply });
         self.pending.extend(waiting);
         self.answer_pending();
@@ -290,6 +342,8 @@ impl<D: Devices> Engine<D> {
     /// Does what a call asks. Returns whether that is to stop.
     fn take(&mut self, call: Call) -> bool {
         let (uid, pid) = (call.peer.uid, call.peer.pid.unwrap_or_default());
+        // What the checks found before this call concerns what was there before it.
+        self.hear_of_all();
         let now = self.now();
         let changed = match call.request {
             Request::Status => return answer(call.reply, &self.status()),
@@ -304,7 +358,10 @@ impl<D: Devices> Engine<D> {
                 let _ = answer(call.reply, &Done { generation: self.publisher.generation() });
                 return true;
             }
-            Request::Reload => self.reload(),
+            Request::Reload => {
+                self.begin_reload(Some(call.reply));
+                return false;
+            }
             Request::ServiceAdd(service) => {
                 let key = service.key;
                 self.logged(uid, pid, format!("service {key} added"), |state| state.add_service(service, now))
@@ -350,6 +407,13 @@ impl<D: Devices> Engine<D> {
         Ok(())
     }
 
+    /// Notes everything that checks have found so far.
+    fn hear_of_all(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.hear_of(event);
+        }
+    }
+
     /// Notes what a check found.
     fn hear_of(&mut self, event: Event) {
         let now = self.now();
@@ -368,6 +432,20 @@ impl<D: Devices> Engine<D> {
         self.changed |= self.state.observe(target, verdict, reason, now);
     }
 
+    /// A port whose link came up meets stations that know nothing of us.
+    fn look_at_links(&mut self) {
+        let links = self.devices.links();
+        let ports = self.config.ports.iter().zip(links.iter().zip(&self.links));
+        for (port, (up, _)) in ports.filter(|(_, (up, was_up))| up != was_up) {
+            tracing::warn!("port {}: link {}", port.name, if *up { "up" } else { "down" });
+        }
+        let came_up = links.iter().zip(&self.links).any(|(up, was_up)| *up && !was_up);
+        self.links = links;
+        if came_up {
+            self.announce_all();
+        }
+    }
+
     fn worker_stats(&self) -> Vec<&WorkerStats> {
         self.workers.iter().map(|worker| &*worker.stats).collect()
     }
@@ -383,7 +461,10 @@ impl<D: Devices> Engine<D> {
             let (active, inactive) = report::flows(&workers, slot);
             (report::counted(&workers, slot), active + inactive)
         };
-        self.changed |= self.state.free_retired(counted);
+        if self.state.free_retired(counted) {
+            self.claim_vips();
+            self.changed = true;
+        }
     }
 
     fn is_idle(&mut self) -> bool {

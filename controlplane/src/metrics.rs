@@ -254,6 +254,11 @@ fn render_control(page: &Page, control: &ControlStats) -> Result<(), prometheus:
         ("trutina_control_punted_packets_total", "Frames taken from workers.", control.punted),
         ("trutina_control_answered_packets_total", "ARP packets among them.", control.answered),
         ("trutina_control_resolved_packets_total", "Frames sent once ARP was answered.", control.resolved),
+        (
+            "trutina_control_unsent_arp_packets_total",
+            "Own ARP packets that could not be sent.",
+            control.unsent,
+        ),
     ];
     for (name, help, value) in counters {
         page.counter(name, help, &[], one(value))?;
@@ -383,6 +388,7 @@ mod tests {
             waiting: 54,
             dropped: 55,
             drops: vec![drop("no_neighbour", 55)],
+            unsent: 56,
         };
         Stats { workers: vec![worker], control, ports: vec![port], services: vec![service] }
     }
@@ -419,6 +425,7 @@ trutina_control_answered_packets_total 52
 trutina_control_dropped_packets_total{reason="no_neighbour"} 55
 trutina_control_punted_packets_total 51
 trutina_control_resolved_packets_total 53
+trutina_control_unsent_arp_packets_total 56
 trutina_control_waiting_packets 54
 trutina_dropped_packets_total{reason="no_service",worker="0"} 7
 trutina_dropped_packets_total{reason="truncated",worker="0"} 0

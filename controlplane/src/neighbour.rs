@@ -13,7 +13,7 @@ use dataplane::route::NextHop;
 use dataplane::snapshot::{NeighbourTable, neighbour_key};
 
 /// Stations known or asked for at most, besides those that are wanted or fixed.
-const MAX_STATIONS: usize = 4096;
+const MAX_STATIONS: usize = 16_384;
 /// Frames that wait for one station at most.
 const MAX_WAITING_FOR_ONE: usize = 32;
 /// Frames that wait for all stations together at most.
@@ -72,13 +72,15 @@ pub enum Held<F> {
 #[derive(Debug)]
 pub struct Neighbours<F> {
     stations: HashMap<NextHop, Station<F>>,
+    /// Stations that were wanted or fixed when that was last set.
+    required: usize,
     waiting: usize,
     changed: bool,
 }
 
 impl<F> Default for Neighbours<F> {
     fn default() -> Self {
-        Self { stations: HashMap::new(), waiting: 0, changed: false }
+        Self { stations: HashMap::new(), required: 0, waiting: 0, changed: false }
     }
 }
 
@@ -129,7 +131,12 @@ impl<F> Neighbours<F> {
         for station in wanted {
             self.entry(station, now).wanted = true;
         }
+        self.required = self.stations.values().filter(|entry| entry.fixed || entry.wanted).count();
         released
+    }
+
+    fn is_full(&self) -> bool {
+        self.stations.len() >= self.required + MAX_STATIONS
     }
 
     fn entry(&mut self, station: NextHop, now: Time) -> &mut Station<F> {
@@ -146,7 +153,7 @@ impl<F> Neighbours<F> {
 
     /// Lets a frame wait until its next hop's address is known.
     pub fn hold(&mut self, station: NextHop, frame: F, now: Time) -> Held<F> {
-        if !self.stations.contains_key(&station) && self.stations.len() >= MAX_STATIONS {
+        if !self.stations.contains_key(&station) && self.is_full() {
             return Held::Dropped(DropReason::NeighbourTableFull);
         }
         let full = self.waiting >= MAX_WAITING;
@@ -179,7 +186,7 @@ impl<F> Neighbours<F> {
         let known = self.stations.get(&station);
         let welcome = match known {
             Some(entry) => !entry.fixed,
-            None => meant_for_us && self.stations.len() < MAX_STATIONS,
+            None => meant_for_us && !self.is_full(),
         };
         if welcome { self.set_mac(station, mac, now) } else { Vec::new() }
     }
@@ -322,8 +329,8 @@ mod tests {
             table.hold(station(last), 0, secs(0));
         }
         assert_eq!(table.waiting(), MAX_WAITING);
-        assert_eq!(table.hold(station(9999), 0, secs(0)), Held::Dropped(DropReason::NeighbourTableFull));
-        assert!(table.hear(station(9999), MAC, true, secs(0)).is_empty());
+        assert_eq!(table.hold(station(99_999), 0, secs(0)), Held::Dropped(DropReason::NeighbourTableFull));
+        assert!(table.hear(station(99_999), MAC, true, secs(0)).is_empty());
         assert_eq!(table.list().count(), MAX_STATIONS);
     }
 }

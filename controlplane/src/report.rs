@@ -33,7 +33,9 @@ pub fn flows(workers: &[&WorkerStats], slot: BackendSlot) -> (u64, u64) {
     let sum = |of: fn(&BackendCounters) -> u64| -> u64 {
         workers.iter().map(|worker| of(worker.backend(slot))).sum()
     };
-    (sum(|counters| counters.active.get()), sum(|counters| counters.inactive.get()))
+    let (flows, active) = (sum(|counters| counters.flows.get()), sum(|counters| counters.active.get()));
+    // The two are read one after the other, while flows begin and end.
+    (active, flows.saturating_sub(active))
 }
 
 /// Every configured service with its backends.

@@ -57,6 +57,8 @@ pub struct Service {
     pub retired_backends: Vec<BackendSlot>,
     /// Work of its backends whose slots were freed.
     pub past: Counters,
+    /// Tells it from others that had its slot before.
+    incarnation: u64,
     /// As workers see it.
     pub compiled: Arc<snapshot::Service>,
 }
@@ -398,7 +400,9 @@ impl State {
         let slot = match self.slot_of.get(&wanted.key) {
             Some(slot) => *slot,
             None => {
+                self.versions += 1;
                 let number = self.services.insert(Service {
+                    incarnation: self.versions,
                     name: String::new(),
                     key: wanted.key,
                     scheduler: wanted.scheduler,
@@ -439,13 +443,19 @@ impl State {
                 slot
             }
             None => {
+                // A backend whose mode changed is the same server, with the same check that goes on.
+                let known = self.find_backend(service, wanted.address).and_then(|slot| self.backend(slot));
+                let (health, since, reason) = match known {
+                    Some(known) => (known.health, known.since, known.reason.clone()),
+                    None => (Health::Unchecked, now, String::new()),
+                };
                 let number = self.backends.insert(Backend {
                     service,
                     config: wanted,
                     retired: false,
-                    health: Health::Unchecked,
-                    reason: String::new(),
-                    since: now,
+                    health,
+                    reason,
+                    since,
                     base: Counters::default(),
                 });
                 // `Limits` keeps backends below 2^24.
@@ -504,7 +514,7 @@ impl State {
         let candidates = service.backends.iter().filter_map(takes_flows).collect();
         let version = self.versions + 1;
         let mut compiled = snapshot::Service::new(service.key, service.scheduler, version, candidates);
-        compiled.retired = service.retired;
+        (compiled.retired, compiled.incarnation) = (service.retired, service.incarnation);
         let old = &service.compiled;
         let unchanged = (old.scheduler, &old.candidates) == (compiled.scheduler, &compiled.candidates)
             && old.version != 0;

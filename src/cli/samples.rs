@@ -123,8 +123,15 @@ pub fn stats() -> Stats {
         tx_bytes: 6080,
         tx_errors: 4,
     };
-    let control =
-        ControlStats { punted: 6, answered: 3, resolved: 1, waiting: 1, dropped: 1, drops: Vec::new() };
+    let control = ControlStats {
+        punted: 6,
+        answered: 3,
+        resolved: 1,
+        waiting: 1,
+        dropped: 1,
+        drops: Vec::new(),
+        unsent: 0,
+    };
     Stats { workers: vec![worker.clone(), worker], control, ports: vec![port], services: services() }
 }
 

@@ -46,6 +46,10 @@ impl Devices for DpdkDevices {
         self.ports.iter().map(|configured| configured.port.mac()).collect()
     }
 
+    fn links(&self) -> Vec<bool> {
+        self.ports.iter().map(|configured| configured.port.link().up).collect()
+    }
+
     fn status(&self) -> Vec<PortStatus> {
         let status = |Configured { port, device, mtu }: &Configured| {
             let link = port.link();

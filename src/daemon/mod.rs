@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use config::model::Config;
-use controlplane::engine::{Devices as _, Engine, Identity, Plan};
+use controlplane::engine::{Devices as _, Engine, Identity, Plan, Signals};
 use controlplane::state::Limits;
 use controlplane::{metrics, neighbour, report, server};
 use dataplane::clock::Clock;
@@ -45,6 +45,7 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // The socket comes first: a second instance on it is told so before it touches a device.
     let in_runtime = runtime.enter();
+    let signals = Signals::listen()?;
     let socket = server::bind(&config.control.socket)?;
     let listen = config.metrics.map(|metrics| metrics.listen);
     let scraped = match listen {
@@ -54,7 +55,7 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
         None => None,
     };
     let eal = Eal::start(&config)?;
-    let (ports, mempools) = open_ports(&config, &eal)?;
+    let Opened { ports, queues, mempools } = open_ports(&config, &eal)?;
     let identity = Identity {
         version: env!("TRUTINA_VERSION").to_owned(),
         dpdk: eal.version(),
@@ -74,18 +75,18 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
         services: limits.services,
         secret: HashSecret::random(),
     };
-    let team = worker::team(worker_queues(&ports), &setup, limits.backends, readers, &shared);
+    let team = worker::team(by_worker(queues), &setup, limits.backends, readers, &shared);
     let (workers, handles): (Vec<_>, Vec<Handle<Mbuf>>) = team.into_iter().unzip();
     let stats: Vec<Arc<WorkerStats>> = handles.iter().map(|handle| Arc::clone(&handle.stats)).collect();
     let threads = start_workers(&config, workers, &shared);
     let ended = threads.and_then(|threads| {
         let engine = Engine::new(identity, plan, devices, publisher, handles, shared.clone());
-        let ended = runtime.block_on(control(engine, socket, scraped));
-        stop_workers(threads, &shared)?;
-        Ok(ended?)
+        runtime.block_on(control(engine, socket, scraped, signals));
+        stop_workers(threads, &shared)
     });
     drop(in_runtime);
-    drop(runtime);
+    // A file that is just being read again does not hold the end up.
+    runtime.shutdown_background();
     for (number, stats) in stats.iter().enumerate() {
         tracing::info!("worker {number}: {}", report::worker_line(stats));
     }
@@ -94,8 +95,16 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
     ended
 }
 
+/// What runs when all devices are set up.
+struct Opened {
+    ports: Vec<Arc<Port>>,
+    /// By port and worker.
+    queues: Vec<Vec<PortQueue>>,
+    mempools: Mempools,
+}
+
 /// Finds and opens all ports, each with memory on its own NUMA node.
-fn open_ports(config: &Config, eal: &Arc<Eal>) -> anyhow::Result<(Vec<Arc<Port>>, Mempools)> {
+fn open_ports(config: &Config, eal: &Arc<Eal>) -> anyhow::Result<Opened> {
     let workers = config.cores.workers.len();
     let found = config.ports.iter().map(ethdev::Device::find).collect::<Result<Vec<_>, _>>()?;
     let mut on_node: BTreeMap<i32, usize> = BTreeMap::new();
@@ -109,17 +118,19 @@ fn open_ports(config: &Config, eal: &Arc<Eal>) -> anyhow::Result<(Vec<Arc<Port>>
         let frames = u32::try_from(rings + queues + SPARE_FRAMES).context("too many workers and ports")?;
         mempools.insert(node, Arc::new(Mempool::new(eal, node, frames)?));
     }
-    let mut ports = Vec::new();
+    let (mut ports, mut queues) = (Vec::new(), Vec::new());
     for (device, port) in found.into_iter().zip(&config.ports) {
-        let mempool = &mempools[&device.numa_node()];
-        ports.push(Arc::new(device.open(port, workers, mempool)?));
+        let mempool = Arc::clone(&mempools[&device.numa_node()]);
+        let (opened, its_queues) = device.open(port, workers, &mempool)?;
+        ports.push(opened);
+        queues.push(its_queues);
     }
-    Ok((ports, mempools))
+    Ok(Opened { ports, queues, mempools })
 }
 
-/// The ports' queues, by worker and port.
-fn worker_queues(ports: &[Arc<Port>]) -> Vec<Vec<PortQueue>> {
-    let mut by_port: Vec<_> = ports.iter().map(|port| port.take_queues().into_iter()).collect();
+/// Queues by port and worker → by worker and port.
+fn by_worker(queues: Vec<Vec<PortQueue>>) -> Vec<Vec<PortQueue>> {
+    let mut by_port: Vec<_> = queues.into_iter().map(Vec::into_iter).collect();
     let mut by_worker = Vec::new();
     loop {
         let queues: Vec<PortQueue> = by_port.iter_mut().filter_map(Iterator::next).collect();
@@ -183,17 +194,17 @@ async fn control(
     engine: Engine<DpdkDevices>,
     socket: server::Listener,
     scraped: Option<TcpListener>,
-) -> std::io::Result<()> {
+    signals: Signals,
+) {
     let (call, calls) = mpsc::channel(WAITING_CALLS);
     let (scrape, scrapes) = mpsc::channel(WAITING_CALLS);
     let serving = tokio::spawn(server::serve(socket, call));
     if let Some(listener) = scraped {
         tokio::spawn(metrics::serve(listener, scrape));
     }
-    let ended = engine.run(calls, scrapes).await;
+    engine.run(calls, scrapes, signals).await;
     // The engine is gone, so the server ends when the last answers are written.
     let _ = serving.await;
-    ended
 }
 
 /// Says so if a frame was not given back: by the law there is none.

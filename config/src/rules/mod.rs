@@ -74,6 +74,7 @@ fn host_fault(address: Ipv4Addr) -> Option<Fault> {
         _ if address.is_loopback() => "a loopback address",
         _ if address.is_multicast() => "a multicast address",
         _ if address.is_broadcast() => "the broadcast address",
+        _ if address.octets()[0] >= 240 => "a reserved address, 240.0.0.0/4",
         _ => return None,
     };
     Some(Fault::NotAHost { address, kind: kind.to_owned() })

@@ -1,7 +1,8 @@
 //! The control thread's packets: ARP in and out, and frames that wait for an address.
 
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::words::MacAddr;
 use dataplane::buf::Frame as _;
@@ -15,11 +16,18 @@ use dataplane::worker::Injection;
 use super::{Devices, Engine};
 use crate::api;
 use crate::compile::port_id;
-use crate::neighbour::{Ask, Held};
+use crate::neighbour::{Ask, Held, Time};
 use crate::report;
 
 /// Frames taken from each worker in one turn, so that a flood of them holds nothing else up.
 const PUNTS_PER_TURN: usize = 256;
+
+/// Announcements sent in one turn, so that those of many VIPs leave room for other frames.
+const ANNOUNCEMENTS_PER_TURN: usize = 32;
+/// Time between the two announcements of an address (RFC 5227, 1.1: ANNOUNCE_INTERVAL).
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
+/// Time between log lines about the same address conflict.
+const CONFLICT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What became of punted frames.
 #[derive(Debug, Default)]
@@ -27,6 +35,25 @@ pub(super) struct Counters {
     punted: u64,
     answered: u64,
     resolved: u64,
+    unsent: u64,
+}
+
+/// The VIPs we answer for, and what is to be said of our addresses.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    /// VIPs of configured services.
+    vips: HashSet<Ipv4Addr>,
+    /// VIPs of which only flows of removed services are left. Given up when another station claims one.
+    retired: HashSet<Ipv4Addr>,
+    given_up: HashSet<Ipv4Addr>,
+    /// Own addresses and VIPs that were announced.
+    announced: HashSet<Ipv4Addr>,
+    /// To be announced for the first time.
+    first: VecDeque<Ipv4Addr>,
+    /// To be announced again, and when.
+    again: VecDeque<(Time, Ipv4Addr)>,
+    /// When a conflict over an address was last logged.
+    conflicts: HashMap<Ipv4Addr, Time>,
 }
 
 impl<D: Devices> Engine<D> {
@@ -48,27 +75,23 @@ impl<D: Devices> Engine<D> {
     fn hear_arp(&mut self, port: PortId, frame: &D::Frame) {
         self.control.answered += 1;
         let Some(arp) = Arp::parse(frame.head()) else { return };
-        let own_mac = self.mac(port);
-        let ours = self.is_ours(port, arp.target);
-        if arp.sender_mac != own_mac && self.is_ours(port, arp.sender) {
-            tracing::warn!(
-                "{} is used by {} too, seen on port {}",
-                arp.sender,
-                arp.sender_mac,
-                self.port_name(port)
-            );
+        if self.macs.contains(&arp.sender_mac) {
             return;
         }
+        if self.is_ours(port, arp.sender) {
+            return self.note_conflict(port, &arp);
+        }
+        let ours = self.is_ours(port, arp.target);
         let on_link = self.state.network.connected(arp.sender) == Some(usize::from(port.0));
-        if on_link && !arp.sender.is_unspecified() && arp.sender_mac != own_mac {
+        if on_link && !arp.sender.is_unspecified() {
             let station = NextHop { port, address: arp.sender.to_bits() };
             let released = self.neighbours.hear(station, arp.sender_mac, ours, self.now());
             self.release(released);
         }
-        if arp.operation == Operation::Request && ours && arp.sender != arp.target {
+        if arp.operation == Operation::Request && ours {
             let reply = Arp {
                 operation: Operation::Reply,
-                sender_mac: own_mac,
+                sender_mac: self.mac(port),
                 sender: arp.target,
                 target_mac: arp.sender_mac,
                 target: arp.sender,
@@ -82,14 +105,47 @@ impl<D: Devices> Engine<D> {
     fn is_ours(&self, port: PortId, address: Ipv4Addr) -> bool {
         let network = &self.state.network;
         let here = network.connected(address).is_none_or(|connected| connected == usize::from(port.0));
-        let is_vip =
-            || self.state.service_slots().iter().flatten().any(|service| *service.key.vip.ip() == address);
-        here && (network.is_own(address) || is_vip())
+        let Claims { vips, retired, .. } = &self.claims;
+        here && (network.is_own(address) || vips.contains(&address) || retired.contains(&address))
+    }
+
+    /// Another station says that it has an address of ours.
+    fn note_conflict(&mut self, port: PortId, arp: &Arp) {
+        if self.claims.retired.remove(&arp.sender) {
+            tracing::info!("{} was removed here and is taken over by {}", arp.sender, arp.sender_mac);
+            self.claims.given_up.insert(arp.sender);
+            return;
+        }
+        let now = self.now();
+        let last = self.claims.conflicts.get(&arp.sender);
+        if last.is_none_or(|last| now - *last >= CONFLICT_INTERVAL) {
+            self.claims.conflicts.insert(arp.sender, now);
+            let name = self.port_name(port);
+            tracing::warn!(
+                "{} is used by {} too, seen on port {name}; remove it there",
+                arp.sender,
+                arp.sender_mac
+            );
+        }
+    }
+
+    /// Finds the VIPs we answer for, after services changed.
+    pub(super) fn claim_vips(&mut self) {
+        let vips = |retired| {
+            let services = self.state.service_slots().iter().flatten();
+            services.filter(move |service| service.retired == retired).map(|service| *service.key.vip.ip())
+        };
+        let (configured, mut retired): (HashSet<_>, HashSet<_>) =
+            (vips(false).collect(), vips(true).collect());
+        retired.retain(|vip| !configured.contains(vip));
+        self.claims.given_up.retain(|vip| retired.contains(vip));
+        retired.retain(|vip| !self.claims.given_up.contains(vip));
+        (self.claims.vips, self.claims.retired) = (configured, retired);
     }
 
     fn hold(&mut self, station: NextHop, frame: D::Frame) {
         match self.neighbours.hold(station, frame, self.now()) {
-            Held::Waiting => self.ask_neighbours(),
+            Held::Waiting => self.next_neighbours = Instant::now(),
             Held::Known(frame, mac) => self.release(vec![(station, frame, mac)]),
             Held::Dropped(why) => self.drops.count(why),
         }
@@ -103,6 +159,8 @@ impl<D: Devices> Engine<D> {
             }
             if self.inject(station.port, frame) {
                 self.control.resolved += 1;
+            } else {
+                self.drops.count(DropReason::InjectFull);
             }
         }
     }
@@ -128,18 +186,41 @@ impl<D: Devices> Engine<D> {
         }
     }
 
-    /// Announces the own addresses and VIPs that are new (RFC 5227, 3), so that stations which knew them
+    /// Has the own addresses and VIPs announced that are new (RFC 5227, 3), so that stations which knew them
     /// elsewhere come here.
     pub(super) fn announce_new(&mut self) {
         let own =
             self.config.ports.iter().flat_map(|port| port.addresses.iter().map(|address| address.addr()));
         let vips = self.state.services().map(|service| *service.key.vip.ip());
         let all: Vec<Ipv4Addr> = own.chain(vips).collect();
-        let mut before = std::mem::take(&mut self.announced);
+        let mut before = std::mem::take(&mut self.claims.announced);
         for address in all {
-            if self.announced.insert(address) && !before.remove(&address) {
-                self.announce(address);
+            if self.claims.announced.insert(address) && !before.remove(&address) {
+                self.claims.first.push_back(address);
             }
+        }
+    }
+
+    /// Has everything announced again, as when a link came up.
+    pub(super) fn announce_all(&mut self) {
+        self.claims.announced.clear();
+        self.announce_new();
+    }
+
+    /// Sends the announcements that are due, a bounded number of them.
+    pub(super) fn send_announcements(&mut self) {
+        let now = self.now();
+        for _ in 0..ANNOUNCEMENTS_PER_TURN {
+            if let Some(address) = self.claims.first.pop_front() {
+                self.announce(address);
+                self.claims.again.push_back((now + ANNOUNCE_INTERVAL, address));
+                continue;
+            }
+            match self.claims.again.front() {
+                Some((due, address)) if *due <= now => self.announce(*address),
+                _ => return,
+            }
+            self.claims.again.pop_front();
         }
     }
 
@@ -161,9 +242,10 @@ impl<D: Devices> Engine<D> {
     }
 
     fn send_arp(&mut self, port: PortId, arp: &Arp, to: MacAddr) {
-        // Without memory the packet is lost as it could be on the wire; it is asked or asked for again.
-        if let Some(frame) = self.devices.frame(&arp.frame(to)) {
-            self.inject(port, frame);
+        // What is not sent is as if lost on the wire; requests and announcements are repeated.
+        let frame = self.devices.frame(&arp.frame(to));
+        if !frame.is_some_and(|frame| self.inject(port, frame)) {
+            self.control.unsent += 1;
         }
     }
 
@@ -171,11 +253,7 @@ impl<D: Devices> Engine<D> {
     fn inject(&mut self, port: PortId, frame: D::Frame) -> bool {
         self.next_worker = (self.next_worker + 1) % self.workers.len().max(1);
         let Some(worker) = self.workers.get(self.next_worker) else { return false };
-        let taken = worker.inject.push(Injection { frame, port }).is_ok();
-        if !taken {
-            self.drops.count(DropReason::InjectFull);
-        }
-        taken
+        worker.inject.push(Injection { frame, port }).is_ok()
     }
 
     fn mac(&self, port: PortId) -> MacAddr {
@@ -194,6 +272,7 @@ impl<D: Devices> Engine<D> {
             waiting: self.neighbours.waiting() as u64,
             dropped: self.drops.total(),
             drops: report::drops(&[&self.drops]),
+            unsent: self.control.unsent,
         }
     }
 

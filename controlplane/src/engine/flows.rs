@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use dataplane::worker::Listed;
 use serde_json::Value;
@@ -11,10 +12,12 @@ use super::{Devices, Engine, answer};
 use crate::api::{ApiError, Flow, FlowList, code};
 use crate::report;
 
-/// Flows in one answer at most: what fits a message.
-const MAX_FLOWS: usize = 250_000;
+/// Flows in one answer at most: more would hold the control thread up.
+const MAX_FLOWS: usize = 100_000;
 /// Lists that wait at most.
 const MAX_LISTS: usize = 16;
+/// Time after which a worker that lists nothing counts as stuck.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 type Reply = oneshot::Sender<Result<Value, ApiError>>;
 
@@ -32,7 +35,9 @@ struct Listing {
     total: u64,
     /// Whether each worker's part is complete.
     complete: Vec<bool>,
-    reply: Reply,
+    since: Instant,
+    /// Gone when it was told that a worker does not list.
+    reply: Option<Reply>,
 }
 
 impl<D: Devices> Engine<D> {
@@ -65,11 +70,20 @@ impl<D: Devices> Engine<D> {
             }
         }
         if listing.complete.iter().all(|complete| *complete) {
-            answer(listing.reply, &FlowList { flows: listing.flows, total: listing.total });
-        } else {
-            // A list nobody waits for any more is still taken to its end: the workers are making it.
-            self.listings.current = Some(listing);
+            let list = FlowList { flows: listing.flows, total: listing.total };
+            if let Some(reply) = listing.reply {
+                answer(reply, &list);
+            }
+            return;
         }
+        if listing.since.elapsed() > TIMEOUT
+            && let Some(reply) = listing.reply.take()
+        {
+            let message = "no list of flows; a worker does not answer; see `trutina status`".to_owned();
+            let _ = reply.send(Err(ApiError { code: code::UNAVAILABLE, message }));
+        }
+        // A list nobody waits for any more is still taken to its end: the workers are making it.
+        self.listings.current = Some(listing);
     }
 
     fn begin_list(&mut self) -> Option<Listing> {
@@ -77,6 +91,7 @@ impl<D: Devices> Engine<D> {
         for worker in &self.workers {
             worker.list.store(true, Ordering::Release);
         }
-        Some(Listing { limit, flows: Vec::new(), total: 0, complete: vec![false; self.workers.len()], reply })
+        let (complete, since) = (vec![false; self.workers.len()], Instant::now());
+        Some(Listing { limit, flows: Vec::new(), total: 0, complete, since, reply: Some(reply) })
     }
 }

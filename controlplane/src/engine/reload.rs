@@ -1,14 +1,40 @@
 //! Putting a configuration in force: at start, after a change, and when the file is read again.
 
+use config::LoadError;
 use config::model::Config;
 use config::network::Network;
 use config::words::MacAddr;
 use dataplane::route::NextHop;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Devices, Engine};
 use crate::api::{ApiError, code};
 use crate::compile::{self, port_id};
 use crate::state::State;
+
+type Reply = oneshot::Sender<Result<Value, ApiError>>;
+type Loaded = (Result<Config, LoadError>, Option<Reply>);
+
+/// Files that were read again, on their way to the control thread.
+pub(super) struct Reloads {
+    done: mpsc::UnboundedSender<Loaded>,
+    loaded: mpsc::UnboundedReceiver<Loaded>,
+}
+
+impl Default for Reloads {
+    fn default() -> Self {
+        let (done, loaded) = mpsc::unbounded_channel();
+        Self { done, loaded }
+    }
+}
+
+impl Reloads {
+    /// The next file that was read.
+    pub(super) async fn next(&mut self) -> Option<Loaded> {
+        self.loaded.recv().await
+    }
+}
 
 /// The neighbours that a configuration fixes.
 pub(super) fn fixed_stations(state: &State, config: &Config) -> Vec<(NextHop, MacAddr)> {
@@ -23,16 +49,38 @@ impl<D: Devices> Engine<D> {
     /// Makes everything follow a changed state: checks, neighbours, announcements, and the next snapshot.
     pub(super) fn adopt_configuration(&mut self) {
         self.changed = true;
+        self.claim_vips();
         self.checker.set(self.state.checks());
         let now = self.now();
         self.configure_neighbours(now);
         self.announce_new();
     }
 
-    /// Reads the file again, all or nothing.
-    pub(super) fn reload(&mut self) -> Result<(), ApiError> {
+    /// Has the file read again, on another thread: it may be long, or on a slow disk.
+    pub(super) fn begin_reload(&mut self, reply: Option<Reply>) {
+        let (file, done) = (self.identity.config_file.clone(), self.reloads.done.clone());
+        tokio::task::spawn_blocking(move || {
+            // Fails only when the appliance has stopped meanwhile.
+            let _ = done.send((config::load(&file), reply));
+        });
+    }
+
+    /// Puts a file that was read in force, all or nothing. A signal waits for no reply, so the log has it.
+    pub(super) fn finish_reload(&mut self, loaded: Result<Config, LoadError>, reply: Option<Reply>) {
+        self.hear_of_all();
+        match (self.adopt(loaded), reply) {
+            (Ok(()), Some(reply)) => self.unpublished.push(reply),
+            (Ok(()), None) => {}
+            (Err(error), reply) => {
+                tracing::error!("reload refused, the old configuration stays in force: {error}");
+                reply.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
+            }
+        }
+    }
+
+    fn adopt(&mut self, loaded: Result<Config, LoadError>) -> Result<(), ApiError> {
         let invalid = |message: String| ApiError { code: code::INVALID_CONFIG, message };
-        let wanted = config::load(&self.identity.config_file).map_err(|error| invalid(error.to_string()))?;
+        let wanted = loaded.map_err(|error| invalid(error.to_string()))?;
         if let Some(what) = needs_restart(&self.config, &wanted) {
             let message = format!(
                 "{what} changed; it cannot change while trutinad runs; restart trutinad, or put it back"
@@ -46,13 +94,6 @@ impl<D: Devices> Engine<D> {
         self.adopt_configuration();
         tracing::info!("configuration reloaded: {} services", self.config.services.len());
         Ok(())
-    }
-
-    /// Reloads for a signal, which waits for no answer.
-    pub(super) fn reload_on_hangup(&mut self) {
-        if let Err(error) = self.reload() {
-            tracing::error!("reload refused, the old configuration stays in force: {error}");
-        }
     }
 }
 

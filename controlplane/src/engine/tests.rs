@@ -31,6 +31,10 @@ impl Devices for Memory {
         vec![OWN]
     }
 
+    fn links(&self) -> Vec<bool> {
+        vec![true]
+    }
+
     fn status(&self) -> Vec<PortStatus> {
         Vec::new()
     }
@@ -122,6 +126,17 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Reloads the file; the answer is there once the worker has taken the snapshot.
+    async fn reload(&mut self) -> oneshot::Receiver<Result<Value, ApiError>> {
+        let answer = self.call(Request::Reload);
+        let (loaded, reply) = self.engine.reloads.next().await.unwrap();
+        self.engine.finish_reload(loaded, reply);
+        self.engine.publish();
+        answer
+    }
+}
+
 fn arp(operation: Operation, sender: &str, target: &str) -> Arp {
     Arp {
         operation,
@@ -132,19 +147,78 @@ fn arp(operation: Operation, sender: &str, target: &str) -> Arp {
     }
 }
 
+/// The addresses announced since the last look.
+fn announced(lab: &mut Lab) -> Vec<String> {
+    lab.engine.send_announcements();
+    lab.sent().0.iter().filter(|arp| arp.sender == arp.target).map(|arp| arp.target.to_string()).collect()
+}
+
 #[tokio::test]
-async fn own_addresses_and_vips_are_announced_once() {
+async fn own_addresses_and_vips_are_announced_when_new_and_when_a_link_comes_up() {
     let mut lab = lab();
-    let announced: Vec<String> = lab
-        .sent()
-        .0
-        .iter()
-        .filter(|arp| arp.sender == arp.target)
-        .map(|arp| arp.target.to_string())
-        .collect();
-    assert_eq!(announced, ["192.0.2.254", "192.0.2.100"]);
-    drop(lab.call(Request::Reload));
-    assert!(lab.sent().0.iter().all(|arp| arp.sender != arp.target));
+    assert_eq!(announced(&mut lab), ["192.0.2.254", "192.0.2.100"]);
+    lab.engine.adopt_configuration();
+    assert!(announced(&mut lab).is_empty());
+    lab.engine.started -= Duration::from_secs(2);
+    assert_eq!(announced(&mut lab), ["192.0.2.254", "192.0.2.100"], "once more after two seconds");
+    lab.engine.links = vec![false];
+    lab.engine.look_at_links();
+    assert_eq!(announced(&mut lab), ["192.0.2.254", "192.0.2.100"]);
+    lab.engine.look_at_links();
+    assert!(announced(&mut lab).is_empty());
+}
+
+#[tokio::test]
+async fn many_announcements_leave_room_for_other_frames() {
+    let mut lab = lab();
+    announced(&mut lab);
+    for last in 1..=90 {
+        let text = format!("tcp:198.51.100.{last}:80");
+        let service = config::model::Service {
+            name: text.clone(),
+            key: text.parse().unwrap(),
+            scheduler: Scheduler::Rr,
+            check: None,
+            backends: Vec::new(),
+        };
+        drop(lab.call(Request::ServiceAdd(service)));
+    }
+    let turns: Vec<usize> = (0..4).map(|_| announced(&mut lab).len()).collect();
+    assert_eq!(turns, [32, 32, 26, 0]);
+}
+
+#[tokio::test]
+async fn a_removed_vip_is_answered_for_until_another_station_claims_it() {
+    let mut lab = lab();
+    let service = "tcp:192.0.2.100:80".parse().unwrap();
+    drop(lab.call(Request::ServiceRemove { service }));
+    lab.sent();
+    let question = arp(Operation::Request, "192.0.2.7", "192.0.2.100");
+    lab.arrive(&question);
+    assert_eq!(lab.sent().0.len(), 1, "flows may be left");
+    lab.arrive(&arp(Operation::Request, "192.0.2.100", "192.0.2.100"));
+    lab.arrive(&question);
+    assert!(lab.sent().0.is_empty());
+    let service = lab.engine.config.services[0].clone();
+    drop(lab.call(Request::ServiceAdd(service)));
+    lab.sent();
+    lab.arrive(&question);
+    assert_eq!(lab.sent().0.len(), 1, "configured again");
+}
+
+#[tokio::test]
+async fn what_checks_found_of_a_removed_backend_does_not_touch_its_successor() {
+    let mut lab = lab();
+    let (sender, events) = mpsc::channel(4);
+    lab.engine.events = events;
+    let service = "tcp:192.0.2.100:80".parse().unwrap();
+    let target = crate::health::Target { service, backend: "192.0.2.11:8000".parse().unwrap() };
+    sender.send(Event::Transition { target, up: false, reason: "late".to_owned() }).await.unwrap();
+    drop(lab.call(Request::ServiceRemove { service }));
+    let configured = lab.engine.config.services[0].clone();
+    drop(lab.call(Request::ServiceAdd(configured)));
+    let services = lab.engine.services();
+    assert_eq!(services[0].backends[0].health, api::Health::Unchecked);
 }
 
 #[tokio::test]
@@ -226,14 +300,14 @@ async fn a_reload_is_all_or_nothing() {
         ("[".to_owned(), "1:"),
     ] {
         std::fs::write(lab.file.path(), broken).unwrap();
-        let error = lab.call(Request::Reload).try_recv().unwrap().unwrap_err();
+        let error = lab.reload().await.try_recv().unwrap().unwrap_err();
         assert_eq!(error.code, code::INVALID_CONFIG);
         assert!(error.message.contains(says), "{error}");
         assert_eq!(scheduler(&lab), Scheduler::Wrr);
     }
     let changed = CONFIG.replace("mode = \"nat\"", "mode = \"nat\"\nscheduler = \"rr\"");
     std::fs::write(lab.file.path(), changed).unwrap();
-    let mut answer = lab.call(Request::Reload);
+    let mut answer = lab.reload().await;
     lab.reader.refresh();
     lab.engine.answer_pending();
     answer.try_recv().unwrap().unwrap();

@@ -164,6 +164,22 @@ fn reload_keeps_health_slots_and_flows_of_what_stays() {
 }
 
 #[test]
+fn a_reload_that_changes_the_mode_of_a_dead_backend_does_not_revive_it() {
+    let mut state = state();
+    let checked = |mode| {
+        let backend = model::Backend { mode, address: "198.51.100.11:80".parse().unwrap(), weight: 1 };
+        model::Service { check: Some(check()), backends: vec![backend], ..service(1, &[]) }
+    };
+    state.add_service(checked(Mode::Nat), NOW).unwrap();
+    let target = Target { service: key(1), backend: "198.51.100.11:80".parse().unwrap() };
+    state.observe(target, Some(false), "connection refused".to_owned(), NOW);
+    state.replace(network(), &[checked(Mode::Dr)], LATER).unwrap();
+    assert!(candidates(&state, key(1)).is_empty());
+    assert!(state.observe(target, Some(true), "connected".to_owned(), LATER));
+    assert_eq!(candidates(&state, key(1)), [(11, 1)]);
+}
+
+#[test]
 fn a_reload_that_finds_no_room_changes_nothing() {
     let mut state = state();
     state.add_service(service(1, &[(11, 1)]), NOW).unwrap();
