@@ -31,7 +31,7 @@ class Split:
 
 def split(lab, service, requests):
     """Sends a service so many requests, each over a connection of its own, and counts who got how many."""
-    conns_before, served_before = lab.appliance.conns(service.key), served(lab)
+    conns_before, served_before = lab.appliance.conns(service.key), settled(lambda: served(lab))
     result = load.hey(lab.client, service.vip, requests)
 
     def scheduled():
@@ -45,6 +45,18 @@ def split(lab, service, requests):
         with contextlib.suppress(LabError):
             wait_until(lambda count=count: sum(count().values()) >= requests, "all are counted", timeout=3)
     return Split(result, shares(lab, service, requests), scheduled(), logged())
+
+
+def settled(count):
+    """A count that does not grow any more: servers write their logs a little after they answered."""
+    seen = [None]
+
+    def still():
+        seen.append(count())
+        return seen[-1] == seen[-2]
+
+    wait_until(still, "the servers' logs are complete", timeout=5, every=0.2)
+    return seen[-1]
 
 
 def shares(lab, service, requests):

@@ -159,7 +159,9 @@ def check_announcements(appliance: Appliance, arps: list[bytes]) -> None:
         assert (ethernet.dst, ethernet.src) == ("ff:ff:ff:ff:ff:ff", PORT_MAC), ethernet.summary()
         assert (arp.hwtype, arp.ptype, arp.hwlen, arp.plen, arp.op) == (1, 0x0800, 6, 4, 1), arp.summary()
         assert (arp.hwsrc, arp.hwdst) == (PORT_MAC, "00:00:00:00:00:00"), arp.summary()
-    assert sorted(announced) == sorted(appliance.announced())
+    # An announcement is repeated once after two seconds, if the replay takes so long.
+    assert set(announced) == appliance.announced()
+    assert all(announced.count(address) <= 2 for address in announced)
 
 
 def check_counters(scenario: Scenario, outcome: Outcome) -> None:
