@@ -91,6 +91,8 @@ class Config:
     control: int = field(default_factory=lambda: usable_cores()[0])
     workers: list[int] = field(default_factory=lambda: [worker_core()])
     shared: bool = False
+    # On the loopback of the appliance's own namespace.
+    metrics: str = "127.0.0.1:9400"
 
     def changed(self, **values):
         """A copy with other values."""
@@ -107,6 +109,7 @@ class Config:
             table("[[route]]", {"to": "0.0.0.0/0", "via": topology.ROUTER}),
             table("[flow_table]", {"capacity": 100_000}),
             table("[control]", {"socket": self.socket}),
+            table("[metrics]", {"listen": self.metrics}),
         ]
         for service in self.services:
             keys = {"name": service.name, "vip": service.vip, "protocol": "tcp"}
