@@ -36,7 +36,7 @@ test: build
 	@$(PYTHON) tests/run.py
 
 bench: deps
-	cargo run --release -p perf
+	cargo run --release -p perf -- pipeline
 
 lint: deps
 	cargo fmt --all --check
