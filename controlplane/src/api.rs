@@ -314,6 +314,9 @@ pub struct WorkerStats {
     pub dropped: u64,
     /// The same by reason; every reason is there.
     pub drops: Vec<Drop>,
+    /// Received packets that were made into an answer to their senders: echo replies and ICMP errors. They
+    /// are among those sent or punted.
+    pub answered: u64,
 }
 
 /// What became of the frames that workers gave to the control thread.

@@ -16,6 +16,8 @@ use crate::state::{Backend, State};
 pub struct Frame {
     /// Ports by number.
     pub ports: Vec<PortInfo>,
+    /// Own addresses, host order.
+    pub own: Vec<u32>,
     /// Connected and static routes.
     pub routes: Arc<RouteTable>,
     /// Idle timeouts.
@@ -35,8 +37,13 @@ impl Frame {
             let port = port_id(network.connected(route.via)?);
             Some((route.to, Route { port, gateway: Some(route.via) }))
         });
+        let address = |port: &config::model::Port| port.addresses.first().map(|own| own.addr().to_bits());
+        let own = config.ports.iter().flat_map(|port| port.addresses.iter().map(|own| own.addr().to_bits()));
         Self {
-            ports: ports.map(|(port, mac)| PortInfo { mac: *mac, mtu: port.mtu }).collect(),
+            ports: ports
+                .map(|(port, mac)| PortInfo { mac: *mac, mtu: port.mtu, address: address(port) })
+                .collect(),
+            own: own.collect(),
             routes: Arc::new(RouteTable::new(connected.chain(fixed))),
             timeouts: Timeouts::new(config.flow_table.timeouts),
         }
@@ -50,6 +57,7 @@ pub fn compile(state: &State, frame: &Frame, neighbours: &Arc<NeighbourTable>) -
         state.backend_slots().iter().map(|backend| Some(compile_backend(state, backend.as_ref()?)));
     Snapshot::new(Parts {
         ports: frame.ports.clone(),
+        own: frame.own.clone(),
         routes: Arc::clone(&frame.routes),
         neighbours: Arc::clone(neighbours),
         services: services.collect(),

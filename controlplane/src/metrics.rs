@@ -213,7 +213,8 @@ fn render_appliance(page: &Page, status: &Status) -> Result<(), prometheus::Erro
 }
 
 fn render_workers(page: &Page, stats: &Stats, status: &Status) -> Result<(), prometheus::Error> {
-    let counters: [(&str, &str, Field<WorkerStats>); 6] = [
+    let counters: [(&str, &str, Field<WorkerStats>); 7] = [
+        ("trutina_answered_packets_total", "Packets made into echo replies and ICMP errors.", |w| w.answered),
         ("trutina_received_packets_total", "Frames taken from receive queues.", |w| w.received),
         ("trutina_injected_packets_total", "Frames taken from the control thread to be sent.", |w| {
             w.injected
@@ -367,6 +368,7 @@ mod tests {
             sent: 4,
             punted: 5,
             handed_over: 6,
+            answered: 8,
             dropped: 7,
             drops: vec![drop("no_service", 7), drop("truncated", 0)],
         };
@@ -411,7 +413,8 @@ mod tests {
     }
 
     /// Every line of the page that is no comment, in the order of the encoder.
-    const PAGE: &str = r#"trutina_backend_active_connections{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 5
+    const PAGE: &str = r#"trutina_answered_packets_total{worker="0"} 8
+trutina_backend_active_connections{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 5
 trutina_backend_connections_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 11
 trutina_backend_in_bytes_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 14
 trutina_backend_in_packets_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 12

@@ -105,6 +105,7 @@ pub fn worker(stats: &WorkerStats) -> api::WorkerStats {
         handed_over: stats.handed_over.get(),
         dropped: stats.drops.total(),
         drops: drops(&[&stats.drops]),
+        answered: stats.answered.get(),
     }
 }
 

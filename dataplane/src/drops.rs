@@ -43,7 +43,7 @@ reasons! {
     MartianAddress = "martian_address",
     /// a piece of a fragmented packet
     Fragment = "fragment",
-    /// an IP protocol other than TCP and UDP
+    /// an IP protocol other than TCP, UDP and ICMP
     UnknownProtocol = "unknown_protocol",
     /// TCP data offset under 20 bytes or past the end of the packet
     BadTcpHeader = "bad_tcp_header",
@@ -51,7 +51,13 @@ reasons! {
     BadTcpFlags = "bad_tcp_flags",
     /// UDP length under 8 bytes or past the end of the packet
     BadUdpLength = "bad_udp_length",
-    /// the TTL would become 0 (RFC 1812, 5.3.1)
+    /// an ICMP packet without a whole header, or an error that quotes too little of a packet
+    BadIcmp = "bad_icmp",
+    /// an ICMP type that is neither an echo request for us nor an error
+    UnknownIcmp = "unknown_icmp",
+    /// more ICMP packets to be answered in a second than a worker answers
+    IcmpRate = "icmp_rate",
+    /// the TTL would become 0 (RFC 1812, 5.3.1), and the sender was not told so
     TtlExceeded = "ttl_exceeded",
     /// no service has this address, port and protocol
     NoService = "no_service",
@@ -59,7 +65,7 @@ reasons! {
     NoBackend = "no_backend",
     /// a TCP packet that opens no connection and belongs to none
     NoFlowNotSyn = "no_flow_not_syn",
-    /// a backend's reply that belongs to no flow
+    /// a backend's reply, or an ICMP error, that belongs to no flow
     NoFlow = "no_flow",
     /// the reply of this flow could not be told from that of another service's flow
     ReplyAmbiguous = "reply_ambiguous",
@@ -67,7 +73,7 @@ reasons! {
     FlowTableFull = "flow_table_full",
     /// no route to the destination
     NoRoute = "no_route",
-    /// longer than the MTU of the port it leaves by
+    /// longer than the MTU of the port it leaves by, and the sender was not told so
     TooBig = "too_big",
     /// no headroom in the buffer for an outer header
     NoHeadroom = "no_headroom",

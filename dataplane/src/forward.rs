@@ -5,6 +5,7 @@
 //! worker, or a drop counter.
 
 mod bind;
+mod icmp;
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::burst::{BURST, Burst};
 use crate::clock::Seconds;
 use crate::drops::DropReason;
 use crate::flow::table::{FlowHash, FlowTable, HashSecret};
-use crate::parse::{Headers, Refusal, parse};
+use crate::parse::{Headers, Ipv4, Refusal, parse};
 use crate::rewrite;
 use crate::route::{NextHop, PortId};
 use crate::schedule::Schedulers;
@@ -94,14 +95,9 @@ impl Work {
     const NONE: Self = Self {
         slot: 0,
         headers: Headers {
-            src: 0,
-            dst: 0,
+            ip: Ipv4 { src: 0, dst: 0, l3: 0, l4: 0, len: 0, ttl: 0, dont_fragment: false },
             src_port: 0,
             dst_port: 0,
-            l3: 0,
-            l4: 0,
-            ip_len: 0,
-            ttl: 0,
             protocol: Protocol::Tcp,
             tcp_flags: 0,
         },
@@ -136,6 +132,7 @@ pub struct Forwarder {
     stats: Arc<WorkerStats>,
     /// Identification of the next tunnel packet that may be fragmented.
     tunnel_id: u16,
+    icmp_budget: icmp::Budget,
     /// The packets of the burst that are still on their way; kept here so that it is not cleared each time.
     work: [Work; BURST],
 }
@@ -150,6 +147,7 @@ impl Forwarder {
             schedulers: Schedulers::new(setup.services),
             stats,
             tunnel_id: 0,
+            icmp_budget: icmp::Budget::default(),
             work: [Work::NONE; BURST],
         }
     }
@@ -198,6 +196,7 @@ impl Forwarder {
                 }
                 Err(Refusal::Drop(why)) => self.drop(burst.take(slot), why),
                 Err(Refusal::Arp) => self.punt(burst.take(slot), PuntReason::Arp(port), out),
+                Err(Refusal::Icmp(packet)) => self.take_icmp(context, port, &packet, burst.take(slot), out),
             }
         }
         left
@@ -217,7 +216,7 @@ impl Forwarder {
         for index in 0..count {
             let mut work = self.work[index];
             let slot = usize::from(work.slot);
-            let Headers { src, dst, src_port, dst_port, protocol, ttl, .. } = work.headers;
+            let Headers { ip: Ipv4 { src, dst, ttl, .. }, src_port, dst_port, protocol, .. } = work.headers;
             let client = if let Some(service) = context.snapshot.service_at(protocol, dst, dst_port) {
                 work.role = Role::Request(service);
                 (src, src_port)
@@ -229,7 +228,7 @@ impl Forwarder {
                 continue;
             };
             if ttl <= 1 {
-                self.drop(burst.take(slot), DropReason::TtlExceeded);
+                self.refuse(context, &work, DropReason::TtlExceeded, burst.take(slot), out);
                 continue;
             }
             work.hash = self.flows.hash(client.0, client.1);
@@ -257,13 +256,14 @@ impl Forwarder {
             let work = self.work[index];
             let Some(mut frame) = burst.take(usize::from(work.slot)) else { continue };
             // Padding ends here: the device adds its own where a frame needs it.
-            frame.truncate(usize::from(work.headers.l3) + usize::from(work.headers.ip_len));
+            frame.truncate(usize::from(work.headers.ip.l3) + usize::from(work.headers.ip.len));
             let changed = match work.role {
                 Role::Request(_) => self.rewrite_request(context, &work, &mut frame),
                 Role::Reply => self.rewrite_reply(context, &work, &mut frame),
             };
             match changed {
                 Ok(egress) => self.send(frame, &egress, out),
+                Err(DropReason::TooBig) => self.refuse(context, &work, DropReason::TooBig, Some(frame), out),
                 Err(why) => self.drop(Some(frame), why),
             }
         }
@@ -280,22 +280,29 @@ impl Forwarder {
         let egress = context.snapshot.backend_egress(work.backend).ok_or(DropReason::NoRoute)?;
         let headers = &work.headers;
         let overhead = if backend.mode == Mode::Tunnel { ipv4::HEADER_LEN } else { 0 };
-        if usize::from(headers.ip_len) + overhead > usize::from(egress.mtu) {
+        if usize::from(headers.ip.len) + overhead > usize::from(egress.mtu) {
             return Err(DropReason::TooBig);
         }
         match backend.mode {
             Mode::Nat => rewrite::to_backend(frame.head_mut(), headers, backend.address.into(), &egress.link),
-            Mode::Dr => rewrite::dr(frame.head_mut(), headers, &egress.link),
+            Mode::Dr => rewrite::dr(frame.head_mut(), &headers.ip, &egress.link),
             Mode::Tunnel => {
                 let path = (backend.tunnel_src, backend.address.ip().to_bits());
-                rewrite::tunnel(frame, headers, path, self.tunnel_id, &egress.link)?;
-                self.tunnel_id = self.tunnel_id.wrapping_add(1);
+                let id = self.next_tunnel_id();
+                rewrite::tunnel(frame, &headers.ip, path, id, &egress.link)?;
             }
         }
         let counters = self.stats.backend(work.backend);
         counters.in_packets.add(1);
-        counters.in_bytes.add(u64::from(headers.ip_len));
+        counters.in_bytes.add(u64::from(headers.ip.len));
         Ok(*egress)
+    }
+
+    /// Identification of the next tunnel packet, of use if that may be fragmented.
+    fn next_tunnel_id(&mut self) -> u16 {
+        let id = self.tunnel_id;
+        self.tunnel_id = id.wrapping_add(1);
+        id
     }
 
     #[inline]
@@ -306,14 +313,14 @@ impl Forwarder {
         frame: &mut F,
     ) -> Result<Egress, DropReason> {
         let service = context.snapshot.service(work.service).ok_or(DropReason::NoService)?;
-        let egress = context.snapshot.egress_to(work.headers.dst).ok_or(DropReason::NoRoute)?;
-        if work.headers.ip_len > egress.mtu {
+        let egress = context.snapshot.egress_to(work.headers.ip.dst).ok_or(DropReason::NoRoute)?;
+        if work.headers.ip.len > egress.mtu {
             return Err(DropReason::TooBig);
         }
         rewrite::to_client(frame.head_mut(), &work.headers, service.key.vip.into(), &egress.link);
         let counters = self.stats.backend(work.backend);
         counters.out_packets.add(1);
-        counters.out_bytes.add(u64::from(work.headers.ip_len));
+        counters.out_bytes.add(u64::from(work.headers.ip.len));
         Ok(egress)
     }
 

@@ -7,27 +7,36 @@ use config::words::{MacAddr, Protocol};
 
 use crate::csum;
 use crate::drops::DropReason;
-use crate::wire::{eth, ipv4, read_u16, read_u32, tcp, udp};
+use crate::wire::{eth, icmp4, ipv4, read_u16, read_u32, tcp, udp};
 
-/// What the later stages know of an IPv4 packet with TCP or UDP in it.
+/// What the later stages know of an IPv4 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Headers {
+pub struct Ipv4 {
     /// Source address, host order.
     pub src: u32,
     /// Destination address, host order.
     pub dst: u32,
+    /// Offset of the IPv4 header from the frame's first byte.
+    pub l3: u16,
+    /// Offset of the payload from the frame's first byte.
+    pub l4: u16,
+    /// Length of the packet in bytes, header included. The frame may be longer by its padding.
+    pub len: u16,
+    /// Time to live, as received.
+    pub ttl: u8,
+    /// Whether it must not be fragmented.
+    pub dont_fragment: bool,
+}
+
+/// What the later stages know of an IPv4 packet with TCP or UDP in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// The packet.
+    pub ip: Ipv4,
     /// Source port.
     pub src_port: u16,
     /// Destination port.
     pub dst_port: u16,
-    /// Offset of the IPv4 header from the frame's first byte.
-    pub l3: u16,
-    /// Offset of the TCP or UDP header from the frame's first byte.
-    pub l4: u16,
-    /// Length of the IPv4 packet in bytes, header included. The frame may be longer by its padding.
-    pub ip_len: u16,
-    /// Time to live, as received.
-    pub ttl: u8,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// TCP flags; 0 for UDP.
@@ -41,6 +50,8 @@ pub enum Refusal {
     Drop(DropReason),
     /// It is an ARP packet, which the control thread answers.
     Arp,
+    /// It is an ICMP packet with a whole header.
+    Icmp(Ipv4),
 }
 
 impl From<DropReason> for Refusal {
@@ -66,7 +77,7 @@ pub fn parse(head: &[u8], frame_len: usize, own: MacAddr) -> Result<Headers, Ref
         return Err(if arp_to_all { Refusal::Arp } else { DropReason::NotOurMac.into() });
     }
     match ethertype {
-        eth::TYPE_IPV4 => Ok(parse_ipv4(head, frame_len, eth::HEADER_LEN)?),
+        eth::TYPE_IPV4 => parse_ipv4(head, frame_len, eth::HEADER_LEN),
         eth::TYPE_ARP => Err(Refusal::Arp),
         _ => Err(DropReason::UnknownEthertype.into()),
     }
@@ -74,50 +85,49 @@ pub fn parse(head: &[u8], frame_len: usize, own: MacAddr) -> Result<Headers, Ref
 
 /// Parses an IPv4 packet whose header begins at `l3`.
 #[inline]
-fn parse_ipv4(head: &[u8], frame_len: usize, l3: usize) -> Result<Headers, DropReason> {
+fn parse_ipv4(head: &[u8], frame_len: usize, l3: usize) -> Result<Headers, Refusal> {
     let ip = head.get(l3..).unwrap_or(&[]);
     let fixed = ip.first_chunk::<{ ipv4::HEADER_LEN }>().ok_or(DropReason::Truncated)?;
     let header_len = usize::from(fixed[0] & 0x0f) * 4;
     if fixed[0] >> 4 != 4 || header_len < ipv4::HEADER_LEN {
-        return Err(DropReason::BadIpHeader);
+        return Err(DropReason::BadIpHeader.into());
     }
     let header = ip.get(..header_len).ok_or(DropReason::Truncated)?;
     let ip_len = u16::from_be_bytes([fixed[ipv4::TOTAL_LEN], fixed[ipv4::TOTAL_LEN + 1]]);
     let payload_len = usize::from(ip_len).checked_sub(header_len).ok_or(DropReason::BadIpLength)?;
     if l3 + usize::from(ip_len) > frame_len {
-        return Err(DropReason::Truncated);
+        return Err(DropReason::Truncated.into());
     }
     if csum::sum(header) != 0xffff {
-        return Err(DropReason::BadIpChecksum);
+        return Err(DropReason::BadIpChecksum.into());
     }
     let src = u32::from_be_bytes([fixed[12], fixed[13], fixed[14], fixed[15]]);
     let dst = u32::from_be_bytes([fixed[16], fixed[17], fixed[18], fixed[19]]);
     if no_station(src) || no_station(dst) || src == dst {
-        return Err(DropReason::MartianAddress);
+        return Err(DropReason::MartianAddress.into());
     }
     let fragment = u16::from_be_bytes([fixed[ipv4::FRAGMENT], fixed[ipv4::FRAGMENT + 1]]);
     if fragment & ipv4::FRAGMENT_MASK != 0 {
-        return Err(DropReason::Fragment);
+        return Err(DropReason::Fragment.into());
     }
+    let packet = Ipv4 {
+        src,
+        dst,
+        l3: l3 as u16,
+        l4: (l3 + header_len) as u16,
+        len: ip_len,
+        ttl: fixed[ipv4::TTL],
+        dont_fragment: fragment & ipv4::DONT_FRAGMENT != 0,
+    };
     let transport = &ip[header_len..];
     let (protocol, tcp_flags) = match fixed[ipv4::PROTOCOL] {
         ipv4::PROTOCOL_TCP => (Protocol::Tcp, check_tcp(transport, payload_len)?),
         ipv4::PROTOCOL_UDP => (Protocol::Udp, check_udp(transport, payload_len)?),
-        _ => return Err(DropReason::UnknownProtocol),
+        ipv4::PROTOCOL_ICMP => return Err(check_icmp(transport, payload_len, packet)),
+        _ => return Err(DropReason::UnknownProtocol.into()),
     };
     let ports = read_u32(transport, 0).ok_or(DropReason::Truncated)?;
-    Ok(Headers {
-        src,
-        dst,
-        src_port: (ports >> 16) as u16,
-        dst_port: ports as u16,
-        l3: l3 as u16,
-        l4: (l3 + header_len) as u16,
-        ip_len,
-        ttl: fixed[ipv4::TTL],
-        protocol,
-        tcp_flags,
-    })
+    Ok(Headers { ip: packet, src_port: (ports >> 16) as u16, dst_port: ports as u16, protocol, tcp_flags })
 }
 
 /// Whether no single station may have this address: this network, loopback, multicast and beyond
@@ -155,4 +165,12 @@ fn check_udp(transport: &[u8], len: usize) -> Result<u8, DropReason> {
         return Err(DropReason::BadUdpLength);
     }
     Ok(0)
+}
+
+/// An ICMP packet, if its header is whole.
+fn check_icmp(transport: &[u8], len: usize, packet: Ipv4) -> Refusal {
+    if len < icmp4::HEADER_LEN {
+        return DropReason::BadIcmp.into();
+    }
+    if transport.len() < icmp4::HEADER_LEN { DropReason::Truncated.into() } else { Refusal::Icmp(packet) }
 }

@@ -10,7 +10,7 @@ use config::words::{MacAddr, Mode, Protocol, Scheduler, ServiceKey};
 
 use crate::flow::state::Timeouts;
 use crate::lookup::Lookup;
-use crate::route::{NextHop, RouteTable};
+use crate::route::{NextHop, PortId, RouteTable};
 use crate::wire::eth;
 
 /// Number of a service for as long as it or one of its flows exists.
@@ -28,6 +28,8 @@ pub struct PortInfo {
     pub mac: MacAddr,
     /// Largest IP packet it sends, in bytes.
     pub mtu: u16,
+    /// Its own address, host order, from which it tells senders what went wrong.
+    pub address: Option<u32>,
 }
 
 /// A service that is configured, or was and has flows left.
@@ -113,6 +115,8 @@ pub fn neighbour_key(station: NextHop) -> u64 {
 pub struct Parts {
     /// All ports, by number.
     pub ports: Vec<PortInfo>,
+    /// All own addresses, host order.
+    pub own: Vec<u32>,
     /// All routes.
     pub routes: Arc<RouteTable>,
     /// All known stations.
@@ -130,6 +134,8 @@ pub struct Parts {
 pub struct Snapshot {
     /// The parts, as they were given.
     pub parts: Parts,
+    /// Own addresses and VIPs.
+    local: Lookup<()>,
     /// Service slots by protocol, address and port.
     services: Lookup<ServiceSlot>,
     /// By a NAT backend's protocol, address and port: the range of `reply_services` it replies for.
@@ -155,7 +161,16 @@ impl Snapshot {
             })
             .collect();
         let (replies, reply_services) = reply_tables(&parts);
+        let vips = parts.services.iter().flatten().filter(|service| !service.retired);
+        let local: Vec<u64> = parts
+            .own
+            .iter()
+            .copied()
+            .chain(vips.map(|vip| vip.key.vip.ip().to_bits()))
+            .map(u64::from)
+            .collect();
         let mut snapshot = Self {
+            local: Lookup::new(local.into_iter().map(|address| (address, ()))),
             services: Lookup::new(keys.into_iter()),
             replies,
             reply_services,
@@ -175,6 +190,16 @@ impl Snapshot {
     #[inline]
     pub fn service_at(&self, protocol: Protocol, address: u32, port: u16) -> Option<ServiceSlot> {
         self.services.get(endpoint_key(protocol, address, port))
+    }
+
+    /// Whether an address is an own one or a VIP.
+    pub fn is_local(&self, address: u32) -> bool {
+        self.local.get(u64::from(address)).is_some()
+    }
+
+    /// A port's own address.
+    pub fn own_address(&self, port: PortId) -> Option<u32> {
+        self.parts.ports.get(usize::from(port.0))?.address
     }
 
     /// The services for which a NAT backend with this address and port replies; none if there is no such

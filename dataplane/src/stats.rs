@@ -107,6 +107,8 @@ pub struct WorkerStats {
     pub punted: Counter,
     /// Frames given to the workers that own their flows.
     pub handed_over: Counter,
+    /// Packets made into an answer to their senders: echo replies and ICMP errors. They are sent or punted.
+    pub answered: Counter,
     /// Gauge: flows in the table.
     pub flows: Counter,
     /// Flows that ended by their idle timeout.
@@ -130,6 +132,7 @@ impl WorkerStats {
             sent: Counter::default(),
             punted: Counter::default(),
             handed_over: Counter::default(),
+            answered: Counter::default(),
             flows: Counter::default(),
             expired: Counter::default(),
             evicted: Counter::default(),

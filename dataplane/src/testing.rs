@@ -33,7 +33,8 @@ pub fn parts() -> Parts {
     let link: Ipv4Net = "198.51.100.254/24".parse().unwrap();
     let gateway = Some("198.51.100.1".parse().unwrap());
     Parts {
-        ports: vec![PortInfo { mac: mac(254), mtu: 1500 }],
+        ports: vec![PortInfo { mac: mac(254), mtu: 1500, address: Some(u32::from_be_bytes(OWN)) }],
+        own: vec![u32::from_be_bytes(OWN)],
         routes: Arc::new(RouteTable::new([
             (link, Route { port: PortId(0), gateway: None }),
             ("0.0.0.0/0".parse().unwrap(), Route { port: PortId(0), gateway }),

@@ -109,6 +109,7 @@ pub fn stats() -> Stats {
         sent: 95,
         punted: 3,
         handed_over: 1,
+        answered: 1,
         dropped: 4,
         drops: drops(),
     };

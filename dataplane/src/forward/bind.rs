@@ -9,7 +9,7 @@ use crate::drops::DropReason;
 use crate::flow::state::{self, State, View};
 use crate::flow::table::{FlowHash, Inserted, Place, Removed, Worth};
 use crate::flow::{FlowKey, FlowValue};
-use crate::parse::Headers;
+use crate::parse::{Headers, Ipv4};
 use crate::snapshot::{Backend, BackendSlot, ServiceSlot};
 use crate::wire::tcp;
 
@@ -47,7 +47,7 @@ impl Forwarder {
         work: &Work,
         service: ServiceSlot,
     ) -> Result<BackendSlot, DropReason> {
-        let key = FlowKey::new(work.headers.src, work.headers.src_port, service);
+        let key = FlowKey::new(work.headers.ip.src, work.headers.src_port, service);
         if let Some(place) = self.flows.find(work.hash, key) {
             let flow = self.flows.value(place);
             if let Some(backend) = context.snapshot.backend(flow.backend()) {
@@ -150,7 +150,7 @@ impl Forwarder {
         context: Context,
         work: &Work,
     ) -> Result<(ServiceSlot, BackendSlot), DropReason> {
-        let Headers { src, dst, src_port, dst_port, protocol, tcp_flags, .. } = work.headers;
+        let Headers { ip: Ipv4 { src, dst, .. }, src_port, dst_port, protocol, tcp_flags } = work.headers;
         for &service in context.snapshot.replies_of(protocol, src, src_port) {
             let Some(place) = self.flows.find(work.hash, FlowKey::new(dst, dst_port, service)) else {
                 continue;
@@ -235,7 +235,7 @@ fn opens(headers: &Headers) -> bool {
 }
 
 #[inline]
-fn worth(context: Context, flow: FlowValue) -> Worth {
+pub(super) fn worth(context: Context, flow: FlowValue) -> Worth {
     let idle = flow.idle(context.now);
     if idle > context.snapshot.parts.timeouts.of(flow.state()) {
         Worth::Dead

@@ -4,6 +4,7 @@
 //! changes a field changes every checksum that covers it.
 
 mod dr;
+pub mod icmp;
 mod nat;
 mod tunnel;
 
@@ -12,7 +13,7 @@ pub use nat::{Endpoint, to_backend, to_client};
 pub use tunnel::tunnel;
 
 use crate::csum::Delta;
-use crate::parse::Headers;
+use crate::parse::Ipv4;
 use crate::wire::{eth, ipv4, read_u16, write_u16};
 
 /// Writes the Ethernet header that ends where the IPv4 header at `l3` begins.
@@ -24,8 +25,8 @@ fn write_link(head: &mut [u8], l3: usize, link: &[u8; eth::HEADER_LEN]) {
 
 /// Takes one off the TTL, which the caller found to be above 1, and repairs the header checksum for that
 /// and for `addresses`, other changes of the header.
-fn finish_ipv4(head: &mut [u8], headers: &Headers, addresses: Delta) {
-    let l3 = usize::from(headers.l3);
+fn finish_ipv4(head: &mut [u8], packet: &Ipv4, addresses: Delta) {
+    let l3 = usize::from(packet.l3);
     let old = read_u16(head, l3 + ipv4::TTL).unwrap_or_default();
     let new = old.wrapping_sub(0x0100);
     write_u16(head, l3 + ipv4::TTL, new);

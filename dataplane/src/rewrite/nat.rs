@@ -26,24 +26,24 @@ impl From<std::net::SocketAddrV4> for Endpoint {
 /// Directs a client's packet to a backend.
 #[inline]
 pub fn to_backend(head: &mut [u8], headers: &Headers, backend: Endpoint, link: &[u8; eth::HEADER_LEN]) {
-    let old = Endpoint { address: headers.dst, port: headers.dst_port };
+    let old = Endpoint { address: headers.ip.dst, port: headers.dst_port };
     replace(head, headers, old, backend, (ipv4::DST, tcp::DST_PORT));
-    write_link(head, usize::from(headers.l3), link);
+    write_link(head, usize::from(headers.ip.l3), link);
 }
 
 /// Makes a backend's reply come from the VIP.
 #[inline]
 pub fn to_client(head: &mut [u8], headers: &Headers, vip: Endpoint, link: &[u8; eth::HEADER_LEN]) {
-    let old = Endpoint { address: headers.src, port: headers.src_port };
+    let old = Endpoint { address: headers.ip.src, port: headers.src_port };
     replace(head, headers, old, vip, (ipv4::SRC, tcp::SRC_PORT));
-    write_link(head, usize::from(headers.l3), link);
+    write_link(head, usize::from(headers.ip.l3), link);
 }
 
 /// Replaces an address at one offset of the IPv4 header and a port at one of the transport header; TCP and
 /// UDP have their ports at the same places.
 #[inline]
 fn replace(head: &mut [u8], headers: &Headers, old: Endpoint, new: Endpoint, offsets: (usize, usize)) {
-    let (l3, l4) = (usize::from(headers.l3), usize::from(headers.l4));
+    let (l3, l4) = (usize::from(headers.ip.l3), usize::from(headers.ip.l4));
     write_u32(head, l3 + offsets.0, new.address);
     write_u16(head, l4 + offsets.1, new.port);
     let addresses = Delta::default().long(old.address, new.address);
@@ -66,5 +66,5 @@ fn replace(head: &mut [u8], headers: &Headers, old: Endpoint, new: Endpoint, off
             }
         }
     }
-    finish_ipv4(head, headers, addresses);
+    finish_ipv4(head, &headers.ip, addresses);
 }

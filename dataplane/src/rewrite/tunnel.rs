@@ -5,8 +5,8 @@ use super::{finish_ipv4, write_link};
 use crate::buf::Frame;
 use crate::csum::Delta;
 use crate::drops::DropReason;
-use crate::parse::Headers;
-use crate::wire::{eth, ipv4, read_u16};
+use crate::parse::Ipv4;
+use crate::wire::{eth, ipv4};
 
 /// Wraps a packet in an outer header from `src` to `dst` (host order).
 ///
@@ -20,23 +20,22 @@ use crate::wire::{eth, ipv4, read_u16};
 #[inline]
 pub fn tunnel<F: Frame>(
     frame: &mut F,
-    headers: &Headers,
+    packet: &Ipv4,
     (src, dst): (u32, u32),
     id: u16,
     link: &[u8; eth::HEADER_LEN],
 ) -> Result<(), DropReason> {
-    let total_len = headers.ip_len.checked_add(ipv4::HEADER_LEN as u16).ok_or(DropReason::TooBig)?;
-    finish_ipv4(frame.head_mut(), headers, Delta::default());
-    let l3 = usize::from(headers.l3);
-    let head = frame.head();
-    let flags = read_u16(head, l3 + ipv4::FRAGMENT).unwrap_or_default();
-    let dont_fragment = flags & ipv4::DONT_FRAGMENT != 0;
-    let outer = ipv4::Outer {
-        tos: head.get(l3 + ipv4::TOS).copied().unwrap_or_default(),
+    let total_len = packet.len.checked_add(ipv4::HEADER_LEN as u16).ok_or(DropReason::TooBig)?;
+    finish_ipv4(frame.head_mut(), packet, Delta::default());
+    let l3 = usize::from(packet.l3);
+    let tos = frame.head().get(l3 + ipv4::TOS).copied().unwrap_or_default();
+    let outer = ipv4::NewHeader {
+        tos,
         total_len,
-        id: if dont_fragment { 0 } else { id },
-        dont_fragment,
-        ttl: headers.ttl.wrapping_sub(1),
+        id: if packet.dont_fragment { 0 } else { id },
+        dont_fragment: packet.dont_fragment,
+        ttl: packet.ttl.wrapping_sub(1),
+        protocol: ipv4::PROTOCOL_IPIP,
         src,
         dst,
     };

@@ -28,6 +28,8 @@ pub const DONT_FRAGMENT: u16 = 0x4000;
 /// Bits of the word at [`FRAGMENT`] that are zero in a packet which is no fragment.
 pub const FRAGMENT_MASK: u16 = 0x3fff;
 
+/// Protocol number of ICMP.
+pub const PROTOCOL_ICMP: u8 = 1;
 /// Protocol number of an IPv4 packet inside another (RFC 2003).
 pub const PROTOCOL_IPIP: u8 = 4;
 /// Protocol number of TCP.
@@ -35,12 +37,12 @@ pub const PROTOCOL_TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
 
-/// What an outer header of a tunnel says; the rest follows.
+/// What a header says that we put before a packet; the rest follows.
 #[derive(Clone, Copy, Debug)]
-pub struct Outer {
+pub struct NewHeader {
     /// Type of service, all eight bits.
     pub tos: u8,
-    /// Length of outer header and payload, in bytes.
+    /// Length of this header and what follows it, in bytes.
     pub total_len: u16,
     /// Identification.
     pub id: u16,
@@ -48,13 +50,15 @@ pub struct Outer {
     pub dont_fragment: bool,
     /// Time to live.
     pub ttl: u8,
+    /// What follows.
+    pub protocol: u8,
     /// Source address.
     pub src: u32,
     /// Destination address.
     pub dst: u32,
 }
 
-impl Outer {
+impl NewHeader {
     /// The header's bytes, with its checksum.
     pub fn bytes(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
@@ -65,7 +69,7 @@ impl Outer {
         let flags = if self.dont_fragment { DONT_FRAGMENT } else { 0 };
         bytes[FRAGMENT..][..2].copy_from_slice(&flags.to_be_bytes());
         bytes[TTL] = self.ttl;
-        bytes[PROTOCOL] = PROTOCOL_IPIP;
+        bytes[PROTOCOL] = self.protocol;
         bytes[SRC..][..4].copy_from_slice(&self.src.to_be_bytes());
         bytes[DST..][..4].copy_from_slice(&self.dst.to_be_bytes());
         let checksum = !csum::sum(&bytes);

@@ -2,6 +2,7 @@
 
 pub mod arp;
 pub mod eth;
+pub mod icmp4;
 pub mod ipv4;
 pub mod tcp;
 pub mod udp;
