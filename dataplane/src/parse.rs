@@ -98,7 +98,8 @@ fn parse_ipv4(head: &[u8], frame_len: usize, l3: usize) -> Result<Headers, Refus
     if l3 + usize::from(ip_len) > frame_len {
         return Err(DropReason::Truncated.into());
     }
-    if csum::sum(header) != 0xffff {
+    let sum = if header_len == ipv4::HEADER_LEN { csum::sum_header(fixed) } else { csum::sum(header) };
+    if sum != 0xffff {
         return Err(DropReason::BadIpChecksum.into());
     }
     let src = u32::from_be_bytes([fixed[12], fixed[13], fixed[14], fixed[15]]);
@@ -139,7 +140,7 @@ fn no_station(address: u32) -> bool {
 }
 
 /// The flags of a TCP header that begins `transport` and a segment of `len` bytes.
-#[inline]
+#[inline(always)]
 fn check_tcp(transport: &[u8], len: usize) -> Result<u8, DropReason> {
     if len < tcp::HEADER_LEN {
         return Err(DropReason::BadTcpHeader);
@@ -154,7 +155,7 @@ fn check_tcp(transport: &[u8], len: usize) -> Result<u8, DropReason> {
 }
 
 /// Checks a UDP header that begins `transport` and a datagram of `len` bytes; it has no flags.
-#[inline]
+#[inline(always)]
 fn check_udp(transport: &[u8], len: usize) -> Result<u8, DropReason> {
     if len < udp::HEADER_LEN {
         return Err(DropReason::BadUdpLength);

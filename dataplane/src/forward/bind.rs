@@ -2,7 +2,7 @@
 
 use config::words::{Mode, Protocol};
 
-use super::{Context, Forwarder, Role, Work};
+use super::{Batch, Context, Forwarder, Live, Role, Work};
 use crate::buf::Frame;
 use crate::burst::Burst;
 use crate::drops::DropReason;
@@ -17,24 +17,29 @@ use crate::wire::tcp;
 const AMBIGUITY_TRIES: usize = 4;
 
 impl Forwarder {
-    /// Third stage: binds each packet to a flow. Returns the number of packets left in `work`.
-    pub(super) fn bind<F: Frame>(&mut self, context: Context, count: usize, burst: &mut Burst<F>) -> usize {
-        let mut left = 0;
-        for index in 0..count {
-            let mut work = self.work[index];
+    /// Third stage: binds each packet to a flow.
+    pub(super) fn bind<F: Frame>(
+        &mut self,
+        context: Context,
+        live: Live,
+        batch: &mut Batch,
+        burst: &mut Burst<F>,
+    ) -> Live {
+        let mut left = Live::default();
+        for slot in live {
+            let work = &mut batch[slot];
             let bound = match work.role {
                 Role::Request(service) => {
-                    self.bind_request(context, &work, service).map(|slot| (service, slot))
+                    self.bind_request(context, work, service).map(|backend| (service, backend))
                 }
-                Role::Reply => self.bind_reply(context, &work),
+                Role::Reply => self.bind_reply(context, work),
             };
             match bound {
                 Ok((service, backend)) => {
                     (work.service, work.backend) = (service, backend);
-                    self.work[left] = work;
-                    left += 1;
+                    left.keep(slot);
                 }
-                Err(why) => self.drop(burst.take(usize::from(work.slot)), why),
+                Err(why) => self.drop(burst.take(slot), why),
             }
         }
         left
@@ -97,9 +102,10 @@ impl Forwarder {
         let (address, port) = (backend.address.ip().to_bits(), backend.address.port());
         for &other in context.snapshot.replies_of(work.headers.protocol, address, port) {
             let sibling = FlowKey::new(key.client(), key.client_port(), other);
-            let Some(place) = self.flows.find(work.hash, sibling).filter(|_| sibling != key) else {
+            if sibling == key {
                 continue;
-            };
+            }
+            let Some(place) = self.flows.find(work.hash, sibling) else { continue };
             let flow = self.flows.value(place);
             let same =
                 context.snapshot.backend(flow.backend()).is_some_and(|it| it.address == backend.address);
@@ -172,7 +178,7 @@ impl Forwarder {
     }
 
     /// Notes a packet in its flow.
-    #[inline]
+    #[inline(always)]
     fn advance(&mut self, context: Context, place: Place, flow: FlowValue, view: View, tcp_flags: u8) {
         let next = state::next(flow.state(), view, tcp_flags);
         if next != flow.state() {
