@@ -14,7 +14,7 @@ const PORT: PortId = PortId(0);
 
 /// A worker's packet path with its surroundings, one frame at a time.
 pub(super) struct Path {
-    forwarder: Forwarder,
+    pub(super) forwarder: Forwarder,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) snapshot: Snapshot,
     out: Outbox<HeapFrame>,
@@ -270,7 +270,7 @@ fn each_malformed_frame_has_its_reason() {
 #[test]
 fn headers_must_lie_in_the_first_segment() {
     let bytes = request(40000, SYN).bytes();
-    for head_len in 0..54 {
+    for head_len in (0..54).step_by(if cfg!(miri) { 9 } else { 1 }) {
         let mut path = Path::nat();
         let end = path.pass(HeapFrame::segmented(&bytes, head_len));
         assert_eq!(end, End::Dropped(DropReason::Truncated), "{head_len} bytes");
