@@ -97,9 +97,7 @@ impl Forwarder {
             return Err(DropReason::IcmpRate);
         }
         let egress = context.snapshot.egress_to(packet.src).ok_or(DropReason::NoRoute)?;
-        if packet.len > egress.mtu {
-            return Err(DropReason::TooBig);
-        }
+        check_room(packet.len, egress.mtu)?;
         icmp::echo_reply(frame.head_mut(), packet, &egress.link);
         self.stats.answered.add(1);
         Ok(egress)
@@ -229,6 +227,7 @@ impl Forwarder {
         let address = backend.address.ip().to_bits();
         if about.to == Receiver::Client {
             let egress = snapshot.egress_to(packet.dst).ok_or(DropReason::NoRoute)?;
+            check_room(packet.len, egress.mtu)?;
             let vip: rewrite::Endpoint = service.key.vip.into();
             icmp::translate_quote(frame.head_mut(), packet, quoted, icmp::End::Destination, vip);
             // What the backend itself says comes from the VIP; routers on the way have their own names.
@@ -237,6 +236,7 @@ impl Forwarder {
             return Ok(egress);
         }
         let egress = *snapshot.backend_egress(about.backend).ok_or(DropReason::NoRoute)?;
+        check_room(packet.len, room_for(backend.mode, egress.mtu))?;
         match backend.mode {
             Mode::Nat => {
                 let new = backend.address.into();
@@ -253,13 +253,25 @@ impl Forwarder {
     }
 }
 
+/// Nobody is told that an error is too long (RFC 1122, 3.2.2).
+fn check_room(len: u16, room: u16) -> Result<(), DropReason> {
+    if len > room { Err(DropReason::TooBig) } else { Ok(()) }
+}
+
+/// The longest packet that reaches a backend by a port with this MTU.
+fn room_for(mode: Mode, mtu: u16) -> u16 {
+    match mode {
+        Mode::Tunnel => mtu.saturating_sub(ipv4::HEADER_LEN as u16),
+        Mode::Nat | Mode::Dr => mtu,
+    }
+}
+
 /// The longest packet that would have gone on.
 fn room(snapshot: &Snapshot, work: &Work) -> Option<u16> {
     match work.role {
         Role::Request(_) => {
             let mtu = snapshot.backend_egress(work.backend)?.mtu;
-            let tunnel = snapshot.backend(work.backend)?.mode == Mode::Tunnel;
-            Some(if tunnel { mtu.saturating_sub(ipv4::HEADER_LEN as u16) } else { mtu })
+            Some(room_for(snapshot.backend(work.backend)?.mode, mtu))
         }
         Role::Reply => Some(snapshot.egress_to(work.headers.ip.dst)?.mtu),
     }

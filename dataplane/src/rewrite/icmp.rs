@@ -26,6 +26,11 @@ pub fn echo_reply(head: &mut [u8], packet: &Ipv4, link: &[u8; eth::HEADER_LEN]) 
     let ttl = u16::from_be_bytes([TTL, ipv4::PROTOCOL_ICMP]);
     change_word(head, l3 + ipv4::TTL, ttl, l3 + ipv4::CHECKSUM);
     change_word(head, l4 + icmp4::TYPE, u16::from_be_bytes([icmp4::ECHO_REPLY, 0]), l4 + icmp4::CHECKSUM);
+    // Only a message of nothing but zeros has the sum +0, whose checksum is not 0: the equation cannot tell it
+    // from -0 (RFC 1624, 3).
+    if head.get(l4..).is_some_and(|message| message.iter().all(|byte| *byte == 0)) {
+        write_u16(head, l4 + icmp4::CHECKSUM, 0xffff);
+    }
     write_link(head, l3, link);
 }
 
@@ -157,18 +162,24 @@ pub fn translate_quote(head: &mut [u8], packet: &Ipv4, quoted: &Quoted, end: End
     let address = Delta::default().long(old.address, new.address);
     let transport = address.word(old.port, new.port);
     let mut whole = transport;
-    let checksum_at = match quoted.protocol {
-        ipv4::PROTOCOL_UDP => quoted.l4 + udp::CHECKSUM,
-        _ => quoted.l4 + tcp::CHECKSUM,
-    };
-    for (checksum_at, change) in [(quoted.l3 + ipv4::CHECKSUM, address), (checksum_at, transport)] {
-        // A quote of eight bytes has no TCP checksum, and a UDP checksum of 0 is none.
-        let old = read_u16(&head[..quoted.end], checksum_at).filter(|checksum| *checksum != 0);
-        if let Some(old) = old {
-            let new = change.apply(old);
-            write_u16(head, checksum_at, new);
-            whole = whole.word(old, new);
+    let mut repair = |checksum_at: usize, change: Delta, none: Option<u16>| {
+        // A quote of eight bytes has no TCP checksum.
+        let Some(old) = head.get(..quoted.end).and_then(|quote| read_u16(quote, checksum_at)) else { return };
+        if Some(old) == none {
+            return;
         }
+        let new = match change.apply(old) {
+            0 if none.is_some() => 0xffff,
+            other => other,
+        };
+        write_u16(head, checksum_at, new);
+        whole = whole.word(old, new);
+    };
+    repair(quoted.l3 + ipv4::CHECKSUM, address, None);
+    match quoted.protocol {
+        // A UDP checksum of 0 is none, and a computed 0 is sent as its other form (RFC 768).
+        ipv4::PROTOCOL_UDP => repair(quoted.l4 + udp::CHECKSUM, transport, Some(0)),
+        _ => repair(quoted.l4 + tcp::CHECKSUM, transport, None),
     }
     let checksum_at = usize::from(packet.l4) + icmp4::CHECKSUM;
     let old = read_u16(head, checksum_at).unwrap_or_default();
