@@ -31,6 +31,12 @@ http {{
         listen {vip} backlog=4096;
         root {dir}/www;
         add_header X-Server {name};
+        location /upload/ {{
+            root {dir};
+            dav_methods PUT;
+            client_max_body_size 1m;
+            client_body_temp_path {dir}/body;
+        }}
         location = / {{ return 200 "server {name}\\n"; }}
     }}
 }}
@@ -50,6 +56,7 @@ class Server:
         """Starts it and waits until it answers; `big` are the bytes of `/big`."""
         (self.dir / "www").mkdir(parents=True, exist_ok=True)
         (self.dir / "www/big").write_bytes(big)
+        (self.dir / "upload").mkdir(exist_ok=True)
         ports = {"nat": NAT_PORT, "wrr": WRR_PORT, "vip": VIP_PORT}
         config = self.dir / "nginx.conf"
         config.write_text(CONFIG.format(dir=self.dir, name=self.name, **ports))
@@ -70,6 +77,10 @@ class Server:
             return page.returncode == 0
 
         wait_until(answers, f"nginx of {self.name} answers")
+
+    def uploaded(self, name):
+        """What a client put to `/upload/NAME`."""
+        return (self.dir / "upload" / name).read_bytes()
 
     def kill(self):
         """Ends it at once, worker included, as a crash would."""

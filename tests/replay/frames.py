@@ -5,7 +5,7 @@ import logging
 from appliance import GATEWAY, NEIGHBOURS, PORT_MAC, split
 
 logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
-from scapy.layers.inet import IP, TCP, UDP  # noqa: E402
+from scapy.layers.inet import ICMP, IP, TCP, UDP  # noqa: E402
 from scapy.layers.l2 import ARP, Ether  # noqa: E402
 from scapy.packet import Packet, Raw  # noqa: E402
 
@@ -34,6 +34,16 @@ def udp(src: str, dst: str, payload: bytes = b"", *, eth=None, ip=None, **fields
     """A UDP frame to the appliance; a `chksum` of 0 means that the sender computed none."""
     l4 = UDP(**{"sport": split(src)[1], "dport": split(dst)[1], **fields})
     return _frame(src, dst, l4, payload, eth or {}, ip or {})
+
+
+def icmp(src: str, dst: str, kind: int, body: bytes = b"", *, eth=None, ip=None, **fields) -> bytes:
+    """An ICMP frame to the appliance; `src` and `dst` are addresses, `body` follows the 8 bytes of header."""
+    return _frame(f"{src}:0", f"{dst}:0", ICMP(**{"type": kind, **fields}), body, eth or {}, ip or {})
+
+
+def ip_packet(frame: bytes, length: int | None = None) -> bytes:
+    """The IP packet in a frame, or the beginning of it that an ICMP error quotes."""
+    return frame[ETH_LEN:][:length]
 
 
 def arp_request(sender_ip: str, wanted_ip: str) -> bytes:

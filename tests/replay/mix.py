@@ -2,9 +2,9 @@
 
 import random
 
-from appliance import NEAR_CLIENT, Appliance, Backend, Service
-from frames import ETH_LEN, padded, pattern, tcp, udp
-from replay import Scenario
+from appliance import NEAR_CLIENT, PORT_IP, Appliance, Backend, Service, split
+from frames import ETH_LEN, icmp, ip_packet, padded, pattern, tcp, udp
+from replay import BURST, Scenario
 
 WEIGHTED = (
     Backend("192.0.2.11:8000", weight=4),
@@ -42,16 +42,47 @@ def mixed(rng: random.Random, count: int) -> Scenario:
     """A scenario of at least `count` frames."""
     scenario = Scenario(APPLIANCE)
     flows: list[tuple[str, Service]] = []
+    opened: list[int] = []
     while len(scenario.frames) < count:
         if not flows or rng.random() < 0.2:
             # The port makes the client unique: behind a shared server two flows of one client are one.
             ip = rng.choice([NEAR_CLIENT, *(f"198.51.100.{i}" for i in range(1, 20))])
             flow = f"{ip}:{10000 + len(flows)}", rng.choice(APPLIANCE.services)
             flows.append(flow)
+            opened.append(len(scenario.frames))
             scenario.feed(_request(rng, *flow, opening=True))
+        elif rng.random() < 0.2:
+            # An error about a packet that is in the same burst can not have come yet.
+            known = [flow for flow, at in zip(flows, opened, strict=True) if at + BURST < len(scenario.frames)]
+            scenario.feed(_icmp(rng, scenario, *rng.choice(known)) if known else ping(rng))
         else:
             _continue(rng, scenario, *rng.choice(flows))
     return scenario
+
+
+def ping(rng: random.Random) -> bytes:
+    """An echo request, most to who answers it."""
+    dst = rng.choice([PORT_IP, "192.0.2.100", "192.0.2.101", "192.0.2.102", "192.0.2.77"])
+    src = rng.choice([NEAR_CLIENT, "198.51.100.7"])
+    fields = {"id": rng.randrange(65536), "seq": rng.randrange(65536)}
+    return padded(icmp(src, dst, 8, pattern(rng.randrange(200)), ip={"ttl": rng.randrange(256)}, **fields))
+
+
+def _icmp(rng: random.Random, scenario: Scenario, client: str, service: Service) -> bytes:
+    """Something for or by ICMP: echo, an error about a packet either way, or a packet too long."""
+    what = rng.choice(["echo", "too long", "by the client", "by the server"])
+    if what == "echo":
+        return ping(rng)
+    if what == "too long":
+        length, flags = rng.randrange(1470, 1502), rng.choice(["DF", 0])
+        build, header = (tcp, 40) if service.protocol == "tcp" else (udp, 28)
+        return build(client, service.vip, payload=pattern(length - header), ip={"flags": flags})
+    backend = scenario.oracle.backends[service.protocol, client, service.vip]
+    src, dst = (service.vip, client) if what == "by the client" else (client, backend.address)
+    quote = ip_packet(_packet(rng, src, dst, service.protocol, "A"), rng.randrange(24, 600))
+    sender = rng.choice([split(dst)[0], "198.51.100.254", "203.0.113.1"])
+    kind, code = rng.choice([(3, 1), (3, 3), (3, 4), (11, 0), (12, 0), (5, 1)])
+    return padded(icmp(sender, split(src)[0], kind, quote, code=code, ip={"ttl": rng.randrange(1, 256)}))
 
 
 def _continue(rng: random.Random, scenario: Scenario, client: str, service: Service) -> None:

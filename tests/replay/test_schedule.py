@@ -3,7 +3,7 @@
 from appliance import NEAR_CLIENT, PORT_IP, Appliance, Backend, Service
 from frames import ARP, IP, TCP, Ether, arp_request, tcp, udp
 from oracle import REPLY_AMBIGUOUS
-from replay import Scenario
+from replay import Scenario, is_answer
 
 VIP = "192.0.2.100:80"
 SERVERS = {"192.0.2.11": "A", "192.0.2.12": "B", "192.0.2.13": "C"}
@@ -90,13 +90,13 @@ def test_flows_differ_by_address_port_and_protocol(replay):
     assert letters(replay(scenario).sent) == "AABBCC"
 
 
-def test_a_dropped_syn_takes_no_turn(replay):
+def test_a_syn_that_goes_nowhere_takes_no_turn(replay):
     scenario = Scenario(Appliance((Service(VIP, backends(1, 1, 1)),)))
     first, second, third = clients(3)
     scenario.feed(
         tcp(first, VIP, "S", ip={"ttl": 1}), tcp(second, VIP, "S"), tcp(third, VIP, "A"), tcp(third, VIP, "S")
     )
-    assert letters(replay(scenario).sent) == "AB"
+    assert letters([frame for frame in replay(scenario).sent if not is_answer(frame)]) == "AB"
 
 
 def test_replies_of_a_shared_server_get_their_own_vip(replay):
