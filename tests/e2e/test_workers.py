@@ -5,6 +5,7 @@ import pytest
 
 from lab import balance, checks, load
 from lab.appliance import worker_core
+from lab.netns import wait_until
 
 WORKERS = 2
 
@@ -35,11 +36,16 @@ def test_no_request_fails_and_each_worker_takes_turns(crowded_lab, mode):
 
 def test_workers_hand_packets_over_to_the_owners_of_their_flows(crowded_lab):
     load.hey(crowded_lab.client, crowded_lab.service("nat").vip, 60)
-    balance.settled(crowded_lab.appliance)
-    workers = crowded_lab.appliance.ask("stats")["workers"]
+
+    def at_rest():
+        workers = crowded_lab.appliance.ask("stats")["workers"]
+        handed, taken = (sum(worker[side] for worker in workers) for side in ("handed_over", "taken_over"))
+        return workers if handed == taken else None
+
+    # A packet in the queue between two workers was handed over and not yet taken over.
+    workers = wait_until(at_rest, "every packet handed over is taken over")
     assert len(workers) == WORKERS
     assert sum(worker["handed_over"] for worker in workers) > 0
-    assert sum(worker["handed_over"] for worker in workers) == sum(worker["taken_over"] for worker in workers)
     assert all(worker["received"] > 0 for worker in workers)
 
 
