@@ -70,7 +70,7 @@ def test_dead_server_leaves_in_time_and_comes_back(lab, failure):
             client.wait_for(50)
     for client in busy:
         after = [request for request in client.requests() if request.began > out]
-        assert not errors(after)
+        assert not errors(after), f"{errors(after)}\n{lab.appliance.cli('stats').stdout}"
         assert "s2" not in {request.server for request in after if request.ended < back}
         assert "s2" in {request.server for request in after if request.began > returned}
 
