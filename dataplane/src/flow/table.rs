@@ -141,6 +141,13 @@ pub enum Inserted {
     Full,
 }
 
+impl Inserted {
+    /// Stored in a place that was empty, or held an expired flow.
+    fn at(place: Place, dead: Option<Removed>) -> Self {
+        dead.map_or(Self::Placed(place), |dead| Self::Replaced(place, dead))
+    }
+}
+
 /// The table of one worker.
 pub struct FlowTable {
     lines: Box<[Line]>,
@@ -275,10 +282,7 @@ impl FlowTable {
             if let Some(way) = self.spare_way(line, &worth) {
                 let dead = self.vacate(place(line, way));
                 self.store(place(line, way), hash, key, value.with_displaced(displaced));
-                return match dead {
-                    None => Inserted::Placed(place(line, way)),
-                    Some(dead) => Inserted::Replaced(place(line, way), dead),
-                };
+                return Inserted::at(place(line, way), dead);
             }
         }
         self.insert_crowded(hash, key, value, worth)
@@ -300,10 +304,7 @@ impl FlowTable {
                     None => continue,
                 };
                 self.store(free, hash, key, value.with_displaced(displaced));
-                return match dead {
-                    None => Inserted::Placed(free),
-                    Some(dead) => Inserted::Replaced(free, dead),
-                };
+                return Inserted::at(free, dead);
             }
         }
         let mut victim: Option<(u32, Place, bool)> = None;
