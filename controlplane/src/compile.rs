@@ -9,6 +9,7 @@ use dataplane::flow::state::Timeouts;
 use dataplane::route::{NextHop, PortId, Route, RouteTable};
 use dataplane::snapshot::{self, NeighbourTable, Parts, PortInfo, Snapshot};
 
+use crate::api::Health;
 use crate::state::{Backend, State};
 
 /// What of a snapshot does not follow from services: ports, routes, timeouts.
@@ -74,6 +75,7 @@ fn compile_backend(state: &State, backend: &Backend) -> snapshot::Backend {
         address: backend.config.address,
         mode: backend.config.mode,
         tunnel_src: tunnel_src.map_or(0, |address| address.to_bits()),
+        up: backend.health != Health::Down,
     }
 }
 

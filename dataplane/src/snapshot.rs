@@ -86,6 +86,8 @@ pub struct Backend {
     pub mode: Mode,
     /// Source address of the outer header, host order; of use with [`Mode::Tunnel`] only.
     pub tunnel_src: u32,
+    /// Whether its checks let it live. One that is down keeps its flows, but no opening of one.
+    pub up: bool,
 }
 
 /// How to send a packet on its next hop.

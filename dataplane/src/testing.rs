@@ -58,6 +58,7 @@ pub fn backend(service: u16, address: &str, mode: Mode) -> Backend {
         address: address.parse().unwrap(),
         mode,
         tunnel_src: u32::from_be_bytes(OWN),
+        up: true,
     }
 }
 

@@ -105,6 +105,7 @@ fn backend(mode: Mode, slot: u32, each: u16) -> Backend {
         address: SocketAddrV4::new(Ipv4Addr::from_bits(FIRST_BACKEND + slot), port),
         mode,
         tunnel_src: OWN.to_bits(),
+        up: true,
     }
 }
 

@@ -403,6 +403,26 @@ fn a_closed_connection_is_scheduled_anew_from_the_same_port() {
 }
 
 /// Two services whose only backend is the same server.
+#[test]
+fn an_opening_that_a_dead_backend_left_unanswered_is_scheduled_anew() {
+    for mode in [Mode::Nat, Mode::Dr] {
+        let mut path = Path::new(testing::snapshot(mode));
+        let (unanswered, established) = (request(40000, SYN), request(40003, SYN));
+        assert_eq!(path.backend_of(&unanswered), 11);
+        for port in 40001..40003 {
+            path.send(&request(port, SYN));
+        }
+        assert_eq!(path.backend_of(&established), 11);
+        path.send(&request(40003, ACK));
+        let mut parts = testing::world(mode);
+        parts.backends[0].as_mut().unwrap().up = false;
+        parts.services[0] = Some(testing::service("tcp:192.0.2.100:80", &[(1, 1), (2, 1)]).into());
+        path.snapshot = Snapshot::new(parts);
+        assert_ne!(path.backend_of(&unanswered), 11, "the repeated SYN finds another backend");
+        assert_eq!(path.backend_of(&request(40003, ACK)), 11, "an established flow stays");
+    }
+}
+
 fn shared_backend() -> Path {
     let mut parts = testing::parts();
     parts.services = vec![
