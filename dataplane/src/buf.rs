@@ -23,6 +23,10 @@ pub trait Frame: Sized {
     #[must_use]
     fn grow_front(&mut self, count: usize) -> bool;
 
+    /// Takes the first `count` bytes off; false, and nothing happens, if the first segment is not longer.
+    #[must_use]
+    fn trim_front(&mut self, count: usize) -> bool;
+
     /// Cuts the end off, so that `len` bytes remain; nothing happens to a frame that is not longer.
     fn truncate(&mut self, len: usize);
 
@@ -77,6 +81,15 @@ impl Frame for HeapFrame {
         let Some(start) = self.start.checked_sub(count) else { return false };
         self.start = start;
         self.head_len += count;
+        true
+    }
+
+    fn trim_front(&mut self, count: usize) -> bool {
+        if count >= self.head_len {
+            return false;
+        }
+        self.start += count;
+        self.head_len -= count;
         true
     }
 

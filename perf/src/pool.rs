@@ -107,6 +107,21 @@ impl Frame for PoolFrame<'_> {
     }
 
     #[inline]
+    fn trim_front(&mut self, count: usize) -> bool {
+        let Some(start) = u8::try_from(count).ok().and_then(|count| self.slot.start.checked_add(count))
+        else {
+            return false;
+        };
+        if count >= self.len() {
+            return false;
+        }
+        self.slot.start = start;
+        // Less than the length, which is 16 bits.
+        self.slot.len -= count as u16;
+        true
+    }
+
+    #[inline]
     fn truncate(&mut self, len: usize) {
         if len < self.len() {
             // Less than a number of 16 bits.

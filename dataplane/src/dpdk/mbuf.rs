@@ -124,6 +124,19 @@ impl Frame for Mbuf {
     }
 
     #[inline]
+    fn trim_front(&mut self, count: usize) -> bool {
+        let raw = self.raw_mut();
+        if count >= usize::from(raw.data_len) {
+            return false;
+        }
+        // Less than `data_len`, which is 16 bits.
+        raw.data_off += count as u16;
+        raw.data_len -= count as u16;
+        raw.pkt_len -= count as u32;
+        true
+    }
+
+    #[inline]
     fn grow_front(&mut self, count: usize) -> bool {
         let raw = self.raw_mut();
         let Ok(grown) = u16::try_from(count) else { return false };

@@ -60,7 +60,7 @@ impl Forwarder {
                 // A client that repeats its SYN because the backend died meanwhile finds another one, and so
                 // does the next client of a port whose flow a dead backend never answered.
                 let unanswered = flow.state().is_embryonic() && !backend.up;
-                let reopens = opens(&work.headers) && (flow.state().is_closing(view));
+                let reopens = opens(&work.headers) && (flow.state().is_closing(view) || unanswered);
                 if !reopens && worth(context, flow) != Worth::Dead {
                     self.advance(context, place, flow, view, work.headers.tcp_flags);
                     return Ok(flow.backend());
