@@ -20,6 +20,8 @@ pub mod dpdk;
 pub mod drops;
 pub mod flow;
 pub mod forward;
+pub mod fragment;
+pub mod local;
 pub mod lookup;
 pub mod packet;
 pub mod parse;
@@ -34,5 +36,7 @@ pub mod stats;
 pub mod wire;
 pub mod worker;
 
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod testing;
