@@ -19,7 +19,7 @@ use crate::drops::DropReason;
 use crate::flow::table::{FlowHash, FlowTable, HashSecret};
 use crate::parse::{Headers, Ipv4, Refusal, parse};
 use crate::rewrite;
-use crate::route::{NextHop, PortId};
+use crate::route::{InterfaceId, NextHop};
 use crate::schedule::Schedulers;
 use crate::snapshot::{BackendSlot, Egress, ServiceSlot, Snapshot};
 use crate::stats::WorkerStats;
@@ -41,13 +41,13 @@ pub struct Punt<F> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PuntReason {
     /// An ARP packet that came in by a port.
-    Arp(PortId),
+    Arp(InterfaceId),
     /// A finished frame whose next hop has no known Ethernet address; it is to be injected when it has.
     Resolve(NextHop),
 }
 
 /// A frame from one worker to the owner of its flow, and the port it came in by.
-pub type HandedOver<F> = (PortId, F);
+pub type HandedOver<F> = (InterfaceId, F);
 
 /// Where frames leave a worker.
 pub struct Outbox<F> {
@@ -187,7 +187,7 @@ impl Forwarder {
     pub fn forward<F: Frame>(
         &mut self,
         context: Context,
-        port: PortId,
+        port: InterfaceId,
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) {
@@ -204,7 +204,7 @@ impl Forwarder {
     fn parse<F: Frame>(
         &mut self,
         context: Context,
-        port: PortId,
+        port: InterfaceId,
         batch: &mut Batch,
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
@@ -236,7 +236,7 @@ impl Forwarder {
     fn classify<F: Frame>(
         &mut self,
         context: Context,
-        port: PortId,
+        port: InterfaceId,
         live: Live,
         batch: &mut Batch,
         burst: &mut Burst<F>,
@@ -372,7 +372,7 @@ impl Forwarder {
             return self.punt(Some(frame), PuntReason::Resolve(egress.next_hop), out);
         }
         // The bursts were empty when this one began, so none of them is full.
-        match out.transmit.get_mut(usize::from(egress.next_hop.port.0)) {
+        match out.transmit.get_mut(usize::from(egress.next_hop.interface.0)) {
             Some(transmit) => match transmit.push(frame) {
                 Ok(()) => {}
                 Err(frame) => self.drop(Some(frame), DropReason::TxFull),
@@ -390,7 +390,7 @@ impl Forwarder {
         }
     }
 
-    fn hand_over<F: Frame>(&self, frame: Option<F>, port: PortId, owner: usize, out: &mut Outbox<F>) {
+    fn hand_over<F: Frame>(&self, frame: Option<F>, port: InterfaceId, owner: usize, out: &mut Outbox<F>) {
         let Some(frame) = frame else { return };
         let Some(queue) = out.owners.get(owner) else {
             return self.drop(Some(frame), DropReason::HandOverFull);

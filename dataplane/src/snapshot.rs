@@ -3,14 +3,14 @@
 //! Made by the control thread, read by all workers, changed by nobody; a change is a new snapshot. What
 //! changes with packets (flows, scheduler positions, counters) belongs to the workers.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use config::words::{MacAddr, Mode, Protocol, Scheduler, ServiceKey};
 
 use crate::flow::state::Timeouts;
 use crate::lookup::Lookup;
-use crate::route::{NextHop, PortId, RouteTable};
+use crate::route::{InterfaceId, NextHop, RouteTable};
 use crate::wire::eth;
 
 /// Number of a service for as long as it or one of its flows exists.
@@ -104,12 +104,16 @@ pub struct Egress {
 }
 
 /// Ethernet addresses of the stations on the links.
-pub type NeighbourTable = Lookup<MacAddr>;
+pub type NeighbourTable = Lookup<[u64; 3], MacAddr>;
 
 /// Key of a station in the [`NeighbourTable`].
-pub fn neighbour_key(station: NextHop) -> u64 {
-    // The high bit keeps it from being 0.
-    1 << 63 | u64::from(station.port.0) << 32 | u64::from(station.address)
+pub fn neighbour_key(station: NextHop) -> [u64; 3] {
+    let address = match station.address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    // The added 1 keeps it from being all zeros.
+    [u64::from(station.interface.0) + 1, (address >> 64) as u64, address as u64]
 }
 
 /// What a snapshot is made from.
@@ -120,7 +124,7 @@ pub struct Parts {
     /// All own addresses, host order.
     pub own: Vec<u32>,
     /// All routes.
-    pub routes: Arc<RouteTable>,
+    pub routes: Arc<RouteTable<u32>>,
     /// All known stations.
     pub neighbours: Arc<NeighbourTable>,
     /// Services by slot.
@@ -137,11 +141,11 @@ pub struct Snapshot {
     /// The parts, as they were given.
     pub parts: Parts,
     /// Own addresses and VIPs.
-    local: Lookup<()>,
+    local: Lookup<u64, ()>,
     /// Service slots by protocol, address and port.
-    services: Lookup<ServiceSlot>,
+    services: Lookup<u64, ServiceSlot>,
     /// By a NAT backend's protocol, address and port: the range of `reply_services` it replies for.
-    replies: Lookup<(u32, u32)>,
+    replies: Lookup<u64, (u32, u32)>,
     reply_services: Vec<ServiceSlot>,
     /// How each backend is reached, by slot.
     egress: Vec<Option<Egress>>,
@@ -200,7 +204,7 @@ impl Snapshot {
     }
 
     /// A port's own address.
-    pub fn own_address(&self, port: PortId) -> Option<u32> {
+    pub fn own_address(&self, port: InterfaceId) -> Option<u32> {
         self.parts.ports.get(usize::from(port.0))?.address
     }
 
@@ -236,7 +240,7 @@ impl Snapshot {
     #[inline]
     pub fn egress_to(&self, destination: u32) -> Option<Egress> {
         let next_hop = self.parts.routes.next_hop(destination)?;
-        let port = self.parts.ports.get(usize::from(next_hop.port.0))?;
+        let port = self.parts.ports.get(usize::from(next_hop.interface.0))?;
         let known = self.parts.neighbours.get(neighbour_key(next_hop));
         Some(Egress {
             next_hop,
@@ -257,7 +261,7 @@ fn endpoint_key(protocol: Protocol, address: u32, port: u16) -> u64 {
     u64::from(address) << 32 | u64::from(port) << 16 | protocol
 }
 
-fn reply_tables(parts: &Parts) -> (Lookup<(u32, u32)>, Vec<ServiceSlot>) {
+fn reply_tables(parts: &Parts) -> (Lookup<u64, (u32, u32)>, Vec<ServiceSlot>) {
     let mut endpoints: Vec<(u64, ServiceSlot)> = parts
         .backends
         .iter()
@@ -313,8 +317,8 @@ mod tests {
         assert!(known.resolved && known.link[..6] == testing::mac(11).0);
         assert!(!snapshot.egress_to(u32::from_be_bytes([198, 51, 100, 99])).unwrap().resolved);
         let far = snapshot.egress_to(0x0808_0808).unwrap();
-        assert_eq!(far.next_hop.address, u32::from_be_bytes([198, 51, 100, 1]));
-        parts.routes = Arc::new(RouteTable::new(std::iter::empty::<(ipnet::Ipv4Net, Route)>()));
+        assert_eq!(far.next_hop.address, std::net::Ipv4Addr::new(198, 51, 100, 1));
+        parts.routes = Arc::new(RouteTable::new(std::iter::empty::<(ipnet::Ipv4Net, Route<u32>)>()));
         assert!(Snapshot::new(parts).egress_to(0x0808_0808).is_none());
     }
 }

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use crate::csum;
 use crate::flow::state::Timeouts;
 use crate::lookup::Lookup;
-use crate::route::{NextHop, PortId, Route, RouteTable};
+use crate::route::{Address, InterfaceId, NextHop, Route, RouteTable};
 use crate::snapshot::{
     Backend, BackendSlot, Candidate, Parts, PortInfo, Service, ServiceSlot, Snapshot, neighbour_key,
 };
@@ -28,16 +28,16 @@ pub fn mac(last: u8) -> MacAddr {
 pub fn parts() -> Parts {
     let station = |last: u8| {
         let address = u32::from_be_bytes([198, 51, 100, last]);
-        (neighbour_key(NextHop { port: PortId(0), address }), mac(last))
+        (neighbour_key(NextHop { interface: InterfaceId(0), address: address.ip() }), mac(last))
     };
     let link: Ipv4Net = "198.51.100.254/24".parse().unwrap();
-    let gateway = Some("198.51.100.1".parse().unwrap());
+    let gateway = Some(u32::from_be_bytes([198, 51, 100, 1]));
     Parts {
         ports: vec![PortInfo { mac: mac(254), mtu: 1500, address: Some(u32::from_be_bytes(OWN)) }],
         own: vec![u32::from_be_bytes(OWN)],
         routes: Arc::new(RouteTable::new([
-            (link, Route { port: PortId(0), gateway: None }),
-            ("0.0.0.0/0".parse().unwrap(), Route { port: PortId(0), gateway }),
+            (link, Route { interface: InterfaceId(0), gateway: None }),
+            ("0.0.0.0/0".parse().unwrap(), Route { interface: InterfaceId(0), gateway }),
         ])),
         neighbours: Arc::new(Lookup::new([station(1), station(11), station(12), station(13)].into_iter())),
         services: Vec::new(),

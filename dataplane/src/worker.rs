@@ -15,7 +15,7 @@ use crate::flow::{FlowKey, FlowValue};
 use crate::forward::{Context, Forwarder, HandedOver, Outbox, Punt, Setup};
 use crate::port::Queue;
 use crate::publish::Reader;
-use crate::route::PortId;
+use crate::route::InterfaceId;
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
 
@@ -46,7 +46,7 @@ pub struct Injection<F> {
     /// The frame.
     pub frame: F,
     /// Where it leaves.
-    pub port: PortId,
+    pub port: InterfaceId,
 }
 
 /// One line of a list of flows.
@@ -168,7 +168,7 @@ impl<Q: Queue> Worker<Q> {
             self.queues[number].receive(&mut self.burst);
             if !self.burst.is_empty() {
                 self.stats.received.add(self.burst.len() as u64);
-                self.forward(PortId(number as u8));
+                self.forward(InterfaceId(number as u16));
             }
         }
         if !self.taken_over.is_empty() {
@@ -180,7 +180,7 @@ impl<Q: Queue> Worker<Q> {
     }
 
     #[inline]
-    fn forward(&mut self, port: PortId) {
+    fn forward(&mut self, port: InterfaceId) {
         let context = Context { snapshot: self.snapshot.current(), now: self.now };
         self.forwarder.forward(context, port, &mut self.burst, &mut self.out);
         self.flush();

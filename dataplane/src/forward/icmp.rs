@@ -10,7 +10,7 @@ use crate::flow::FlowKey;
 use crate::flow::table::{FlowHash, Worth};
 use crate::parse::Ipv4;
 use crate::rewrite::{self, icmp};
-use crate::route::PortId;
+use crate::route::InterfaceId;
 use crate::snapshot::{BackendSlot, Egress, ServiceSlot, Snapshot};
 use crate::wire::{icmp4, ipv4};
 
@@ -62,7 +62,7 @@ impl Forwarder {
     pub(super) fn take_icmp<F: Frame>(
         &mut self,
         context: Context,
-        port: PortId,
+        port: InterfaceId,
         packet: &Ipv4,
         frame: Option<F>,
         out: &mut Outbox<F>,
@@ -139,7 +139,7 @@ impl Forwarder {
             _ => return None,
         };
         let egress = context.snapshot.egress_to(packet.src)?;
-        let src = context.snapshot.own_address(egress.next_hop.port).unwrap_or(packet.dst);
+        let src = context.snapshot.own_address(egress.next_hop.interface).unwrap_or(packet.dst);
         if !self.icmp_budget.take(context.now) {
             return None;
         }

@@ -10,7 +10,7 @@ use crate::testing::{self, CLIENT, OWN, Packet, VIP, mac, packet};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 
 pub(super) const BACKEND: [u8; 4] = [198, 51, 100, 11];
-const PORT: PortId = PortId(0);
+const PORT: InterfaceId = InterfaceId(0);
 
 /// A worker's packet path with its surroundings, one frame at a time.
 pub(super) struct Path {
@@ -288,7 +288,7 @@ fn arp_and_unknown_next_hops_go_to_the_control_thread() {
     parts.neighbours = Arc::new(crate::lookup::Lookup::new([].into_iter()));
     let mut path = Path::new(Snapshot::new(parts));
     let End::Punted(PuntReason::Resolve(hop), frame) = path.send(&request(40000, SYN)) else { panic!() };
-    assert_eq!(hop.address, u32::from_be_bytes(BACKEND));
+    assert_eq!(hop.address, std::net::Ipv4Addr::from(BACKEND));
     let right = arrived(Packet { dst: BACKEND, ports: (40000, 8000), ..request(40000, SYN) }, 0);
     assert_eq!(
         (&frame[..6], &frame[6..]),
