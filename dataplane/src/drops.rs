@@ -43,6 +43,16 @@ reasons! {
     MartianAddress = "martian_address",
     /// a piece of a fragmented packet
     Fragment = "fragment",
+    /// a piece of a fragmented packet that lies: its length is no multiple of 8, or it ends beyond 65,535
+    BadFragment = "bad_fragment",
+    /// a first piece without a whole transport header, or one inside a TCP header (RFC 1858, 3128, 7112)
+    FragmentTiny = "fragment_tiny",
+    /// pieces of a fragmented packet overlap or came twice; in IPv6 all of them die (RFC 5722)
+    FragmentOverlap = "fragment_overlap",
+    /// too many pieces wait for their first ones: in all, from one sender, of one packet, or with too many gaps
+    FragmentTableFull = "fragment_table_full",
+    /// a piece of a fragmented packet waited for the first one in vain
+    FragmentTimeout = "fragment_timeout",
     /// an IP protocol other than TCP, UDP and ICMP
     UnknownProtocol = "unknown_protocol",
     /// TCP data offset under 20 bytes or past the end of the packet

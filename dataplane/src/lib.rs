@@ -20,6 +20,7 @@ pub mod dpdk;
 pub mod drops;
 pub mod flow;
 pub mod forward;
+pub mod fragment;
 pub mod lookup;
 pub mod packet;
 pub mod parse;
