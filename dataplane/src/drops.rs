@@ -77,6 +77,10 @@ reasons! {
     TooBig = "too_big",
     /// no headroom in the buffer for an outer header
     NoHeadroom = "no_headroom",
+    /// its new checksum covers bytes behind the first segment of its buffer
+    Scattered = "scattered",
+    /// an address of the other IP version was to be put into it
+    WrongFamily = "wrong_family",
     /// the device's transmit queue is full
     TxFull = "tx_full",
     /// the queue to the control thread is full

@@ -35,4 +35,6 @@ pub mod wire;
 pub mod worker;
 
 #[cfg(test)]
+mod samples;
+#[cfg(test)]
 mod testing;
