@@ -8,6 +8,7 @@
 pub mod dr;
 pub mod nat;
 mod old;
+pub mod tunnel;
 
 pub use old::{Endpoint, dr, icmp, to_backend, to_client, tunnel};
 

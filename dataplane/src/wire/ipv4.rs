@@ -36,6 +36,10 @@ pub const PROTOCOL_IPIP: u8 = 4;
 pub const PROTOCOL_TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
+/// Protocol number of an IPv6 packet inside an IPv4 one (RFC 4213).
+pub const PROTOCOL_IPV6: u8 = 41;
+/// Protocol number of generic routing encapsulation.
+pub const PROTOCOL_GRE: u8 = 47;
 
 /// What a header says that we put before a packet; the rest follows.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +64,7 @@ pub struct NewHeader {
 
 impl NewHeader {
     /// The header's bytes, with its checksum.
+    #[inline]
     pub fn bytes(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[0] = 0x45;
@@ -72,7 +77,7 @@ impl NewHeader {
         bytes[PROTOCOL] = self.protocol;
         bytes[SRC..][..4].copy_from_slice(&self.src.to_be_bytes());
         bytes[DST..][..4].copy_from_slice(&self.dst.to_be_bytes());
-        let checksum = !csum::sum(&bytes);
+        let checksum = !csum::sum_header(&bytes);
         bytes[CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
         bytes
     }

@@ -2,6 +2,8 @@
 
 pub mod arp;
 pub mod eth;
+pub mod gre;
+pub mod gue;
 pub mod icmp4;
 pub mod ipv4;
 pub mod ipv6;
