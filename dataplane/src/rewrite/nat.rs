@@ -187,14 +187,10 @@ pub(super) fn mend_transport(head: &mut [u8], l4: usize, protocol: Protocol, cha
         }
         Protocol::Udp => {
             let checksum = read_u16(head, l4 + udp::CHECKSUM).unwrap_or_default();
-            // 0 means that the sender computed none, and a computed 0 is sent as its other form (RFC 768). In
-            // IPv6 that is the receiver's to refuse, or to take from a tunnel (RFC 6935).
+            // 0 means that the sender computed none. In IPv6 that is the receiver's to refuse, or to take from
+            // a tunnel (RFC 6935).
             if checksum != 0 {
-                let new = match changes.apply(checksum) {
-                    0 => 0xffff,
-                    other => other,
-                };
-                write_u16(head, l4 + udp::CHECKSUM, new);
+                write_u16(head, l4 + udp::CHECKSUM, udp::computed(changes.apply(checksum)));
             }
         }
     }

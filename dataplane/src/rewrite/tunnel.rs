@@ -222,3 +222,6 @@ fn write_gre(bytes: &mut [u8], packet: &Packet, checksum: bool) {
         write_u16(bytes, gre::CHECKSUM, sum);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,7 +146,7 @@ fn what_a_device_does_not_take_is_dropped_and_counted() {
 fn injected_frames_leave_by_their_port() {
     let mut team = team(1);
     for port in [0, 7] {
-        let injection = Injection { frame: HeapFrame::new(&mac(1).0), port: InterfaceId(port) };
+        let injection = Injection { frame: HeapFrame::new(&mac(1).0), port: PortId(port) };
         team.handles[0].inject.push(injection).unwrap();
     }
     team.turn();
