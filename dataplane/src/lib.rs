@@ -33,6 +33,7 @@ pub mod route;
 pub mod schedule;
 pub mod snapshot;
 pub mod stats;
+pub mod toeplitz;
 pub mod wire;
 pub mod worker;
 
