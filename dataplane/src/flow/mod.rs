@@ -161,7 +161,7 @@ impl Key for WideKey {
 
     #[inline]
     fn hash(&self, secret: &HashSecret) -> FlowHash {
-        secret.hash_any(self.client(), self.client_port())
+        secret.hash_any(self.client(), self.client_port()).with_port(self.service_port())
     }
 
     fn owner(&self) -> FlowOwner {

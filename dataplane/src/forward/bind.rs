@@ -153,7 +153,7 @@ impl<F: Frame> Forwarder<F> {
             }
             _ => &[],
         };
-        self.flows.store_wide(context, work.hash, key, flow, locals)
+        self.flows.store_wide(context, key, flow, locals)
     }
 
     /// Makes sure that replies of a NAT backend will belong to one flow only, although it also serves other
@@ -316,7 +316,7 @@ impl<F: Frame> Forwarder<F> {
         };
         let key = WideKey::new(wide_address(headers.ip.addresses.src()), headers.src_port, work.service, 0);
         let flow = FlowValue::new(BackendSlot::NONE, state, context.now);
-        self.flows.store_wide(context, work.hash, key, flow, locals)
+        self.flows.store_wide(context, key, flow, locals)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::local::{Back, LocalPorts};
 use crate::packet::{Addresses, Headers};
 use crate::snapshot::{Found, LocalSlot, ServiceSlot};
 use crate::stats::WorkerStats;
+use crate::toeplitz::Owners;
 use config::words::Protocol;
 
 /// Flows of a line at most, of either table.
@@ -35,10 +36,8 @@ pub struct Flows {
 
 impl Flows {
     pub(super) fn new(setup: &Setup, stats: Arc<WorkerStats>) -> Self {
-        let owns = |address: IpAddr, port| {
-            let hash = setup.secret.hash_any(wide_address(address), port);
-            hash.owner(setup.workers) == setup.number
-        };
+        let owners = Owners::new(setup.workers);
+        let owns = |address: IpAddr, port| owners.of(address, port) == setup.number;
         Self {
             narrow: NarrowTable::new(setup.flow_capacity, setup.secret),
             wide: WideTable::new(setup.wide_capacity, setup.secret),
@@ -75,10 +74,10 @@ impl Flows {
         }
     }
 
-    /// Asks for the line of a client's narrow or wide flows to come into the cache.
+    /// Asks for the line of a client's flow to a port of a service to come into the cache.
     #[inline]
-    pub(super) fn prefetch(&self, hash: FlowHash, narrow: bool) {
-        if narrow { self.narrow.prefetch(hash) } else { self.wide.prefetch(hash) }
+    pub(super) fn prefetch(&self, hash: FlowHash, narrow: bool, service_port: u16) {
+        if narrow { self.narrow.prefetch(hash) } else { self.wide.prefetch(hash.with_port(service_port)) }
     }
 
     /// The flow of a client to a port of a service.
@@ -115,7 +114,7 @@ impl Flows {
             return None;
         }
         let key = WideKey::new(address, ports.0, found.service, ports.1);
-        self.wide.find(hash, &key).map(Stored::Wide)
+        self.wide.find(hash.with_port(ports.1), &key).map(Stored::Wide)
     }
 
     /// The flow whose backend knows its client by a local address and port.
@@ -237,7 +236,6 @@ impl Flows {
     pub(super) fn store_wide(
         &mut self,
         context: Context,
-        hash: FlowHash,
         key: WideKey,
         flow: FlowValue,
         locals: &[LocalSlot],
@@ -247,6 +245,7 @@ impl Flows {
             let (slot, port) = self.take_local(&key, flow, locals)?;
             (key, flow) = (key.with_local_port(port), flow.with_local(slot));
         }
+        let hash = key.hash(&self.secret);
         let place = match self.wide.insert(hash, key, flow, |flow| worth(context, flow)) {
             Inserted::Placed(place) => place,
             Inserted::Replaced(place, (key, dead)) => {
