@@ -21,6 +21,7 @@ pub mod drops;
 pub mod flow;
 pub mod forward;
 pub mod fragment;
+pub mod local;
 pub mod lookup;
 pub mod packet;
 pub mod parse;
