@@ -25,12 +25,13 @@ use crate::clock::Seconds;
 use crate::drops::DropReason;
 use crate::flow::table::{FlowHash, HashSecret};
 use crate::fragment::Transport;
+use crate::local::{LocalAddress, LocalSlot};
 use crate::packet::{Addresses, Headers, Packet};
 use crate::parse::{Refusal, parse};
 use crate::port::PortId;
 use crate::route::{InterfaceId, NextHop};
 use crate::schedule::Schedulers;
-use crate::snapshot::{BackendSlot, Egress, Found, Gateway, Local, LocalSlot, ServiceSlot, Snapshot};
+use crate::snapshot::{BackendSlot, Egress, Found, Gateway, Local, ServiceSlot, Snapshot};
 use crate::stats::WorkerStats;
 use crate::toeplitz::Owners;
 use crate::wire::eth::Tags;
@@ -208,8 +209,6 @@ pub struct Setup {
     pub flow_capacity: usize,
     /// Flows its wide table is rated for.
     pub wide_capacity: usize,
-    /// Local addresses of full NAT that there may be.
-    pub locals: usize,
     /// How pieces of packets are treated.
     pub pieces: PieceSetup,
     /// Service slots there may be.
@@ -262,6 +261,11 @@ impl<F: Frame> Forwarder<F> {
             pieces: pieces::Pieces::new(setup),
             batch: Some(Box::new([Work::NONE; BURST])),
         }
+    }
+
+    /// Takes over this worker's ports of a local address.
+    pub fn install(&mut self, slot: LocalSlot, address: Box<LocalAddress>) {
+        self.flows.install(slot, address);
     }
 
     /// The worker's flows.
@@ -378,7 +382,8 @@ impl<F: Frame> Forwarder<F> {
                     let first = replies.iter().next();
                     first.inspect(|(found, port)| self.flows.prefetch(work.hash, found.narrow, *port));
                 }
-                _ => {}
+                Role::LocalReply(local) => self.flows.prefetch_local(local, &work.headers),
+                Role::Outward(_) | Role::Inward => {}
             }
             left.keep(slot);
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use crate::drops::DropReason;
+use crate::local::{self, LocalSlot};
 use crate::snapshot::BackendSlot;
 
 /// A number with one writer and any readers.
@@ -123,6 +124,8 @@ pub struct WorkerStats {
     pub evicted: Counter,
     /// Frames dropped.
     pub drops: DropCounters,
+    /// Gauges: local ports in use, by local slot.
+    locals: Box<[Counter]>,
     backends: Box<[BackendCounters]>,
     /// Where slots beyond the table would be counted; there are none (`Limits` of the control thread).
     beyond: BackendCounters,
@@ -146,9 +149,16 @@ impl WorkerStats {
             expired: Counter::default(),
             evicted: Counter::default(),
             drops: DropCounters::default(),
+            locals: (0..local::SLOTS).map(|_| Counter::default()).collect(),
             backends: (0..backends).map(|_| BackendCounters::default()).collect(),
             beyond: BackendCounters::default(),
         }
+    }
+
+    /// Ports in use of the local address in a slot.
+    pub fn local_ports(&self, slot: LocalSlot) -> &Counter {
+        // There are as many as slots.
+        &self.locals[usize::from(slot.0)]
     }
 
     /// The counters of the backend in a slot.

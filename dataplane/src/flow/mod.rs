@@ -9,7 +9,8 @@ pub mod table;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::clock::Seconds;
-use crate::snapshot::{BackendSlot, LocalSlot, ServiceSlot};
+use crate::local::LocalSlot;
+use crate::snapshot::{BackendSlot, ServiceSlot};
 use state::State;
 use table::{FlowHash, HashSecret};
 

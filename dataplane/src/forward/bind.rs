@@ -10,8 +10,9 @@ use crate::drops::DropReason;
 use crate::flow::state::{self, State, View};
 use crate::flow::table::Worth;
 use crate::flow::{FlowKey, FlowValue, WideKey};
+use crate::local::LocalSlot;
 use crate::packet::{Addresses, Headers};
-use crate::snapshot::{Backend, BackendSlot, Found, Gateway, LocalSlot, Service, ServiceSlot};
+use crate::snapshot::{Backend, BackendSlot, Found, Gateway, Service, ServiceSlot};
 use crate::wire::tcp;
 
 /// Backends tried for a new flow when replies of the chosen one would be ambiguous.

@@ -8,9 +8,10 @@ use super::{Batch, Context, Forwarder, Live, Outbox, Role, Target, Work};
 use crate::buf::Frame;
 use crate::burst::Burst;
 use crate::drops::DropReason;
+use crate::local::LocalSlot;
 use crate::packet::Headers;
 use crate::rewrite::{dr, mss, nat, translate, tunnel};
-use crate::snapshot::{Backend, BackendSlot, Egress, LocalSlot, Snapshot, Tunnel};
+use crate::snapshot::{Backend, BackendSlot, Egress, Snapshot, Tunnel};
 use crate::wire::tcp;
 
 impl<F: Frame> Forwarder<F> {

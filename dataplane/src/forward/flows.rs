@@ -8,9 +8,9 @@ use crate::drops::DropReason;
 use crate::flow::state::{self, View};
 use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, WideTable, Worth};
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
-use crate::local::{Back, LocalPorts};
+use crate::local::{Back, LocalAddress, LocalPorts, LocalSlot};
 use crate::packet::{Addresses, Headers};
-use crate::snapshot::{Found, LocalSlot, ServiceSlot};
+use crate::snapshot::{Found, ServiceSlot};
 use crate::stats::WorkerStats;
 use crate::toeplitz::Owners;
 use config::words::Protocol;
@@ -36,15 +36,25 @@ pub struct Flows {
 
 impl Flows {
     pub(super) fn new(setup: &Setup, stats: Arc<WorkerStats>) -> Self {
-        let owners = Owners::new(setup.workers);
-        let owns = |address: IpAddr, port| owners.of(address, port) == setup.number;
         Self {
             narrow: NarrowTable::new(setup.flow_capacity, setup.secret),
             wide: WideTable::new(setup.wide_capacity, setup.secret),
             secret: setup.secret,
-            locals: LocalPorts::new(&setup.locals, owns),
+            locals: LocalPorts::new(Owners::new(setup.workers)),
             stats,
         }
+    }
+
+    /// Takes over the ports of a local address.
+    pub(super) fn install(&mut self, slot: LocalSlot, address: Box<LocalAddress>) {
+        // An address keeps its slot, so there was none before.
+        drop(self.locals.install(slot, Some(address)));
+    }
+
+    /// Asks for what is known of a local port to come into the cache.
+    #[inline]
+    pub(super) fn prefetch_local(&self, slot: LocalSlot, headers: &Headers) {
+        self.locals.prefetch(slot, headers.protocol, headers.dst_port);
     }
 
     /// Hash of a client's flows.
@@ -120,8 +130,8 @@ impl Flows {
     /// The flow whose backend knows its client by a local address and port.
     #[inline]
     pub(super) fn find_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Stored> {
-        let Back { client, client_port, service, service_port } = self.locals.back(slot, protocol, port)?;
-        let key = WideKey::new(client, client_port, ServiceSlot(service), service_port);
+        let Back { client, client_port, service, service_port } = self.locals.find(slot, protocol, port)?;
+        let key = WideKey::new(client, client_port, service, service_port);
         let place = self.wide.find(key.hash(&self.secret), &key)?;
         let is_it = self.wide.key(place).local_port() == port && self.wide.value(place).local() == slot;
         is_it.then_some(Stored::Wide(place))
@@ -280,13 +290,14 @@ impl Flows {
         let back = Back {
             client: key.client(),
             client_port: key.client_port(),
-            service: key.service().0,
+            service: key.service(),
             service_port: key.service_port(),
         };
         let turns = locals[start..].iter().chain(&locals[..start]);
         let taken = turns.copied().find_map(|slot| Some((slot, self.locals.take(slot, protocol, back)?)));
-        if taken.is_none() {
-            self.stats.local_ports_exhausted.add(1);
+        match taken {
+            Some((slot, _)) => self.stats.local_ports(slot).add(1),
+            None => self.stats.local_ports_exhausted.add(1),
         }
         taken.ok_or(DropReason::LocalPortsExhausted)
     }
@@ -294,6 +305,7 @@ impl Flows {
     fn give_local_back(&mut self, key: &WideKey, flow: FlowValue) {
         if key.local_port() != 0 {
             self.locals.give_back(flow.local(), protocol_of(flow), key.local_port());
+            self.stats.local_ports(flow.local()).sub(1);
         }
     }
 

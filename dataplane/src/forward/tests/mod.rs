@@ -1,5 +1,6 @@
 //! Frames in and out through the whole path, and its laws as properties.
 
+mod full_nat;
 mod gateway;
 mod modes;
 mod ports;
