@@ -110,6 +110,8 @@ pub struct WorkerStats {
     pub handed_over: Counter,
     /// Packets made into an answer to their senders: echo replies and ICMP errors. They are sent or punted.
     pub answered: Counter,
+    /// Packets made into an answer instead of being dropped for these reasons.
+    pub answered_for: DropCounters,
     /// Packets sent on as a router does, in and out of inside networks. They are sent or punted.
     pub routed: Counter,
     /// New flows that found no free local port.
@@ -142,6 +144,7 @@ impl WorkerStats {
             punted: Counter::default(),
             handed_over: Counter::default(),
             answered: Counter::default(),
+            answered_for: DropCounters::default(),
             routed: Counter::default(),
             local_ports_exhausted: Counter::default(),
             held: Counter::default(),

@@ -5,6 +5,7 @@
 //! covers it. Offsets of a descriptor hold until the Ethernet header is put: it may be longer or shorter than
 //! the one before it.
 
+pub mod answer;
 pub mod dr;
 pub mod mss;
 pub mod nat;

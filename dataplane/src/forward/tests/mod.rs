@@ -1,5 +1,6 @@
 //! Frames in and out through the whole path, and its laws as properties.
 
+mod answers;
 mod full_nat;
 mod gateway;
 mod modes;
@@ -366,14 +367,6 @@ fn a_flow_outlives_the_configuration() {
     path.snapshot = Snapshot::new(parts);
     assert_eq!(path.backend_of(&request(40000, ACK)), 11, "its service is gone");
     assert_eq!(path.send(&request(40002, SYN)), End::Dropped(DropReason::NoService));
-}
-
-#[test]
-fn a_service_without_candidates_has_no_backend() {
-    let mut parts = testing::world(Mode::Nat);
-    parts.services[0] = Some(testing::service("tcp:192.0.2.100:80", &[]).into());
-    let mut path = Path::new(Snapshot::new(parts));
-    assert_eq!(path.send(&request(40000, SYN)), End::Dropped(DropReason::NoBackend));
 }
 
 #[test]
