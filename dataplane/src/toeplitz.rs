@@ -30,8 +30,14 @@ const PATTERN: u16 = 0xa4bb;
 pub const ENTRIES: usize = 128;
 
 /// The key for a NIC that wants this many bytes.
-pub fn key(len: usize) -> Vec<u8> {
-    PATTERN.to_be_bytes().into_iter().cycle().take(len).collect()
+pub const fn key<const LEN: usize>() -> [u8; LEN] {
+    let mut key = [0; LEN];
+    let mut at = 0;
+    while at < LEN {
+        key[at] = PATTERN.to_be_bytes()[at % 2];
+        at += 1;
+    }
+    key
 }
 
 /// The Toeplitz hash of bytes, as defined for receive-side scaling: for each bit that is 1, from the first
@@ -96,7 +102,7 @@ impl Owners {
     /// Owners among this many workers, at most [`ENTRIES`]; the flows are spread evenly.
     pub fn new(workers: usize) -> Self {
         debug_assert!((1..=ENTRIES).contains(&workers));
-        let key = key(8);
+        let key = key::<8>();
         let half = |word: usize| hash(&key, &(word as u16).to_be_bytes()) as u16;
         // In turns, as drivers fill the table if nobody else does.
         let entry = |at| Entry { worker: (at % workers) as u8, rank: (at / workers) as u8 };
@@ -106,6 +112,11 @@ impl Owners {
             entries: std::array::from_fn(entry),
             workers,
         }
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
     /// The worker that owns the flows of an IPv4 client's port; of host order both.
@@ -145,8 +156,12 @@ impl Owners {
         self.high[usize::from(high)] ^ self.low[usize::from(low)]
     }
 
-    /// A NIC's redirection table of this size, which is a power of two: the queues by entry. One of at least
-    /// [`ENTRIES`] brings all frames to their owners.
+    /// Whether a NIC brings all frames to their owners if its redirection table has this size.
+    pub fn fit(&self, size: usize) -> bool {
+        size.is_power_of_two() && (size >= ENTRIES || size.is_multiple_of(self.workers))
+    }
+
+    /// A NIC's redirection table of this size: the queues by entry.
     pub fn redirection(&self, size: usize) -> impl Iterator<Item = u16> {
         self.entries.iter().cycle().take(size).map(|entry| u16::from(entry.worker))
     }
@@ -229,7 +244,7 @@ mod tests {
             keep(dst.1.to_be_bytes().to_vec(), !source),
         ];
         let redirection: Vec<_> = owners.redirection(size).collect();
-        usize::from(redirection[hash(&key(40), &input.concat()) as usize & (size - 1)])
+        usize::from(redirection[hash(&key::<40>(), &input.concat()) as usize & (size - 1)])
     }
 
     proptest! {
@@ -248,13 +263,19 @@ mod tests {
             });
             let owner = owners.of_words(words(client.0) ^ client.1);
             prop_assert!(owner < workers);
-            for size in [128, 512] {
+            for size in [2usize, 4, 64, 128, 512].into_iter().filter(|size| owners.fit(*size)) {
                 for masks in [true, false] {
                     prop_assert_eq!(queue(&owners, client, other, Fields::Source, masks, size), owner);
                     prop_assert_eq!(queue(&owners, other, client, Fields::Destination, masks, size), owner);
                 }
             }
         }
+    }
+
+    #[test]
+    fn small_tables_fit_where_they_divide_evenly() {
+        assert!(Owners::new(3).fit(128) && Owners::new(64).fit(512) && Owners::new(2).fit(2));
+        assert!(!Owners::new(3).fit(64) && !Owners::new(4).fit(2) && !Owners::new(3).fit(192));
     }
 
     #[test]
