@@ -27,6 +27,10 @@ pub const DST: usize = 16;
 pub const DONT_FRAGMENT: u16 = 0x4000;
 /// Bits of the word at [`FRAGMENT`] that are zero in a packet which is no fragment.
 pub const FRAGMENT_MASK: u16 = 0x3fff;
+/// "More fragments", in the word at [`FRAGMENT`].
+pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// Bits of the word at [`FRAGMENT`] that are the fragment's offset, in 8-byte words.
+pub const FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
 
 /// Protocol number of ICMP.
 pub const PROTOCOL_ICMP: u8 = 1;
