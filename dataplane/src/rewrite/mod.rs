@@ -9,11 +9,9 @@ pub mod answer;
 pub mod dr;
 pub mod mss;
 pub mod nat;
-mod old;
 pub mod quote;
+pub mod translate;
 pub mod tunnel;
-
-pub use old::{Endpoint, dr, icmp, to_backend, to_client, tunnel};
 
 use crate::buf::Frame;
 use crate::csum::Delta;

@@ -97,7 +97,7 @@ impl Quoted {
 fn transport_v4(quote: &[u8]) -> Option<(u8, usize)> {
     let fixed = quote.first_chunk::<{ ipv4::HEADER_LEN }>()?;
     let header_len = usize::from(fixed[0] & 0x0f) * 4;
-    let is_first = read_u16(fixed, ipv4::FRAGMENT)? & ipv4::FRAGMENT_OFFSET_MASK == 0;
+    let is_first = read_u16(fixed, ipv4::FRAGMENT)? & ipv4::OFFSET_MASK == 0;
     (header_len >= ipv4::HEADER_LEN && is_first).then_some((fixed[ipv4::PROTOCOL], header_len))
 }
 

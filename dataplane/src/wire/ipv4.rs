@@ -25,12 +25,12 @@ pub const DST: usize = 16;
 
 /// "Don't fragment", in the word at [`FRAGMENT`].
 pub const DONT_FRAGMENT: u16 = 0x4000;
-/// Bits of the word at [`FRAGMENT`] that are zero in a packet which is no fragment.
-pub const FRAGMENT_MASK: u16 = 0x3fff;
 /// "More fragments", in the word at [`FRAGMENT`].
 pub const MORE_FRAGMENTS: u16 = 0x2000;
-/// Bits of the word at [`FRAGMENT`] that are the fragment's offset, in 8-byte words.
-pub const FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
+/// Bits of the word at [`FRAGMENT`] that are the offset, in units of eight bytes.
+pub const OFFSET_MASK: u16 = 0x1fff;
+/// Bits of the word at [`FRAGMENT`] that are zero in a packet which is no fragment.
+pub const FRAGMENT_MASK: u16 = 0x3fff;
 
 /// Protocol number of ICMP.
 pub const PROTOCOL_ICMP: u8 = 1;
@@ -44,6 +44,15 @@ pub const PROTOCOL_UDP: u8 = 17;
 pub const PROTOCOL_IPV6: u8 = 41;
 /// Protocol number of generic routing encapsulation.
 pub const PROTOCOL_GRE: u8 = 47;
+
+/// Option that ends the list.
+pub const OPTION_END: u8 = 0;
+/// Option of one byte that does nothing.
+pub const OPTION_NOP: u8 = 1;
+/// Option "loose source and record route".
+pub const OPTION_LOOSE_ROUTE: u8 = 131;
+/// Option "strict source and record route".
+pub const OPTION_STRICT_ROUTE: u8 = 137;
 
 /// What a header says that we put before a packet; the rest follows.
 #[derive(Clone, Copy, Debug)]
