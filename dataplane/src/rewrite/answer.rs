@@ -19,10 +19,13 @@ use crate::wire::{
 const TTL: u8 = 64;
 /// Type of service of ICMP errors: precedence 6, internetwork control (RFC 1812, 4.3.2.5).
 const ERROR_TOS: u8 = 0xc0;
-/// Longest ICMP error, in bytes, IPv4 header included (RFC 1812, 4.3.2.3).
-const ERROR_LEN_V4: usize = 576;
-/// Longest ICMPv6 error, in bytes, IPv6 header included (RFC 4443, 2.4 c).
-const ERROR_LEN_V6: usize = ipv6::MIN_MTU as usize;
+/// Bytes that an ICMP error quotes at most; it has 576 with its headers (RFC 1812, 4.3.2.3).
+const LONGEST_QUOTE_V4: usize = 576 - ipv4::HEADER_LEN - icmp4::HEADER_LEN;
+/// Bytes that an ICMPv6 error quotes at most; it has 1280 with its headers (RFC 4443, 2.4 c).
+const LONGEST_QUOTE_V6: usize = ipv6::MIN_MTU as usize - ipv6::HEADER_LEN - icmp6::HEADER_LEN;
+
+// ICMP and ICMPv6 headers have the same shape, and are written by the same code.
+const _: () = assert!(icmp4::HEADER_LEN == icmp6::HEADER_LEN && icmp4::CHECKSUM == icmp6::CHECKSUM);
 
 /// Makes an echo request its own reply.
 ///
@@ -137,92 +140,83 @@ pub fn error<F: Frame>(
     src: IpAddr,
     link: &LinkHeader,
 ) -> Result<(), DropReason> {
-    let in_head = frame.head().len().saturating_sub(usize::from(packet.l3));
+    let l3 = usize::from(packet.l3);
+    let in_head = frame.head().len().saturating_sub(l3);
     let quoted = usize::from(packet.len).min(in_head);
-    match (packet.addresses, src) {
-        (Addresses::V4 { src: dst, .. }, IpAddr::V4(src)) => {
-            error_v4(frame, packet.l3, quoted, cause, (src.to_bits(), dst), link)
-        }
-        (Addresses::V6 { src: dst, .. }, IpAddr::V6(src)) => {
-            error_v6(frame, packet.l3, quoted, cause, (src.to_bits(), dst), link)
-        }
-        _ => Err(DropReason::WrongFamily),
-    }
+    tell(frame, l3, quoted, cause, (src, packet.addresses.src()), link)
 }
 
-/// Puts an ICMP error before the `quoted` bytes at `l3`.
-fn error_v4<F: Frame>(
+/// Makes a frame into the ICMP error from `src` to `dst` that quotes `quoted` bytes at `l3`, or as many of them
+/// as the longest error takes.
+pub(super) fn tell<F: Frame>(
     frame: &mut F,
-    l3: u16,
+    l3: usize,
     quoted: usize,
     cause: Cause,
-    (src, dst): (u32, u32),
+    ends: (IpAddr, IpAddr),
     link: &LinkHeader,
 ) -> Result<(), DropReason> {
-    const OVERHEAD: usize = ipv4::HEADER_LEN + icmp4::HEADER_LEN;
-    let total_len = OVERHEAD + quoted.min(ERROR_LEN_V4 - OVERHEAD);
-    let header = ipv4::NewHeader {
-        tos: ERROR_TOS,
-        // At most 576.
-        total_len: total_len as u16,
-        id: 0,
-        dont_fragment: true,
-        ttl: TTL,
-        protocol: ipv4::PROTOCOL_ICMP,
-        src,
-        dst,
-    };
+    match ends {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let message_len = icmp4::HEADER_LEN + quoted.min(LONGEST_QUOTE_V4);
+            let header = ipv4::NewHeader {
+                tos: ERROR_TOS,
+                // At most 576.
+                total_len: (ipv4::HEADER_LEN + message_len) as u16,
+                id: 0,
+                dont_fragment: true,
+                ttl: TTL,
+                protocol: ipv4::PROTOCOL_ICMP,
+                src: src.to_bits(),
+                dst: dst.to_bits(),
+            };
+            let message = put_error(frame, l3, message_len, &header.bytes(), cause.icmp4(), link)?;
+            let checksum = !csum::sum(message);
+            write_u16(message, icmp4::CHECKSUM, checksum);
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let message_len = icmp6::HEADER_LEN + quoted.min(LONGEST_QUOTE_V6);
+            let (src, dst) = (src.to_bits(), dst.to_bits());
+            let header = ipv6::NewHeader {
+                traffic_class: ERROR_TOS,
+                flow_label: 0,
+                // At most 1240.
+                payload_len: message_len as u16,
+                next: ipv6::NEXT_ICMP,
+                hop_limit: TTL,
+                src,
+                dst,
+            };
+            let message = put_error(frame, l3, message_len, &header.bytes(), cause.icmp6(), link)?;
+            let checksum = csum::transport(Addresses::V6 { src, dst }, ipv6::NEXT_ICMP, message);
+            write_u16(message, icmp6::CHECKSUM, checksum);
+        }
+        _ => return Err(DropReason::WrongFamily),
+    }
+    Ok(())
+}
+
+/// Puts Ethernet, IP and ICMP headers before what is quoted from `l3` on. The message of `message_len` bytes is
+/// returned; its checksum is 0.
+fn put_error<'a, F: Frame, const N: usize>(
+    frame: &'a mut F,
+    l3: usize,
+    message_len: usize,
+    header: &[u8; N],
+    (kind, rest): ([u8; 2], u32),
+    link: &LinkHeader,
+) -> Result<&'a mut [u8], DropReason> {
     let at = link.bytes().len();
-    make_room(frame, l3, at + OVERHEAD)?;
-    frame.truncate(at + total_len);
+    make_room(frame, l3, at + N + icmp4::HEADER_LEN)?;
+    frame.truncate(at + N + message_len);
     let head = frame.head_mut();
     write_link(head, link);
-    write(head, at, &header.bytes());
-    let message = head.get_mut(at + ipv4::HEADER_LEN..).unwrap_or(&mut []);
-    let (kind, rest) = cause.icmp4();
+    write(head, at, header);
+    let message = head.get_mut(at + N..).unwrap_or(&mut []);
     write(message, icmp4::TYPE, &kind);
     write_u16(message, icmp4::CHECKSUM, 0);
     write_u32(message, icmp4::REST, rest);
-    let checksum = !csum::sum(message);
-    write_u16(message, icmp4::CHECKSUM, checksum);
-    Ok(())
-}
-
-/// Puts an ICMPv6 error before the `quoted` bytes at `l3`.
-fn error_v6<F: Frame>(
-    frame: &mut F,
-    l3: u16,
-    quoted: usize,
-    cause: Cause,
-    (src, dst): (u128, u128),
-    link: &LinkHeader,
-) -> Result<(), DropReason> {
-    const OVERHEAD: usize = ipv6::HEADER_LEN + icmp6::HEADER_LEN;
-    let total_len = OVERHEAD + quoted.min(ERROR_LEN_V6 - OVERHEAD);
-    let header = ipv6::NewHeader {
-        traffic_class: ERROR_TOS,
-        flow_label: 0,
-        // At most 1240.
-        payload_len: (total_len - ipv6::HEADER_LEN) as u16,
-        next: ipv6::NEXT_ICMP,
-        hop_limit: TTL,
-        src,
-        dst,
-    };
-    let at = link.bytes().len();
-    make_room(frame, l3, at + OVERHEAD)?;
-    frame.truncate(at + total_len);
-    let head = frame.head_mut();
-    write_link(head, link);
-    write(head, at, &header.bytes());
-    let message = head.get_mut(at + ipv6::HEADER_LEN..).unwrap_or(&mut []);
-    let (kind, rest) = cause.icmp6();
-    write(message, icmp6::TYPE, &kind);
-    write_u16(message, icmp6::CHECKSUM, 0);
-    write_u32(message, icmp6::REST, rest);
-    let checksum = csum::transport(Addresses::V6 { src, dst }, ipv6::NEXT_ICMP, message);
-    write_u16(message, icmp6::CHECKSUM, checksum);
-    Ok(())
+    Ok(message)
 }
 
 /// Makes a TCP segment into the reset that answers it (RFC 9293, 3.10.7.1).
@@ -249,7 +243,7 @@ pub fn reset<F: Frame>(frame: &mut F, headers: &Headers, link: &LinkHeader) -> R
                 src: dst,
                 dst: src,
             };
-            replace_packet(frame, ip.l3, &header.bytes(), &segment, link)
+            replace_packet(frame, usize::from(ip.l3), &header.bytes(), &segment, link)
         }
         Addresses::V6 { src, dst } => {
             let header = ipv6::NewHeader {
@@ -261,7 +255,7 @@ pub fn reset<F: Frame>(frame: &mut F, headers: &Headers, link: &LinkHeader) -> R
                 src: dst,
                 dst: src,
             };
-            replace_packet(frame, ip.l3, &header.bytes(), &segment, link)
+            replace_packet(frame, usize::from(ip.l3), &header.bytes(), &segment, link)
         }
     }
 }
@@ -294,7 +288,7 @@ fn reset_segment(head: &[u8], headers: &Headers) -> Option<[u8; tcp::HEADER_LEN]
 /// Replaces the packet at `l3`, which is at least as long, by an IP header and what it carries.
 fn replace_packet<F: Frame, const N: usize, const M: usize>(
     frame: &mut F,
-    l3: u16,
+    l3: usize,
     header: &[u8; N],
     carried: &[u8; M],
     link: &LinkHeader,
