@@ -131,6 +131,11 @@ impl Owners {
         self.of_words(words_v6(address) ^ port)
     }
 
+    /// The worker that owns the flows of a client's port.
+    pub fn of(&self, address: IpAddr, port: u16) -> usize {
+        self.of_words(words(address) ^ port)
+    }
+
     /// The worker that owns the flows whose client's address and port have this exclusive or.
     #[inline]
     pub fn of_words(&self, words: u16) -> usize {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use config::words::Mode;
 
-use super::{Batch, Context, Forwarder, Live, Outbox, Role, Target, Work};
+use super::{Batch, Context, Forwarder, Live, Outbox, Target, Work};
 use crate::buf::Frame;
 use crate::burst::Burst;
 use crate::drops::DropReason;
@@ -291,9 +291,4 @@ fn translated(mtu: u16, v4: bool, to: IpAddr) -> u16 {
         (false, IpAddr::V4(_)) => mtu.saturating_add(20),
         _ => mtu,
     }
-}
-
-/// Whether a refused packet was on its way to a backend.
-pub(super) fn is_request(work: &Work) -> bool {
-    matches!(work.role, Role::Request(_))
 }

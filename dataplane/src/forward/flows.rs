@@ -10,7 +10,7 @@ use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, Wid
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
 use crate::local::{Back, LocalAddress, LocalPorts, LocalSlot};
 use crate::packet::{Addresses, Headers};
-use crate::snapshot::{Found, ServiceSlot};
+use crate::snapshot::Found;
 use crate::stats::WorkerStats;
 use crate::toeplitz::Owners;
 use config::words::Protocol;

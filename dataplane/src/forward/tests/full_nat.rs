@@ -79,7 +79,7 @@ fn replies_come_home_to_the_worker_whose_port_it_is() {
     let mut team: Vec<Path> = (0..workers).map(|number| path_of(parts(), number, workers)).collect();
     for port in 40000..40032 {
         let request = syn(&format!("203.0.113.7:{port}"), VIP);
-        let owner = Owners::new(workers).of_words(crate::toeplitz::words(request.src.ip()) ^ port);
+        let owner = Owners::new(workers).of(request.src.ip(), port);
         let local = sent_from(&mut team[owner], &request);
         for (number, path) in team.iter_mut().enumerate() {
             let end = path.pass(reply_to(local, &request).frame());

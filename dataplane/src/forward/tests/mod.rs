@@ -3,6 +3,7 @@
 mod answers;
 mod full_nat;
 mod gateway;
+mod icmp;
 mod modes;
 mod ports;
 
@@ -83,8 +84,13 @@ impl Path {
     pub(super) fn offer(&mut self, frame: HeapFrame) -> Vec<End> {
         let mut burst = Burst::default();
         burst.push(frame).unwrap();
-        self.received += 1;
-        self.ends(|path, context| path.forwarder.forward(context, PORT, &mut burst, path.out))
+        self.forward(&mut burst)
+    }
+
+    /// Forwards a burst and says where its frames ended.
+    pub(super) fn forward(&mut self, burst: &mut Burst<HeapFrame>) -> Vec<End> {
+        self.received += burst.len() as u64;
+        self.ends(|path, context| path.forwarder.forward(context, PORT, burst, path.out))
     }
 
     /// Forwards pieces whose first one came.
