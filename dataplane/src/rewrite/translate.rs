@@ -194,8 +194,11 @@ impl Common {
         let total_len = self.carried.saturating_add(ipv4::HEADER_LEN as u16);
         let dont_fragment = if total_len > FRAGMENTABLE_LEN { ipv4::DONT_FRAGMENT } else { 0 };
         let (id, place) = match self.piece {
-            // The low half of the identification tells pieces apart for as long as the path does.
-            Some((id, offset, more)) => (id as u16, offset / 8 | if more { ipv4::MORE_FRAGMENTS } else { 0 }),
+            Some((id, offset, more)) => {
+                let more = if more { ipv4::MORE_FRAGMENTS } else { 0 };
+                // The low half of the identification, as all pieces get it.
+                (id as u16, more | (offset / 8))
+            }
             None => (id, 0),
         };
         let header = ipv4::NewHeader {
