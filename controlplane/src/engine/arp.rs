@@ -16,7 +16,7 @@ use dataplane::worker::Injection;
 use super::{Devices, Engine};
 use crate::api;
 use crate::compile::port_id;
-use crate::neighbour::{Ask, Held, Time};
+use crate::neighbour::{Ask, Held, Time, Weight};
 use crate::report;
 
 /// Frames taken from each worker in one turn, so that a flood of them holds nothing else up.
@@ -85,7 +85,8 @@ impl<D: Devices> Engine<D> {
         let on_link = self.state.network.connected(arp.sender) == Some(usize::from(port.0));
         if on_link && !arp.sender.is_unspecified() {
             let station = NextHop { port, address: arp.sender.to_bits() };
-            let released = self.neighbours.hear(station, arp.sender_mac, ours, self.now());
+            let weight = if ours { Weight::ForUs } else { Weight::Overheard };
+            let released = self.neighbours.hear(station, arp.sender_mac, weight, self.now());
             self.release(released);
         }
         if arp.operation == Operation::Request && ours {
