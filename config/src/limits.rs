@@ -10,7 +10,9 @@ pub const SYNTAX_LEN: usize = 256 << 10;
 pub const PROBLEMS: usize = 1_000;
 /// Ethernet devices.
 pub const PORTS: usize = 16;
-/// Own addresses of one port.
+/// VLANs of one port.
+pub const VLANS: usize = 255;
+/// Own addresses of one interface.
 pub const ADDRESSES: usize = 256;
 /// Worker cores.
 pub const WORKERS: usize = 64;
@@ -31,10 +33,22 @@ pub const CORE: RangeInclusive<usize> = 0..=1023;
 pub const MEMORY_MIB: RangeInclusive<u32> = 32..=1 << 20;
 /// Bytes of an IP packet: the least RFC 791 allows to what switches call jumbo.
 pub const MTU: RangeInclusive<u16> = 68..=9600;
+/// Numbers of a VLAN (IEEE 802.1Q): 0 and 4095 are none.
+pub const VLAN: RangeInclusive<u16> = 1..=4094;
+/// Differentiated services code points (RFC 2474).
+pub const DSCP: RangeInclusive<u8> = 0..=63;
 /// Flows of one worker.
 pub const CAPACITY: RangeInclusive<u32> = 1..=1 << 30;
-/// Seconds a flow may be idle: up to 31 days.
-pub const IDLE_SECS: RangeInclusive<u32> = 1..=31 * 86_400;
+/// The least wide flows of one worker unless the file says otherwise.
+pub const WIDE_CAPACITY: u32 = 1024;
+/// Seconds a flow may be idle: up to 30 days.
+pub const IDLE_SECS: RangeInclusive<u32> = 1..=30 * 86_400;
+/// ICMP messages a second of one worker.
+pub const ICMP_RATE: RangeInclusive<u32> = 0..=10_000_000;
+/// Pieces of datagrams that one worker holds.
+pub const FRAGMENTS: RangeInclusive<u32> = 1..=1 << 20;
+/// Seconds a piece waits for its first one, or a datagram is known: RFC 8200, 4.5, gives up after 60.
+pub const FRAGMENT_SECS: RangeInclusive<u32> = 1..=60;
 /// Share of new flows.
 pub const WEIGHT: RangeInclusive<u16> = 0..=u16::MAX;
 /// TCP and UDP port numbers.

@@ -4,25 +4,39 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use config::model::{
-    Backend, Check, CheckKind, Config, Control, Cores, Device, Dpdk, FlowTable, Metrics, Neighbour, Port,
-    Route, Service, Timeouts,
+    Backend, Check, CheckKind, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments, Icmp, Interface,
+    Metrics, Neighbour, Port, Route, Service, Tags, Timeouts, Tunnel,
 };
-use config::words::{Mode, Scheduler};
+use config::words::{Mode, NoBackend, Scheduler};
 use config::{LoadError, limits};
 
-fn port(name: &str, device: Device, addresses: &[&str]) -> Port {
-    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    Port { name: name.to_owned(), device, addresses, mtu: 1500, mac: None }
+fn port(name: &str, device: Device) -> Port {
+    Port { name: name.to_owned(), devices: vec![device], mtu: 1500, mac: None }
 }
 
+fn interface(name: &str, port: usize, addresses: &[&str]) -> Interface {
+    Interface {
+        name: name.to_owned(),
+        port,
+        tags: Tags::default(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        mtu: 1500,
+        host: None,
+        gateway: None,
+    }
+}
+
+const ICMP: Icmp = Icmp { rate: 1000, no_service: NoBackend::Drop };
+const FRAGMENTS: Fragments = Fragments { capacity: 4096, timeout_secs: 5, remember_secs: 30 };
+
 fn backend(address: &str, mode: Mode, weight: u16) -> Backend {
-    Backend { address: address.parse().unwrap(), mode, weight }
+    Backend { address: address.parse().unwrap(), mode, tunnel: Tunnel::default(), weight }
 }
 
 #[test]
 fn every_key_is_read() {
     let lan = Device::Vdev("net_af_packet0,iface=l0,qdisc_bypass=1".to_owned());
-    let lan = port("lan", lan, &["192.0.2.254/24", "203.0.113.1/31"]);
+    let lan = port("lan", lan);
     let http = CheckKind::Http {
         path: "/health".to_owned(),
         host: Some("www.example.org".to_owned()),
@@ -40,6 +54,12 @@ fn every_key_is_read() {
             rise: 1,
             fall: 2,
         }),
+        no_backend: NoBackend::Icmp,
+        mss: None,
+        timeouts: None,
+        one_packet: false,
+        snat_pool: None,
+        echo: true,
         backends: vec![backend("192.0.2.11:80", Mode::Dr, 4), backend("10.0.0.12:8000", Mode::Nat, 1)],
     };
     let tcp = CheckKind::Tcp;
@@ -55,6 +75,12 @@ fn every_key_is_read() {
             rise: 2,
             fall: 3,
         }),
+        no_backend: NoBackend::Icmp,
+        mss: None,
+        timeouts: None,
+        one_packet: false,
+        snat_pool: None,
+        echo: true,
         backends: vec![backend("192.0.2.13:53", Mode::Nat, 1), backend("10.0.0.13:53", Mode::Tunnel, 1)],
     };
     let expected = Config {
@@ -62,17 +88,23 @@ fn every_key_is_read() {
         cores: Cores { control: 2, workers: vec![3, 4], shared: false },
         ports: vec![
             Port { mtu: 9000, mac: "02:00:5e:00:53:01".parse().ok(), ..lan },
-            port("wan", Device::Pci("0000:03:00.0,rxq=2".to_owned()), &["198.51.100.2/25"]),
+            port("wan", Device::Pci("0000:03:00.0,rxq=2".to_owned())),
+        ],
+        interfaces: vec![
+            Interface { mtu: 9000, ..interface("lan", 0, &["192.0.2.254/24", "203.0.113.1/31"]) },
+            interface("wan", 1, &["198.51.100.2/25"]),
         ],
         routes: vec![Route { to: "0.0.0.0/0".parse().unwrap(), via: "198.51.100.1".parse().unwrap() }],
         neighbours: vec![Neighbour {
             address: "192.0.2.11".parse().unwrap(),
             mac: "02:00:5e:00:53:0b".parse().unwrap(),
         }],
-        flow_table: FlowTable {
-            capacity: 100_000,
-            timeouts: Timeouts { tcp_secs: 600, tcp_fin_secs: 60, udp_secs: 30 },
-        },
+        snat_pools: Vec::new(),
+        classes: Vec::new(),
+        flow_table: FlowTable { capacity: 100_000, wide_capacity: 25_000 },
+        timeouts: Timeouts::IPVS,
+        icmp: ICMP,
+        fragments: FRAGMENTS,
         control: Control { socket: "/run/lab.sock".into() },
         metrics: Some(Metrics { listen: "127.0.0.1:9400".parse().unwrap() }),
         services: vec![web, dns],
@@ -94,13 +126,16 @@ fn all_else_has_a_default() {
     let expected = Config {
         dpdk: Dpdk { hugepages: true, memory_mib: 1024, file_prefix: "trutina".to_owned() },
         cores: Cores { control: 0, workers: vec![1], shared: false },
-        ports: vec![port("lan", Device::Vdev("net_null0".to_owned()), &["192.0.2.254/24"])],
+        ports: vec![port("lan", Device::Vdev("net_null0".to_owned()))],
+        interfaces: vec![interface("lan", 0, &["192.0.2.254/24"])],
         routes: Vec::new(),
         neighbours: Vec::new(),
-        flow_table: FlowTable {
-            capacity: 1_000_000,
-            timeouts: Timeouts { tcp_secs: 900, tcp_fin_secs: 120, udp_secs: 300 },
-        },
+        snat_pools: Vec::new(),
+        classes: Vec::new(),
+        flow_table: FlowTable { capacity: 1_000_000, wide_capacity: 250_000 },
+        timeouts: Timeouts::IPVS,
+        icmp: ICMP,
+        fragments: FRAGMENTS,
         control: Control { socket: "/run/trutina.sock".into() },
         metrics: None,
         services: Vec::new(),

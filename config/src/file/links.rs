@@ -1,10 +1,10 @@
 //! Ports, routes and neighbours: what the appliance is connected to.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::report_repeated;
 use crate::limits;
-use crate::model::{Device, Neighbour, Port, Route};
+use crate::model::{Device, Interface, Neighbour, Port, Route, Tags};
 use crate::network::Network;
 use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
@@ -15,6 +15,7 @@ use crate::values::{address, destination, device, mac, name, number, own_address
 /// What was read, each part `None` if a problem of it was reported.
 pub(super) struct Links {
     pub ports: Option<Vec<Port>>,
+    pub interfaces: Option<Vec<Interface>>,
     pub routes: Option<Vec<Route>>,
     pub neighbours: Option<Vec<Neighbour>>,
     /// `None` if parts of it are unknown: rules that need it would only repeat what was told.
@@ -23,13 +24,19 @@ pub(super) struct Links {
 
 pub(super) fn links(root: &Table) -> Links {
     let ports = root.tables("port", limits::PORTS, port).and_then(all);
+    let split = |ports: Vec<(Port, Interface)>| -> (Vec<Port>, Vec<Interface>) { ports.into_iter().unzip() };
+    let (ports, interfaces) = ports.map(split).unzip();
     let routes = root.tables("route", usize::MAX, route).and_then(all);
     let neighbours = root.tables("neighbour", usize::MAX, neighbour).and_then(all);
-    if let Some(ports) = &ports {
-        compare_ports(root, ports);
+    let interfaces: Option<Vec<Interface>> = interfaces.map(|mut interfaces: Vec<Interface>| {
+        interfaces.iter_mut().enumerate().for_each(|(number, interface)| interface.port = number);
+        interfaces
+    });
+    if let (Some(ports), Some(interfaces)) = (&ports, &interfaces) {
+        compare_ports(root, ports, interfaces);
     }
-    let network = match (&ports, &routes) {
-        (Some(ports), Some(routes)) if !ports.is_empty() => Some(Network::new(ports, routes)),
+    let network = match (&interfaces, &routes) {
+        (Some(interfaces), Some(routes)) if !interfaces.is_empty() => Some(Network::new(interfaces, routes)),
         _ => None,
     };
     if let Some(routes) = &routes {
@@ -38,7 +45,7 @@ pub(super) fn links(root: &Table) -> Links {
     if let Some(neighbours) = &neighbours {
         check_neighbours(root, network.as_ref(), neighbours);
     }
-    Links { ports, routes, neighbours, network }
+    Links { ports, interfaces, routes, neighbours, network }
 }
 
 fn all<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
@@ -47,19 +54,23 @@ fn all<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
 
 /// `None` only if the addresses can not be read. A name or device that can not be read was reported and is
 /// empty here, so that the port's addresses still count for everything behind it.
-fn port(table: &Table) -> Option<Port> {
+fn port(table: &Table) -> Option<(Port, Interface)> {
     let name = table.required("name", "\"lan\"", name).unwrap_or_default();
     let device = table.required("device", "\"0000:03:00.0\"", device);
     let addresses = table.required_array("addresses", "[\"192.0.2.254/24\"]", limits::ADDRESSES, own_address);
     let mtu = table.optional("mtu", number(limits::MTU)).unwrap_or(1500);
     let mac = table.optional("mac", mac);
-    Some(Port {
-        name,
-        device: device.unwrap_or_else(|| Device::Vdev(String::new())),
+    let devices = vec![device.unwrap_or_else(|| Device::Vdev(String::new()))];
+    let interface = Interface {
+        name: name.clone(),
+        port: 0,
+        tags: Tags::default(),
         addresses: addresses?,
         mtu,
-        mac,
-    })
+        host: None,
+        gateway: None,
+    };
+    Some((Port { name, devices, mtu, mac }, interface))
 }
 
 fn route(table: &Table) -> Option<Route> {
@@ -75,27 +86,27 @@ fn neighbour(table: &Table) -> Option<Neighbour> {
 }
 
 /// What no two ports may share.
-fn compare_ports(root: &Table, ports: &[Port]) {
+fn compare_ports(root: &Table, ports: &[Port], interfaces: &[Interface]) {
     if ports.is_empty() {
         let wrong = Wrong::new("there is no port, so no packet could come or go");
         root.report(&[Key("port")], wrong.help("add a [[port]] with name, device and addresses"));
     }
     let names = ports.iter().map(|port| Some(port.name.as_str()).filter(|name| !name.is_empty()));
     report_repeated(root, "port", "name", &names.collect::<Vec<_>>());
-    let devices = ports.iter().map(|port| match &port.device {
+    let devices = ports.iter().map(|port| match &port.devices[0] {
         Device::Pci(text) | Device::Vdev(text) => text.split(',').next().filter(|name| !name.is_empty()),
     });
     report_repeated(root, "port", "device", &devices.collect::<Vec<_>>());
-    compare_addresses(root, ports);
+    compare_addresses(root, interfaces);
 }
 
 /// An address belongs to one port, and so does every address of a connected prefix.
-fn compare_addresses(root: &Table, ports: &[Port]) {
-    let number = |(number, port): (usize, &Port)| {
+fn compare_addresses(root: &Table, ports: &[Interface]) {
+    let number = |(number, port): (usize, &Interface)| {
         let numbered = |(index, address)| (number, index, address);
         port.addresses.clone().into_iter().enumerate().map(numbered).collect::<Vec<_>>()
     };
-    let addresses: Vec<(usize, usize, Ipv4Net)> = ports.iter().enumerate().flat_map(number).collect();
+    let addresses: Vec<(usize, usize, IpNet)> = ports.iter().enumerate().flat_map(number).collect();
     for (at, (port, index, address)) in addresses.iter().enumerate() {
         let conflict = addresses[..at].iter().find_map(|(other, place, earlier)| {
             let line = || root.line(&[Key("port"), Index(*other), Key("addresses"), Index(*place)]);

@@ -10,12 +10,13 @@ use std::fmt::Display;
 use std::hash::Hash;
 
 use crate::limits;
-use crate::model::{Config, Control, Cores, Dpdk, FlowTable, Metrics, Timeouts};
+use crate::model::{Config, Control, Cores, Dpdk, FlowTable, Fragments, Icmp, Metrics, Timeouts};
 use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
 use crate::reader::Table;
 use crate::rules::{self, Fault};
-use crate::values::{boolean, file_prefix, loopback, number, socket_path};
+use crate::values::{boolean, file_prefix, loopback, number, socket_path, word};
+use crate::words::{NoBackend, Preset};
 
 impl From<Fault> for Wrong {
     fn from(fault: Fault) -> Self {
@@ -29,6 +30,9 @@ pub(crate) fn config(root: &Table) -> Option<Config> {
     let cores = root.section("cores", cores);
     let links = links::links(root);
     let flow_table = root.section("flow_table", flow_table);
+    let timeouts = root.section("timeouts", |table| timeouts(table, Timeouts::IPVS));
+    let icmp = root.section("icmp", icmp);
+    let fragments = root.section("fragments", fragments);
     let control = root.section("control", control);
     let metrics = root.optional_section("metrics", metrics);
     let services = services::services(root, links.network.as_ref());
@@ -38,7 +42,13 @@ pub(crate) fn config(root: &Table) -> Option<Config> {
         ports: links.ports?,
         routes: links.routes?,
         neighbours: links.neighbours?,
+        interfaces: links.interfaces?,
+        snat_pools: Vec::new(),
+        classes: Vec::new(),
         flow_table: flow_table?,
+        timeouts: timeouts?,
+        icmp: icmp?,
+        fragments: fragments?,
         control: control?,
         metrics: metrics.flatten(),
         services: services?,
@@ -96,14 +106,35 @@ fn cores(table: &Table) -> Option<Cores> {
 }
 
 fn flow_table(table: &Table) -> FlowTable {
-    let seconds = |key, default| table.optional(key, number(limits::IDLE_SECS)).unwrap_or(default);
-    FlowTable {
-        capacity: table.optional("capacity", number(limits::CAPACITY)).unwrap_or(1_000_000),
-        timeouts: Timeouts {
-            tcp_secs: seconds("tcp_secs", 900),
-            tcp_fin_secs: seconds("tcp_fin_secs", 120),
-            udp_secs: seconds("udp_secs", 300),
-        },
+    let capacity = table.optional("capacity", number(limits::CAPACITY)).unwrap_or(1_000_000);
+    let wide = table.optional("wide_capacity", number(limits::CAPACITY));
+    FlowTable { capacity, wide_capacity: wide.unwrap_or((capacity / 4).max(limits::WIDE_CAPACITY)) }
+}
+
+/// Timeouts, of which those that are not given are as in `others` unless a preset is named.
+fn timeouts(table: &Table, others: Timeouts) -> Timeouts {
+    let preset = table.optional("preset", word("preset", Preset::WORDS));
+    let mut timeouts = preset.map_or(others, Timeouts::preset);
+    for (key, secs) in timeouts.each() {
+        *secs = table.optional(key, number(limits::IDLE_SECS)).unwrap_or(*secs);
+    }
+    timeouts
+}
+
+fn icmp(table: &Table) -> Icmp {
+    let no_service = table.optional("no_service", word("answer", NoBackend::WORDS));
+    Icmp {
+        rate: table.optional("rate", number(limits::ICMP_RATE)).unwrap_or(1000),
+        no_service: no_service.unwrap_or(NoBackend::Drop),
+    }
+}
+
+fn fragments(table: &Table) -> Fragments {
+    let seconds = |key, default| table.optional(key, number(limits::FRAGMENT_SECS)).unwrap_or(default);
+    Fragments {
+        capacity: table.optional("capacity", number(limits::FRAGMENTS)).unwrap_or(4096),
+        timeout_secs: seconds("timeout_secs", 5),
+        remember_secs: seconds("remember_secs", 30),
     }
 }
 

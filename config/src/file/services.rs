@@ -2,14 +2,14 @@
 
 use super::report_repeated;
 use crate::limits;
-use crate::model::{Backend, Check, CheckKind, Service};
+use crate::model::{Backend, Check, CheckKind, Service, Tunnel};
 use crate::network::Network;
 use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
 use crate::reader::Table;
 use crate::rules;
-use crate::values::{address_and_port, check_host, check_path, name, number, word};
-use crate::words::{Mode, Protocol, Scheduler, ServiceKey};
+use crate::values::{address_and_port, address_and_ports, check_host, check_path, name, number, word};
+use crate::words::{Mode, NoBackend, Protocol, Scheduler, ServiceKey};
 
 /// Reads all services; without a network, the rules that need one are left out.
 pub(super) fn services(root: &Table, network: Option<&Network>) -> Option<Vec<Service>> {
@@ -39,14 +39,14 @@ fn limit_backends(root: &Table, services: &[Option<Service>]) {
 /// A service, and its key even if something else of it can not be read.
 fn service(table: &Table, network: Option<&Network>) -> (Option<ServiceKey>, Option<Service>) {
     let name = table.optional("name", name);
-    let vip = table.required("vip", "\"192.0.2.100:80\"", address_and_port);
+    let vip = table.required("vip", "\"192.0.2.100:80\"", address_and_ports);
     let protocol = table.required("protocol", "\"tcp\"", word("protocol", Protocol::WORDS));
     let scheduler =
         table.optional("scheduler", word("scheduler", Scheduler::WORDS)).unwrap_or(Scheduler::Wrr);
     let mode = table.optional("mode", word("mode", Mode::WORDS)).unwrap_or(Mode::Nat);
     // Only a check's need of a port depends on the protocol, and TCP has none: an unknown one passes as TCP.
     let assumed = protocol.unwrap_or(Protocol::Tcp);
-    let key = vip.map(|vip| ServiceKey { protocol: assumed, vip });
+    let key = vip.map(|vip| ServiceKey { protocol: assumed, address: vip.0, ports: vip.1, class: None });
     if let Some(key) = &key {
         let reach = network.and_then(|network| rules::vip_reach_fault(network, key));
         for (at, fault) in rules::vip_faults(key).into_iter().chain(reach) {
@@ -66,6 +66,12 @@ fn service(table: &Table, network: Option<&Network>) -> (Option<ServiceKey>, Opt
         key,
         scheduler,
         check: check.flatten(),
+        no_backend: NoBackend::Icmp,
+        mss: None,
+        timeouts: None,
+        one_packet: false,
+        snat_pool: None,
+        echo: true,
         backends,
     });
     (key, service)
@@ -87,7 +93,7 @@ fn backend(table: &Table, place: &Place) -> Option<Backend> {
     let address = table.required("address", "\"192.0.2.11:80\"", address_and_port);
     let mode = table.optional("mode", word("mode", Mode::WORDS)).unwrap_or(place.mode);
     let weight = table.optional("weight", number(limits::WEIGHT)).unwrap_or(1);
-    let backend = Backend { address: address?, mode, weight };
+    let backend = Backend { address: address?, mode, tunnel: Tunnel::default(), weight };
     let own = rules::backend_faults(&backend);
     if own.is_empty() {
         let service = place.service.map(|key| rules::backend_service_faults(key, &backend));

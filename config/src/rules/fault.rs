@@ -1,9 +1,9 @@
 //! What the rules may find, in words.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::limits;
 use crate::words::{MacAddr, Mode};
@@ -15,7 +15,7 @@ pub enum Fault {
     #[error("{address} is {kind}")]
     NotAHost {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// What it is instead, with its article.
         kind: String,
     },
@@ -27,24 +27,24 @@ pub enum Fault {
     PortZero,
     /// The address belongs to the appliance itself.
     #[error("{0} is an address of the appliance itself")]
-    OwnAddress(Ipv4Addr),
+    OwnAddress(IpAddr),
     /// A prefix has bits set behind its length.
     #[error("{0} has bits set behind its prefix length")]
-    HostBits(Ipv4Net),
+    HostBits(IpNet),
     /// A gateway or neighbour is on no port's link.
     #[error("{0} is on no connected prefix")]
-    NotConnected(Ipv4Addr),
+    NotConnected(IpAddr),
     /// A name that would break a line or a label.
     #[error("the name is empty, too long, or has spaces around it or control characters in it")]
     Name,
     /// The backend has the service's own address.
     #[error("backend {0} has the address of the VIP")]
-    BackendIsVip(SocketAddrV4),
+    BackendIsVip(SocketAddr),
     /// The mode keeps the port, and the backend has another.
     #[error("backend {backend} has port {}, but mode {mode} leaves the service's port {port} as it is", backend.port())]
     OtherPort {
         /// The backend.
-        backend: SocketAddrV4,
+        backend: SocketAddr,
         /// Its mode: `dr` or `tunnel`.
         mode: Mode,
         /// The service's port.
@@ -52,13 +52,13 @@ pub enum Fault {
     },
     /// Mode `dr` needs the backend on the same link.
     #[error("backend {0} is not on the link of any port, and mode dr reaches no further")]
-    OffLink(SocketAddrV4),
+    OffLink(SocketAddr),
     /// Neither a connected prefix nor a route covers the backend.
     #[error("no route leads to backend {0}")]
-    NoRoute(SocketAddrV4),
+    NoRoute(SocketAddr),
     /// A service names the same backend twice.
     #[error("backend {0} is listed twice")]
-    DuplicateBackend(SocketAddrV4),
+    DuplicateBackend(SocketAddr),
     /// A number of a check is out of range.
     #[error("{key} is {value}, out of range")]
     CheckRange {

@@ -7,30 +7,50 @@ mod fault;
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 pub use self::fault::Fault;
 use crate::limits;
-use crate::model::{Backend, Check, CheckKind, Neighbour, Route, Service};
+use crate::model::{Backend, Check, CheckKind, Class, Neighbour, Route, Service, SnatPool};
 use crate::network::Network;
 use crate::words::{Mode, Protocol, ServiceKey};
 
 /// A broken rule, and the key of the value that breaks it.
 pub(crate) type Found = (&'static str, Fault);
 
-/// Whether a service, its check and its backends keep to all rules. The first fault is told.
+/// What a service and its backends are judged by, besides themselves.
+pub struct Surroundings<'a> {
+    network: &'a Network,
+    pools: &'a [SnatPool],
+    classes: &'a [Class],
+}
+
+impl<'a> Surroundings<'a> {
+    /// Of a whole configuration.
+    pub fn new(network: &'a Network, pools: &'a [SnatPool], classes: &'a [Class]) -> Self {
+        Self { network, pools, classes }
+    }
+}
+
+/// Whether a service, its check and its backends keep to all rules, also beside the `others` that are
+/// configured; one of them with the same key does not count. The first fault is told.
 ///
 /// # Errors
 /// The rule that is broken.
-pub fn check_service(network: &Network, service: &Service) -> Result<(), Fault> {
+pub fn check_service(
+    surroundings: &Surroundings,
+    others: impl IntoIterator<Item = ServiceKey>,
+    service: &Service,
+) -> Result<(), Fault> {
+    let network = surroundings.network;
     let own = name_fault(&service.name).map(|fault| ("name", fault)).into_iter();
     let own = own.chain(vip_faults(&service.key)).chain(vip_reach_fault(network, &service.key));
     let checks = service.check.iter().flat_map(|check| check_faults(service.key.protocol, check));
     first(own.chain(checks))?;
     for backend in &service.backends {
-        check_backend(network, &service.key, backend)?;
+        check_backend(surroundings, &service.key, service.snat_pool.as_deref(), backend)?;
     }
     match repeated(service.backends.iter().map(|backend| backend.address)).first() {
         Some((again, _)) => Err(Fault::DuplicateBackend(service.backends[*again].address)),
@@ -38,13 +58,19 @@ pub fn check_service(network: &Network, service: &Service) -> Result<(), Fault> 
     }
 }
 
-/// Whether a backend of the service `key` keeps to all rules. The first fault is told.
+/// Whether a backend keeps to all rules as one of the service `key`, which speaks from `snat_pool` if it has
+/// one. The first fault is told.
 ///
 /// # Errors
 /// The rule that is broken.
-pub fn check_backend(network: &Network, key: &ServiceKey, backend: &Backend) -> Result<(), Fault> {
+pub fn check_backend(
+    surroundings: &Surroundings,
+    key: &ServiceKey,
+    snat_pool: Option<&str>,
+    backend: &Backend,
+) -> Result<(), Fault> {
     let faults = backend_faults(backend).into_iter().chain(backend_service_faults(key, backend));
-    first(faults.chain(backend_reach_fault(network, backend)))
+    first(faults.chain(backend_reach_fault(surroundings.network, backend)))
 }
 
 fn first(mut faults: impl Iterator<Item = Found>) -> Result<(), Fault> {
@@ -68,40 +94,58 @@ pub(crate) fn name_fault(name: &str) -> Option<Fault> {
 }
 
 /// An address that no host can have, wherever it is (RFC 1122, 3.2.1.3).
-fn host_fault(address: Ipv4Addr) -> Option<Fault> {
+fn host_fault(address: IpAddr) -> Option<Fault> {
     let kind = match address {
+        IpAddr::V4(address) => ipv4_kind(address),
+        IpAddr::V6(address) => ipv6_kind(address),
+    };
+    kind.map(|kind| Fault::NotAHost { address, kind: kind.to_owned() })
+}
+
+fn ipv4_kind(address: Ipv4Addr) -> Option<&'static str> {
+    Some(match address {
         _ if address.octets()[0] == 0 => "an address of \"this network\", 0.0.0.0/8",
         _ if address.is_loopback() => "a loopback address",
         _ if address.is_multicast() => "a multicast address",
         _ if address.is_broadcast() => "the broadcast address",
         _ if address.octets()[0] >= 240 => "a reserved address, 240.0.0.0/4",
         _ => return None,
-    };
-    Some(Fault::NotAHost { address, kind: kind.to_owned() })
+    })
+}
+
+fn ipv6_kind(address: Ipv6Addr) -> Option<&'static str> {
+    Some(match address {
+        _ if address.is_unspecified() => "the unspecified address",
+        _ if address.is_loopback() => "a loopback address",
+        _ if address.is_multicast() => "a multicast address",
+        _ if address.is_unicast_link_local() => "a link-local address",
+        _ if address.to_ipv4_mapped().is_some() => "an IPv4 address mapped into IPv6",
+        _ => return None,
+    })
 }
 
 /// The lowest and highest address of a prefix are no host's, unless it is a /31 (RFC 3021) or /32.
-fn edge_fault(prefix: Ipv4Net, address: Ipv4Addr) -> Option<Fault> {
+fn edge_fault(prefix: IpNet, address: IpAddr) -> Option<Fault> {
     let kind = match address {
-        _ if prefix.prefix_len() >= 31 => return None,
+        _ if prefix.max_prefix_len() - prefix.prefix_len() <= 1 => return None,
         _ if address == prefix.network() => "network",
-        _ if address == prefix.broadcast() => "broadcast",
+        _ if address == prefix.broadcast() && address.is_ipv4() => "broadcast",
         _ => return None,
     };
     Some(Fault::NotAHost { address, kind: format!("the {kind} address of {}", prefix.trunc()) })
 }
 
-fn connected_edge_fault(network: &Network, address: Ipv4Addr) -> Option<Fault> {
+fn connected_edge_fault(network: &Network, address: IpAddr) -> Option<Fault> {
     network.connected_prefix(address).and_then(|prefix| edge_fault(prefix, address))
 }
 
 /// An address of a port, with its connected prefix.
-pub(crate) fn own_address_fault(address: Ipv4Net) -> Option<Fault> {
+pub(crate) fn own_address_fault(address: IpNet) -> Option<Fault> {
     host_fault(address.addr()).or_else(|| edge_fault(address, address.addr()))
 }
 
 /// A gateway or neighbour: another host on the link of some port.
-fn link_host_fault(network: &Network, address: Ipv4Addr) -> Option<Fault> {
+fn link_host_fault(network: &Network, address: IpAddr) -> Option<Fault> {
     if network.is_own(address) {
         return Some(Fault::OwnAddress(address));
     }
@@ -128,12 +172,12 @@ pub(crate) fn neighbour_reach_fault(network: &Network, neighbour: &Neighbour) ->
 
 /// Protocol, address and port of a service by themselves.
 pub(crate) fn vip_faults(key: &ServiceKey) -> Vec<Found> {
-    address_and_port_faults(key.vip).into_iter().map(|fault| ("vip", fault)).collect()
+    host_fault(key.address).into_iter().map(|fault| ("vip", fault)).collect()
 }
 
 /// The VIP in its network. It may be an own address, and need not be on any link: routers can send it here.
 pub(crate) fn vip_reach_fault(network: &Network, key: &ServiceKey) -> Option<Found> {
-    connected_edge_fault(network, *key.vip.ip()).map(|fault| ("vip", fault))
+    connected_edge_fault(network, key.address).map(|fault| ("vip", fault))
 }
 
 /// A backend by itself.
@@ -141,16 +185,16 @@ pub(crate) fn backend_faults(backend: &Backend) -> Vec<Found> {
     address_and_port_faults(backend.address).into_iter().map(|fault| ("address", fault)).collect()
 }
 
-fn address_and_port_faults(address: SocketAddrV4) -> Vec<Fault> {
+fn address_and_port_faults(address: SocketAddr) -> Vec<Fault> {
     let port = (address.port() == 0).then_some(Fault::PortZero);
-    host_fault(*address.ip()).into_iter().chain(port).collect()
+    host_fault(address.ip()).into_iter().chain(port).collect()
 }
 
 /// A backend as part of its service.
 pub(crate) fn backend_service_faults(key: &ServiceKey, backend: &Backend) -> Vec<Found> {
     let Backend { address, mode, .. } = *backend;
-    let port = key.vip.port();
-    let is_vip = address.ip() == key.vip.ip();
+    let port = key.ports.single().unwrap_or(0);
+    let is_vip = address.ip() == key.address;
     let keeps_port = matches!(mode, Mode::Dr | Mode::Tunnel);
     // Port 0 on either side is told by itself.
     let is_other_port = keeps_port && address.port() != port && address.port() != 0 && port != 0;
@@ -167,15 +211,15 @@ pub(crate) fn backend_service_faults(key: &ServiceKey, backend: &Backend) -> Vec
 /// prefix of an own address.
 pub(crate) fn backend_reach_fault(network: &Network, backend: &Backend) -> Option<Found> {
     let Backend { address, mode, .. } = *backend;
-    let way = network.egress(*address.ip());
-    let fault = if network.is_own(*address.ip()) {
-        Some(Fault::OwnAddress(*address.ip()))
-    } else if mode == Mode::Dr && way.is_none_or(|way| way.next_hop != *address.ip()) {
+    let way = network.egress(address.ip());
+    let fault = if network.is_own(address.ip()) {
+        Some(Fault::OwnAddress(address.ip()))
+    } else if mode == Mode::Dr && way.is_none_or(|way| way.next_hop != address.ip()) {
         Some(Fault::OffLink(address))
     } else if way.is_none() {
         Some(Fault::NoRoute(address))
     } else {
-        connected_edge_fault(network, *address.ip())
+        connected_edge_fault(network, address.ip())
     };
     fault.map(|fault| ("address", fault))
 }
