@@ -92,7 +92,7 @@ const _: () = assert!(size_of::<BackendCounters>() == 64);
 
 /// Everything one worker counts.
 ///
-/// Law: received + injected + taken_over = sent + punted + handed_over + dropped, between turns.
+/// Law: received + injected + taken_over = sent + punted + handed_over + dropped + held, between turns.
 #[derive(Debug)]
 pub struct WorkerStats {
     /// Frames taken from receive queues.
@@ -109,7 +109,13 @@ pub struct WorkerStats {
     pub handed_over: Counter,
     /// Packets made into an answer to their senders: echo replies and ICMP errors. They are sent or punted.
     pub answered: Counter,
-    /// Gauge: flows in the table.
+    /// Packets sent on as a router does, in and out of inside networks. They are sent or punted.
+    pub routed: Counter,
+    /// New flows that found no free local port.
+    pub local_ports_exhausted: Counter,
+    /// Gauge: pieces of packets that wait for their first ones.
+    pub held: Counter,
+    /// Gauge: flows in the tables.
     pub flows: Counter,
     /// Flows that ended by their idle timeout.
     pub expired: Counter,
@@ -133,6 +139,9 @@ impl WorkerStats {
             punted: Counter::default(),
             handed_over: Counter::default(),
             answered: Counter::default(),
+            routed: Counter::default(),
+            local_ports_exhausted: Counter::default(),
+            held: Counter::default(),
             flows: Counter::default(),
             expired: Counter::default(),
             evicted: Counter::default(),

@@ -11,11 +11,10 @@ use crossbeam::queue::ArrayQueue;
 use crate::burst::{BURST, Burst};
 use crate::clock::{Clock, Seconds};
 use crate::drops::DropReason;
-use crate::flow::{FlowKey, FlowValue};
+use crate::flow::{FlowOwner, FlowValue};
 use crate::forward::{Context, Forwarder, HandedOver, Outbox, Punt, Setup};
-use crate::port::Queue;
+use crate::port::{PortId, Queue};
 use crate::publish::Reader;
-use crate::route::PortId;
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
 
@@ -53,7 +52,7 @@ pub struct Injection<F> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listed {
     /// A flow, and the worker's time when it was read.
-    Flow(FlowKey, FlowValue, Seconds),
+    Flow(FlowOwner, FlowValue, Seconds),
     /// The list is complete.
     End,
 }
@@ -85,7 +84,7 @@ pub struct Shared {
 pub struct Worker<Q: Queue> {
     /// By port number.
     queues: Vec<Q>,
-    forwarder: Forwarder,
+    forwarder: Forwarder<Q::Frame>,
     out: Outbox<Q::Frame>,
     inject: Arc<ArrayQueue<Injection<Q::Frame>>>,
     /// Frames that other workers received but whose flows are here.
@@ -124,7 +123,10 @@ pub fn team<Q: Queue>(
                 stats: Arc::new(WorkerStats::new(backends)),
             };
             let worker = Worker {
-                forwarder: Forwarder::new(&Setup { number, workers, ..*setup }, Arc::clone(&handle.stats)),
+                forwarder: Forwarder::new(
+                    &Setup { number, workers, ..setup.clone() },
+                    Arc::clone(&handle.stats),
+                ),
                 out: Outbox {
                     transmit: queues.iter().map(|_| Burst::default()).collect(),
                     punt: Arc::clone(&handle.punt),
@@ -174,6 +176,9 @@ impl<Q: Queue> Worker<Q> {
         if !self.taken_over.is_empty() {
             self.take_over();
         }
+        if self.forwarder.has_ready() {
+            self.forward_ready();
+        }
         if !self.inject.is_empty() {
             self.send_injected();
         }
@@ -186,24 +191,38 @@ impl<Q: Queue> Worker<Q> {
         self.flush();
     }
 
-    /// Forwards the frames that others handed over, up to a burst; frames of one port travel together.
+    /// Forwards the frames that others handed over, up to a burst; frames of one port travel together, and
+    /// pieces of packets alone.
     #[cold]
     fn take_over(&mut self) {
         let mut from = None;
         for _ in 0..BURST {
-            let Some((port, frame)) = self.taken_over.pop() else { break };
+            let Some(handed) = self.taken_over.pop() else { break };
             self.stats.taken_over.add(1);
-            if let Some(last) = from.replace(port)
-                && last != port
+            if handed.transport.is_some() {
+                let context = Context { snapshot: self.snapshot.current(), now: self.now };
+                self.forwarder.forward_handed(context, handed, &mut self.out);
+                self.flush();
+                continue;
+            }
+            if let Some(last) = from.replace(handed.port)
+                && last != handed.port
             {
                 self.forward(last);
             }
             // A burst holds as many as this loop takes.
-            let _ = self.burst.push(frame);
+            let _ = self.burst.push(handed.frame);
         }
         if let Some(port) = from {
             self.forward(port);
         }
+    }
+
+    #[cold]
+    fn forward_ready(&mut self) {
+        let context = Context { snapshot: self.snapshot.current(), now: self.now };
+        self.forwarder.forward_ready(context, &mut self.out);
+        self.flush();
     }
 
     #[cold]
@@ -247,7 +266,7 @@ impl<Q: Queue> Worker<Q> {
     pub fn housekeeping(&mut self) {
         self.now = self.shared.clock.now();
         let context = Context { snapshot: self.snapshot.current(), now: self.now };
-        self.forwarder.sweep(context, SWEEP_LINES);
+        self.forwarder.housekeeping(context, SWEEP_LINES);
         if self.list.swap(false, Ordering::AcqRel) {
             self.list_line = Some(0);
         }
@@ -264,9 +283,9 @@ impl<Q: Queue> Worker<Q> {
             if self.listing.capacity() - self.listing.len() < 4 {
                 return Some(line);
             }
-            for (key, value) in flows.visit(line) {
-                let _ = self.listing.push(Listed::Flow(key, value, self.now));
-            }
+            flows.visit(line, |owner, value| {
+                let _ = self.listing.push(Listed::Flow(owner, value, self.now));
+            });
         }
         if line + LIST_LINES < flows.lines() {
             return Some(line + LIST_LINES);

@@ -74,23 +74,23 @@ pub struct Link {
 }
 
 impl Device {
-    /// Finds the port that EAL made for a configured device.
+    /// Finds the port that EAL made for one device of a configured port.
     ///
     /// # Errors
     /// [`DpdkError::NoDevice`] if there is none.
-    pub fn find(port: &model::Port) -> Result<Self, DpdkError> {
+    pub fn find(port: &model::Port, device: &model::Device) -> Result<Self, DpdkError> {
         let missing = |because: &str| DpdkError::NoDevice {
             name: port.name.clone(),
-            device: device_text(&port.device).to_owned(),
+            device: device_text(device).to_owned(),
             because: because.to_owned(),
-            hint: match port.device {
+            hint: match device {
                 model::Device::Pci(_) => {
                     "run `dpdk-devbind.py --status` and bind the NIC with `dpdk-devbind.py --bind=vfio-pci ADDRESS`"
                 }
                 model::Device::Vdev(_) => "check its name and arguments against DPDK's NIC driver guide",
             },
         };
-        let device = CString::new(device_name(&port.device)).map_err(|_| missing("its name is not text"))?;
+        let device = CString::new(device_name(device)).map_err(|_| missing("its name is not text"))?;
         let mut id = 0;
         // SAFETY: the name is a C string, and `id` outlives the call.
         if unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(device.as_ptr(), &mut id) } != 0 {
@@ -165,7 +165,7 @@ impl Device {
     }
 
     fn check_queues(&self, port: &model::Port, workers: usize) -> Result<u16, DpdkError> {
-        let device = device_name(&port.device);
+        let device = port.devices.first().map_or("", device_name);
         let hint = if device.starts_with("net_af_packet") {
             "add `,qpairs=N` to `device`"
         } else if device.starts_with("net_pcap") {

@@ -58,7 +58,7 @@ fn team(size: usize) -> Team {
     let (publisher, readers) = publish::channel(testing::snapshot(Mode::Nat), size);
     let shared = Shared { stop: Arc::default(), clock: Clock::start() };
     let secret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
-    let setup = Setup { number: 0, workers: size, flow_capacity: 300, services: 16, secret };
+    let setup = Setup { number: 0, workers: size, flow_capacity: 300, secret, ..testing::setup() };
     let wires = vec![Wire::default(); size].into_iter().map(|_| Wire::default()).collect::<Vec<_>>();
     let queues = wires.iter().map(|wire| vec![wire.clone()]).collect();
     let (workers, handles) = super::team(queues, &setup, 16, readers, &shared).into_iter().unzip();
@@ -187,7 +187,7 @@ fn a_list_of_flows_is_complete_even_if_nobody_reads_for_a_while() {
     let mut ports: Vec<u16> = listed
         .iter()
         .map(|line| match line {
-            Listed::Flow(key, ..) => key.client_port(),
+            Listed::Flow(key, ..) => key.client_port,
             Listed::End => panic!("the end comes last"),
         })
         .collect();
