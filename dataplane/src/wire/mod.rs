@@ -5,8 +5,10 @@ pub mod eth;
 pub mod gre;
 pub mod gue;
 pub mod icmp4;
+pub mod icmp6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod nd;
 pub mod tcp;
 pub mod udp;
 
