@@ -14,7 +14,7 @@ use crate::model::Device;
 use crate::problem::{Wrong, list, nearest, quote};
 use crate::reader::{ReadValue, unexpected};
 use crate::rules::{self, Fault};
-use crate::words::{self, MacAddr, Ports};
+use crate::words::{self, ClassName, MacAddr, Ports};
 
 pub(crate) fn boolean(value: &DeValue) -> Result<bool, Wrong> {
     value.as_bool().ok_or_else(|| unexpected("true or false", value))
@@ -99,6 +99,40 @@ pub(crate) fn own_address(value: &DeValue) -> Result<IpNet, Wrong> {
     rules::own_address_fault(address).map_or(Ok(address), |fault| Err(fault.into()))
 }
 
+/// Source prefix of a class.
+pub(crate) fn source(value: &DeValue) -> Result<IpNet, Wrong> {
+    let prefix = parsed(value, "a prefix", "203.0.113.0/24 or 2001:db8::/32")?;
+    rules::prefix_fault(prefix).map_or(Ok(prefix), |fault| Err(fault.into()))
+}
+
+/// Addresses of a pool: one, or all of a prefix.
+pub(crate) fn pool_addresses(value: &DeValue) -> Result<Vec<IpAddr>, Wrong> {
+    let text = text(value)?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(vec![address]);
+    }
+    let prefix: IpNet = parsed(value, "an address or prefix", "198.51.100.200 or 198.51.100.208/29")?;
+    if let Some(fault) = rules::prefix_fault(prefix) {
+        return Err(fault.into());
+    }
+    let most = limits::POOL_ADDRESSES;
+    let host_bits = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
+    if host_bits > most.ilog2() {
+        let wrong = Wrong::new(format!("{prefix} has more than {most} addresses"));
+        return Err(wrong.help(
+            "use a longer prefix: one address is enough for tens of thousands of connections to each backend",
+        ));
+    }
+    Ok(match prefix {
+        IpNet::V4(prefix) => {
+            (0..1 << host_bits).map(|n| IpAddr::V4((prefix.addr().to_bits() | n).into())).collect()
+        }
+        IpNet::V6(prefix) => {
+            (0..1 << host_bits).map(|n| IpAddr::V6((prefix.addr().to_bits() | n).into())).collect()
+        }
+    })
+}
+
 /// MAC address of one station.
 pub(crate) fn mac(value: &DeValue) -> Result<MacAddr, Wrong> {
     let mac: MacAddr = parsed(value, "a MAC address", "02:00:5e:00:53:01")?;
@@ -115,9 +149,23 @@ pub(crate) fn loopback(value: &DeValue) -> Result<SocketAddr, Wrong> {
     if listen.port() == 0 { Err(Fault::PortZero.into()) } else { Ok(listen) }
 }
 
-/// Name of a port or service.
+/// Name of a port, service or pool.
 pub(crate) fn name(value: &DeValue) -> Result<String, Wrong> {
     ruled(value, rules::name_fault)
+}
+
+/// Name of a class.
+pub(crate) fn class_name(value: &DeValue) -> Result<ClassName, Wrong> {
+    let text = text(value)?;
+    text.parse().map_err(|_| {
+        let wrong = Wrong::new(format!("{} is not a name of a class", quote(text)));
+        wrong.help(format!("use 1 to {} letters, digits, `-` and `_`", ClassName::LONGEST))
+    })
+}
+
+/// Name of a tap device.
+pub(crate) fn tap_name(value: &DeValue) -> Result<String, Wrong> {
+    ruled(value, rules::tap_name_fault)
 }
 
 /// Request target of an HTTP check.

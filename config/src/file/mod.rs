@@ -4,6 +4,8 @@
 //! before it gives up on any, so that all problems are told.
 
 mod links;
+mod pools;
+mod ports;
 mod services;
 
 use std::fmt::Display;
@@ -13,8 +15,8 @@ use crate::limits;
 use crate::model::{Config, Control, Cores, Dpdk, FlowTable, Fragments, Icmp, Metrics, Timeouts};
 use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
-use crate::reader::Table;
-use crate::rules::{self, Fault};
+use crate::reader::{Step, Table};
+use crate::rules::{self, Fault, Surroundings};
 use crate::values::{boolean, file_prefix, loopback, number, socket_path, word};
 use crate::words::{NoBackend, Preset};
 
@@ -27,24 +29,29 @@ impl From<Fault> for Wrong {
 /// Reads the file. `None` only if a problem was reported; problems may be reported either way.
 pub(crate) fn config(root: &Table) -> Option<Config> {
     let dpdk = root.section("dpdk", dpdk);
-    let cores = root.section("cores", cores);
-    let links = links::links(root);
+    let cores = root.section("cores", cores).flatten();
+    let links = links::links(root, cores.as_ref().map(|cores| cores.workers.len()));
+    let network = links.network.as_ref();
+    let snat_pools = pools::snat_pools(root, network);
+    let classes = pools::classes(root);
     let flow_table = root.section("flow_table", flow_table);
     let timeouts = root.section("timeouts", |table| timeouts(table, Timeouts::IPVS));
     let icmp = root.section("icmp", icmp);
     let fragments = root.section("fragments", fragments);
     let control = root.section("control", control);
     let metrics = root.optional_section("metrics", metrics);
-    let services = services::services(root, links.network.as_ref());
+    let surroundings = Surroundings::known(network, snat_pools.as_deref(), classes.as_deref());
+    links::check_gateways(root, links.interfaces.as_deref().unwrap_or_default(), &surroundings);
+    let services = services::services(root, &surroundings, timeouts.unwrap_or_default());
     Some(Config {
         dpdk: dpdk?,
-        cores: cores??,
+        cores: cores?,
         ports: links.ports?,
+        interfaces: links.interfaces?,
         routes: links.routes?,
         neighbours: links.neighbours?,
-        interfaces: links.interfaces?,
-        snat_pools: Vec::new(),
-        classes: Vec::new(),
+        snat_pools: snat_pools?,
+        classes: classes?,
         flow_table: flow_table?,
         timeouts: timeouts?,
         icmp: icmp?,
@@ -55,23 +62,27 @@ pub(crate) fn config(root: &Table) -> Option<Config> {
     })
 }
 
-/// Reports each value that stood already in an earlier table of the array `tables`.
+/// Reports each value that came before; `at` says where the value with an index stands.
 fn report_repeated<T: Copy + Display + Eq + Hash>(
     root: &Table,
-    tables: &'static str,
-    key: &'static str,
     values: &[Option<T>],
+    at: impl Fn(usize) -> Vec<Step>,
 ) {
     for (again, first) in rules::repeated(values) {
         if let Some(value) = values[again] {
-            let line = root.line(&[Key(tables), Index(first), Key(key)]);
-            let wrong = Wrong::new(format!("{value} is already on line {line}"));
-            root.report(
-                &[Key(tables), Index(again), Key(key)],
-                wrong.help("remove one of them, or change it"),
-            );
+            let wrong = Wrong::new(format!("{value} is already on line {}", root.line(&at(first))));
+            root.report(&at(again), wrong.help("remove one of them, or change it"));
         }
     }
+}
+
+/// Where `key` of each table of the array `tables` stands.
+fn each(tables: &'static str, key: &'static str) -> impl Fn(usize) -> Vec<Step> {
+    move |index| vec![Key(tables), Index(index), Key(key)]
+}
+
+fn all<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
+    items.into_iter().collect()
 }
 
 fn dpdk(table: &Table) -> Dpdk {

@@ -125,11 +125,11 @@ fn own_addresses() {
         ),
         (
             with("[[port]]\nname = \"wan\"\ndevice = \"net_null1\"\naddresses = [\"192.0.2.1/25\"]"),
-            "t:11:14: port[1].addresses[0]: 192.0.2.0/25 overlaps 192.0.2.0/24 of another port, on line 6; help: give each port prefixes of its own, or make these longer",
+            "t:11:14: port[1].addresses[0]: 192.0.2.0/25 overlaps 192.0.2.0/24 of another interface, on line 6; help: give each interface prefixes of its own, or make these longer",
         ),
         (
             with("[[port]]\nname = \"wan\"\ndevice = \"net_null1\"\naddresses = [\"192.0.0.1/16\"]"),
-            "t:11:14: port[1].addresses[0]: 192.0.0.0/16 overlaps 192.0.2.0/24 of another port, on line 6; help: give each port prefixes of its own, or make these longer",
+            "t:11:14: port[1].addresses[0]: 192.0.0.0/16 overlaps 192.0.2.0/24 of another interface, on line 6; help: give each interface prefixes of its own, or make these longer",
         ),
     ]);
 }
@@ -143,7 +143,7 @@ fn routes() {
         ),
         (
             with("[[route]]\nto = \"10.0.0.0/8\"\nvia = \"198.51.100.1\""),
-            "t:10:7: route[0].via: 198.51.100.1 is on no connected prefix; help: use an address within a prefix of some [[port]]'s addresses",
+            "t:10:7: route[0].via: 198.51.100.1 is on no connected prefix; help: use an address within a prefix of some [[port]] or [[port.vlan]]",
         ),
         (
             with("[[route]]\nto = \"10.0.0.0/8\"\nvia = \"192.0.2.254\""),
@@ -175,7 +175,7 @@ fn neighbours() {
     refuse(&[
         (
             with("[[neighbour]]\naddress = \"198.51.100.1\"\nmac = \"02:00:5e:00:53:0b\""),
-            "t:9:11: neighbour[0].address: 198.51.100.1 is on no connected prefix; help: use an address within a prefix of some [[port]]'s addresses",
+            "t:9:11: neighbour[0].address: 198.51.100.1 is on no connected prefix; help: use an address within a prefix of some [[port]] or [[port.vlan]]",
         ),
         (
             with("[[neighbour]]\naddress = \"192.0.2.254\"\nmac = \"02:00:5e:00:53:0b\""),

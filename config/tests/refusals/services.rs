@@ -121,7 +121,7 @@ fn backends() {
         ),
         (
             backend("address = \"198.51.100.1:80\"\nmode = \"dr\""),
-            r#"t:12:11: service[0].backend[0].address: backend 198.51.100.1:80 is not on the link of any port, and mode dr reaches no further; help: use mode = "tunnel", or an address within a connected prefix"#,
+            r#"t:12:11: service[0].backend[0].address: backend 198.51.100.1:80 is not on the link of any interface, and mode dr reaches no further; help: use mode = "tunnel", or an address within a connected prefix"#,
         ),
         (
             backend("address = \"198.51.100.1:80\"\nmode = \"tunnel\""),
@@ -129,25 +129,25 @@ fn backends() {
         ),
         (
             backend("address = \"192.0.2.11:8000\"\nmode = \"dr\""),
-            r#"t:12:11: service[0].backend[0].address: backend 192.0.2.11:8000 has port 8000, but mode dr leaves the service's port 80 as it is; help: use port 80, or mode = "nat" to change the port"#,
+            r#"t:12:11: service[0].backend[0].address: backend 192.0.2.11:8000 has port 8000, but mode dr leaves the service's port as it is; help: use port 80, or mode = "nat" to change the port"#,
         ),
         (
             backend("address = \"192.0.2.11:8000\"\nmode = \"tunnel\""),
-            r#"t:12:11: service[0].backend[0].address: backend 192.0.2.11:8000 has port 8000, but mode tunnel leaves the service's port 80 as it is; help: use port 80, or mode = "nat" to change the port"#,
+            r#"t:12:11: service[0].backend[0].address: backend 192.0.2.11:8000 has port 8000, but mode tunnel leaves the service's port as it is; help: use port 80, or mode = "nat" to change the port"#,
         ),
         (
             backend("address = \"198.51.100.1:8000\"\nmode = \"dr\""),
             concat!(
-                r#"t:12:11: service[0].backend[0].address: backend 198.51.100.1:8000 has port 8000, but mode dr leaves the service's port 80 as it is; help: use port 80, or mode = "nat" to change the port"#,
+                r#"t:12:11: service[0].backend[0].address: backend 198.51.100.1:8000 has port 8000, but mode dr leaves the service's port as it is; help: use port 80, or mode = "nat" to change the port"#,
                 "\n",
-                r#"t:12:11: service[0].backend[0].address: backend 198.51.100.1:8000 is not on the link of any port, and mode dr reaches no further; help: use mode = "tunnel", or an address within a connected prefix"#,
+                r#"t:12:11: service[0].backend[0].address: backend 198.51.100.1:8000 is not on the link of any interface, and mode dr reaches no further; help: use mode = "tunnel", or an address within a connected prefix"#,
             ),
         ),
         (
             with(
                 "[[route]]\nto = \"0.0.0.0/0\"\nvia = \"192.0.2.1\"\n[[service]]\nvip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nmode = \"dr\"\nbackend = [{ address = \"192.0.2.11:80\" }, { address = \"198.51.100.1:80\" }]",
             ),
-            r#"t:15:55: service[0].backend[1].address: backend 198.51.100.1:80 is not on the link of any port, and mode dr reaches no further; help: use mode = "tunnel", or an address within a connected prefix"#,
+            r#"t:15:55: service[0].backend[1].address: backend 198.51.100.1:80 is not on the link of any interface, and mode dr reaches no further; help: use mode = "tunnel", or an address within a connected prefix"#,
         ),
         (
             backend("address = \"192.0.2.11:80\"\nmode = \"tunel\""),
