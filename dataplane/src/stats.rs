@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use crate::drops::DropReason;
-use crate::snapshot::BackendSlot;
+use crate::snapshot::{BackendSlot, LocalSlot};
 
 /// A number with one writer and any readers.
 #[derive(Debug, Default)]
@@ -123,6 +123,8 @@ pub struct WorkerStats {
     pub evicted: Counter,
     /// Frames dropped.
     pub drops: DropCounters,
+    /// Gauge: ports in use, by local address.
+    local_ports: Box<[Counter; 1 << u8::BITS]>,
     backends: Box<[BackendCounters]>,
     /// Where slots beyond the table would be counted; there are none (`Limits` of the control thread).
     beyond: BackendCounters,
@@ -146,9 +148,16 @@ impl WorkerStats {
             expired: Counter::default(),
             evicted: Counter::default(),
             drops: DropCounters::default(),
+            local_ports: Box::new([const { Counter(AtomicU64::new(0)) }; 1 << u8::BITS]),
             backends: (0..backends).map(|_| BackendCounters::default()).collect(),
             beyond: BackendCounters::default(),
         }
+    }
+
+    /// Gauge: ports in use of a local address, of both protocols.
+    #[inline]
+    pub fn local_ports(&self, slot: LocalSlot) -> &Counter {
+        &self.local_ports[usize::from(slot.0)]
     }
 
     /// The counters of the backend in a slot.

@@ -286,8 +286,9 @@ impl Flows {
         };
         let turns = locals[start..].iter().chain(&locals[..start]);
         let taken = turns.copied().find_map(|slot| Some((slot, self.locals.take(slot, protocol, back)?)));
-        if taken.is_none() {
-            self.stats.local_ports_exhausted.add(1);
+        match taken {
+            Some((slot, _)) => self.stats.local_ports(slot).add(1),
+            None => self.stats.local_ports_exhausted.add(1),
         }
         taken.ok_or(DropReason::LocalPortsExhausted)
     }
@@ -295,6 +296,7 @@ impl Flows {
     fn give_local_back(&mut self, key: &WideKey, flow: FlowValue) {
         if key.local_port() != 0 {
             self.locals.give_back(flow.local(), protocol_of(flow), key.local_port());
+            self.stats.local_ports(flow.local()).sub(1);
         }
     }
 
