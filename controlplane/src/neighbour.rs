@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use config::words::MacAddr;
 use dataplane::drops::DropReason;
-use dataplane::lookup::Lookup;
 use dataplane::route::NextHop;
-use dataplane::snapshot::{NeighbourTable, neighbour_key};
+use dataplane::snapshot::NeighbourTable;
 
 /// Stations known or asked for at most, besides those that are wanted or fixed.
 const MAX_STATIONS: usize = 16_384;
@@ -111,12 +110,7 @@ impl<F> Neighbours<F> {
 
     /// The known addresses, for a snapshot.
     pub fn table(&self) -> NeighbourTable {
-        let known: Vec<_> = self
-            .stations
-            .iter()
-            .filter_map(|(station, entry)| Some((neighbour_key(*station), entry.mac?)))
-            .collect();
-        Lookup::new(known.into_iter())
+        NeighbourTable::new(self.stations.iter().filter_map(|(station, entry)| Some((*station, entry.mac?))))
     }
 
     /// Every station with its address, if that is known.
@@ -250,13 +244,15 @@ impl<F> Neighbours<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dataplane::route::PortId;
+    use dataplane::route::InterfaceId;
+    use std::net::Ipv6Addr;
 
     const MAC: MacAddr = MacAddr([2, 0, 0x5e, 0, 0x53, 1]);
     const OTHER: MacAddr = MacAddr([2, 0, 0x5e, 0, 0x53, 2]);
 
     fn station(last: u32) -> NextHop {
-        NextHop { port: PortId(0), address: 0xc000_0200 + last }
+        let address = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, (last >> 16) as u16, last as u16).into();
+        NextHop { interface: InterfaceId(0), address }
     }
 
     fn secs(count: u64) -> Time {
@@ -276,7 +272,7 @@ mod tests {
         assert!(table.take_changed() && !table.take_changed());
         assert_eq!(table.waiting(), 0);
         assert_eq!(table.hold(station(1), 'c', secs(1)), Held::Known('c', MAC));
-        assert_eq!(table.table().get(neighbour_key(station(1))), Some(MAC));
+        assert_eq!(table.table().get(station(1)), Some(MAC));
     }
 
     #[test]
@@ -308,7 +304,7 @@ mod tests {
         let to: Vec<_> = (0..34).flat_map(|second| table.poll(secs(second)).0).map(|ask| ask.to).collect();
         assert_eq!(to, [Some(MAC), Some(MAC), None]);
         assert!(table.take_changed());
-        assert_eq!(table.table().get(neighbour_key(station(1))), None);
+        assert_eq!(table.table().get(station(1)), None);
     }
 
     #[test]
@@ -322,7 +318,7 @@ mod tests {
         assert!(!table.take_changed());
         table.hear(station(1), OTHER, Weight::Overheard, secs(2));
         assert!(table.take_changed());
-        assert_eq!(table.table().get(neighbour_key(station(1))), Some(OTHER));
+        assert_eq!(table.table().get(station(1)), Some(OTHER));
     }
 
     #[test]
@@ -334,7 +330,7 @@ mod tests {
         assert_eq!(table.hear(station(1), MAC, Weight::Hint, secs(0)), [(station(1), 'a', MAC)]);
         assert!(table.poll(secs(1)).0.is_empty());
         table.hear(station(1), OTHER, Weight::Hint, secs(1));
-        assert_eq!(table.table().get(neighbour_key(station(1))), Some(MAC));
+        assert_eq!(table.table().get(station(1)), Some(MAC));
         assert_eq!(table.poll(secs(1)).0, [Ask { station: station(1), to: Some(MAC) }]);
         table.hear(station(1), OTHER, Weight::Hint, secs(1));
         assert!(table.poll(secs(1)).0.is_empty(), "not again for every hint");
@@ -348,7 +344,7 @@ mod tests {
         table.configure([(station(1), MAC)], [station(1)], secs(0));
         assert!(table.poll(secs(100)).0.is_empty());
         table.hear(station(1), OTHER, Weight::ForUs, secs(100));
-        assert_eq!(table.table().get(neighbour_key(station(1))), Some(MAC));
+        assert_eq!(table.table().get(station(1)), Some(MAC));
         table.configure([], [station(1)], secs(101));
         assert_eq!(table.poll(secs(101)).0, [Ask { station: station(1), to: Some(MAC) }]);
     }
