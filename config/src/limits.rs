@@ -45,7 +45,8 @@ pub const MEMORY_MIB: RangeInclusive<u32> = 32..=1 << 20;
 pub const MTU: RangeInclusive<u16> = 68..=9600;
 /// Bytes of an IPv6 packet that every link carries (RFC 8200, section 5).
 pub const IPV6_MTU: u16 = 1280;
-/// Bytes of a TCP segment: the least that every host takes (RFC 9293, 3.7.1) to the most that jumbo frames carry.
+/// Bytes of a TCP segment: the least that every host takes (RFC 9293, 3.7.1) to the most that jumbo frames
+/// carry.
 pub const MSS: RangeInclusive<u16> = 536..=9000;
 /// Numbers of a VLAN (IEEE 802.1Q): 0 and 4095 are none.
 pub const VLAN: RangeInclusive<u16> = 1..=4094;

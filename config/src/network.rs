@@ -38,8 +38,8 @@ pub struct Egress {
 impl Network {
     /// The network of `interfaces`, numbered as they come, with static `routes`.
     ///
-    /// A route whose gateway is on no connected prefix, or of the other family, leads nowhere and is left out;
-    /// the rules refuse it. Where a connected prefix and a route are the same, the link is used.
+    /// A route whose gateway is on no connected prefix, or of the other family, leads nowhere and is left
+    /// out; the rules refuse it. Where a connected prefix and a route are the same, the link is used.
     pub fn new(interfaces: &[Interface], routes: &[Route]) -> Self {
         let mut network = Self::default();
         for (number, interface) in interfaces.iter().enumerate() {

@@ -138,7 +138,8 @@ impl<'a> Table<'a> {
 
     fn insist(&self, key: &'static str, example: &str) {
         if !self.has(key) {
-            // Only a table that is left out as a whole has to be named: others are where the problem is shown.
+            // Only a table that is left out as a whole has to be named: others are where the problem is
+            // shown.
             let header = if self.entries.is_none() { format!("[{}] ", self.path) } else { String::new() };
             let help = format!("add {header}{key} = {example}");
             self.report(&[Key(key)], Wrong::new("this key is missing").help(help));
@@ -178,8 +179,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// What is on or off, with keys of its own if it is on: a table, or `true` for one without keys. `None` if it
-    /// is off, left out, or of another type.
+    /// What is on or off, with keys of its own if it is on: a table, or `true` for one without keys. `None`
+    /// if it is off, left out, or of another type.
     pub(crate) fn switch<T>(&self, key: &'static str, read: impl FnOnce(&Table) -> T) -> Option<T> {
         let value = self.ask(key)?;
         let entries = match value.get_ref() {

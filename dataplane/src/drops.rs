@@ -77,6 +77,8 @@ reasons! {
     BadIcmp = "bad_icmp",
     /// an ICMP type that is neither an echo request for us nor an error
     UnknownIcmp = "unknown_icmp",
+    /// a ping to a VIP that is configured not to answer it
+    EchoRefused = "echo_refused",
     /// more ICMP packets to be answered in a second than a worker answers
     IcmpRate = "icmp_rate",
     /// the TTL would become 0 (RFC 1812, 5.3.1), and the sender was not told so

@@ -25,13 +25,15 @@ use crate::clock::Seconds;
 use crate::drops::DropReason;
 use crate::flow::table::{FlowHash, HashSecret};
 use crate::fragment::Transport;
+use crate::local::{LocalAddress, LocalSlot};
 use crate::packet::{Addresses, Headers, Packet};
 use crate::parse::{Refusal, parse};
 use crate::port::PortId;
 use crate::route::{InterfaceId, NextHop};
 use crate::schedule::Schedulers;
-use crate::snapshot::{BackendSlot, Egress, Found, Gateway, Local, LocalSlot, ServiceSlot, Snapshot};
+use crate::snapshot::{BackendSlot, Egress, Found, Gateway, Local, ServiceSlot, Snapshot};
 use crate::stats::WorkerStats;
+use crate::toeplitz::Owners;
 use crate::wire::eth::Tags;
 pub use flows::Flows;
 
@@ -207,8 +209,6 @@ pub struct Setup {
     pub flow_capacity: usize,
     /// Flows its wide table is rated for.
     pub wide_capacity: usize,
-    /// Local addresses of full NAT that there may be.
-    pub locals: usize,
     /// How pieces of packets are treated.
     pub pieces: PieceSetup,
     /// Service slots there may be.
@@ -234,6 +234,7 @@ pub struct PieceSetup {
 pub struct Forwarder<F: Frame> {
     number: usize,
     workers: usize,
+    owners: Owners,
     flows: Flows,
     schedulers: Schedulers,
     stats: Arc<WorkerStats>,
@@ -251,6 +252,7 @@ impl<F: Frame> Forwarder<F> {
         Self {
             number: setup.number,
             workers: setup.workers,
+            owners: Owners::new(setup.workers),
             flows: Flows::new(setup, Arc::clone(&stats)),
             schedulers: Schedulers::new(setup.services),
             stats,
@@ -259,6 +261,11 @@ impl<F: Frame> Forwarder<F> {
             pieces: pieces::Pieces::new(setup),
             batch: Some(Box::new([Work::NONE; BURST])),
         }
+    }
+
+    /// Takes over this worker's ports of a local address.
+    pub fn install(&mut self, slot: LocalSlot, address: Box<LocalAddress>) {
+        self.flows.install(slot, address);
     }
 
     /// The worker's flows.
@@ -362,20 +369,41 @@ impl<F: Frame> Forwarder<F> {
                 self.refuse(context, work, DropReason::TtlExceeded, burst.take(slot), out);
                 continue;
             }
-            let owner = work.hash.owner(self.workers);
+            let owner = self.owner(work);
             if owner != self.number {
                 let transport = work.headers.ip.fragment.map(|_| Transport::of(&work.headers));
                 self.hand_over(burst.take(slot), port, owner, transport, out);
                 continue;
             }
             match work.role {
-                Role::Request(found) => self.flows.prefetch(work.hash, found.narrow),
-                Role::Reply => self.flows.prefetch(work.hash, work.headers.ip.is_v4()),
-                _ => {}
+                Role::Request(found) => self.flows.prefetch(work.hash, found.narrow, work.headers.dst_port),
+                Role::Reply => {
+                    let replies = context.snapshot.replies_by(&work.headers);
+                    let first = replies.iter().next();
+                    first.inspect(|(found, port)| self.flows.prefetch(work.hash, found.narrow, *port));
+                }
+                Role::LocalReply(local) => self.flows.prefetch_local(local, &work.headers),
+                Role::Outward(_) | Role::Inward => {}
             }
             left.keep(slot);
         }
         left
+    }
+
+    /// The worker that owns a packet's flow: by its client or, in full NAT, by the address that stands for one.
+    #[inline]
+    fn owner(&self, work: &Work) -> usize {
+        if self.workers == 1 {
+            return 0;
+        }
+        let Headers { ip, src_port, dst_port, .. } = &work.headers;
+        let from_src = matches!(work.role, Role::Request(_) | Role::Outward(_));
+        match ip.addresses {
+            Addresses::V4 { src, .. } if from_src => self.owners.of_v4(src, *src_port),
+            Addresses::V4 { dst, .. } => self.owners.of_v4(dst, *dst_port),
+            Addresses::V6 { src, .. } if from_src => self.owners.of_v6(src, *src_port),
+            Addresses::V6 { dst, .. } => self.owners.of_v6(dst, *dst_port),
+        }
     }
 
     #[inline(always)]

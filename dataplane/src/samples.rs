@@ -369,3 +369,32 @@ pub fn links(v6: bool) -> impl Strategy<Value = LinkHeader> {
     let ethertype = if v6 { eth::TYPE_IPV6 } else { eth::TYPE_IPV4 };
     tags().prop_map(move |tags| LinkHeader::new(mac(11), mac(254), tags, ethertype))
 }
+
+/// The packets are scapy's.
+#[test]
+fn samples_are_as_another_encoder_makes_them() {
+    for (sample, packet) in [
+        (
+            Sample { tos: 0xb9, ..syn(CLIENT4, VIP4) },
+            "45b9002d1234400040062972cb007107c0000264\
+             9c4000500000000100000002500220002a780000474554202f",
+        ),
+        (
+            Sample { tos: 0xb9, ..syn(CLIENT6, VIP6) },
+            "6b9123450019064020010db8000c0000000000000000000720010db8000000000000000000000100\
+             9c400050000000010000000250022000cc5f0000474554202f",
+        ),
+        (
+            icmp(CLIENT4, VIP4, [8, 0], [0, 7, 0, 1], b"abcdefg"),
+            "450000231234400040012a3acb007107c0000264080066ca0007000161626364656667",
+        ),
+        (
+            icmp(VIP6, CLIENT6, [129, 0], [0, 7, 0, 1], b"abcdefg"),
+            "60012345000f3a4020010db800000000000000000000010020010db8000c00000000000000000007\
+             810090fb0007000161626364656667",
+        ),
+    ] {
+        assert_eq!(sample.ip(), hex(packet));
+        assert!(is_valid(&hex(packet)));
+    }
+}

@@ -13,6 +13,7 @@ use config::words::{MacAddr, Mode, NoBackend, Ports, Protocol};
 use ipnet::IpNet;
 
 use crate::flow::state::Timeouts;
+use crate::local::LocalSlot;
 use crate::lookup::Lookup;
 use crate::packet::{Addresses, Headers};
 use crate::port::PortId;
@@ -35,10 +36,6 @@ impl BackendSlot {
     /// No backend: of the flows that NAT gateways keep.
     pub const NONE: Self = Self(0x00ff_ffff);
 }
-
-/// Number of a local address of full NAT; it stays the address's as long as the appliance runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LocalSlot(pub u8);
 
 /// Number of an SNAT pool in one snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

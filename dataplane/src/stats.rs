@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use crate::drops::DropReason;
-use crate::snapshot::{BackendSlot, LocalSlot};
+use crate::local::{self, LocalSlot};
+use crate::snapshot::BackendSlot;
 
 /// A number with one writer and any readers.
 #[derive(Debug, Default)]
@@ -109,6 +110,8 @@ pub struct WorkerStats {
     pub handed_over: Counter,
     /// Packets made into an answer to their senders: echo replies and ICMP errors. They are sent or punted.
     pub answered: Counter,
+    /// Packets made into an answer instead of being dropped for these reasons.
+    pub answered_for: DropCounters,
     /// Packets sent on as a router does, in and out of inside networks. They are sent or punted.
     pub routed: Counter,
     /// New flows that found no free local port.
@@ -123,8 +126,8 @@ pub struct WorkerStats {
     pub evicted: Counter,
     /// Frames dropped.
     pub drops: DropCounters,
-    /// Gauge: ports in use, by local address.
-    local_ports: Box<[Counter; 1 << u8::BITS]>,
+    /// Gauges: local ports in use, by local slot.
+    locals: Box<[Counter]>,
     backends: Box<[BackendCounters]>,
     /// Where slots beyond the table would be counted; there are none (`Limits` of the control thread).
     beyond: BackendCounters,
@@ -141,6 +144,7 @@ impl WorkerStats {
             punted: Counter::default(),
             handed_over: Counter::default(),
             answered: Counter::default(),
+            answered_for: DropCounters::default(),
             routed: Counter::default(),
             local_ports_exhausted: Counter::default(),
             held: Counter::default(),
@@ -148,16 +152,16 @@ impl WorkerStats {
             expired: Counter::default(),
             evicted: Counter::default(),
             drops: DropCounters::default(),
-            local_ports: Box::new([const { Counter(AtomicU64::new(0)) }; 1 << u8::BITS]),
+            locals: (0..local::SLOTS).map(|_| Counter::default()).collect(),
             backends: (0..backends).map(|_| BackendCounters::default()).collect(),
             beyond: BackendCounters::default(),
         }
     }
 
-    /// Gauge: ports in use of a local address, of both protocols.
-    #[inline]
+    /// Ports in use of the local address in a slot.
     pub fn local_ports(&self, slot: LocalSlot) -> &Counter {
-        &self.local_ports[usize::from(slot.0)]
+        // There are as many as slots.
+        &self.locals[usize::from(slot.0)]
     }
 
     /// The counters of the backend in a slot.

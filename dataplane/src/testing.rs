@@ -93,7 +93,6 @@ pub fn setup() -> Setup {
         workers: 1,
         flow_capacity: 100,
         wide_capacity: 100,
-        locals: 4,
         pieces: PieceSetup { capacity: 16, timeout: 5, remember: 30, secret: RandomState::new() },
         services: 16,
         secret: HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]),

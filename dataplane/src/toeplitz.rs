@@ -30,8 +30,14 @@ const PATTERN: u16 = 0xa4bb;
 pub const ENTRIES: usize = 128;
 
 /// The key for a NIC that wants this many bytes.
-pub fn key(len: usize) -> Vec<u8> {
-    PATTERN.to_be_bytes().into_iter().cycle().take(len).collect()
+pub const fn key<const LEN: usize>() -> [u8; LEN] {
+    let mut key = [0; LEN];
+    let mut at = 0;
+    while at < LEN {
+        key[at] = PATTERN.to_be_bytes()[at % 2];
+        at += 1;
+    }
+    key
 }
 
 /// The Toeplitz hash of bytes, as defined for receive-side scaling: for each bit that is 1, from the first
@@ -49,65 +55,120 @@ pub fn hash(key: &[u8], input: &[u8]) -> u32 {
     hash
 }
 
+/// Exclusive or of an address's 16-bit words, which with a port's is all that counts for its flows' owner.
+#[inline]
+pub fn words(address: IpAddr) -> u16 {
+    match address {
+        IpAddr::V4(address) => words_v4(address.to_bits()),
+        IpAddr::V6(address) => words_v6(address.to_bits()),
+    }
+}
+
+#[inline]
+fn words_v4(address: u32) -> u16 {
+    (address >> 16) as u16 ^ address as u16
+}
+
+#[inline]
+fn words_v6(address: u128) -> u16 {
+    let half = (address >> 64) as u64 ^ address as u64;
+    words_v4((half >> 32) as u32 ^ half as u32)
+}
+
 /// The owners of all flows. Every worker and every port has the same.
 #[derive(Clone, Debug)]
 pub struct Owners {
-    /// Parts of the table's index from the high and the low byte of the exclusive or of all words.
-    high: [u8; 256],
-    low: [u8; 256],
+    /// Parts of the hash's low half from the high and the low byte of the exclusive or of all words; its high
+    /// half is the same. Its low bits are the index into the table.
+    high: [u16; 256],
+    low: [u16; 256],
     /// The redirection table.
-    entries: [u8; ENTRIES],
+    entries: [Entry; ENTRIES],
+    workers: usize,
 }
 
+/// An entry of the redirection table.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    worker: u8,
+    /// How many entries of this worker come before it.
+    rank: u8,
+}
+
+/// Sums of words that lead to one entry: the hash maps 16 bits one to one.
+const WORDS_PER_ENTRY: usize = (1 << 16) / ENTRIES;
+
 impl Owners {
-    /// Owners among this many workers, at most 256; the flows are spread evenly.
+    /// Owners among this many workers, at most [`ENTRIES`]; the flows are spread evenly.
     pub fn new(workers: usize) -> Self {
-        debug_assert!((1..=256).contains(&workers));
-        let key = key(8);
-        // An index of 7 bits.
-        let index = |word: usize| (hash(&key, &(word as u16).to_be_bytes()) % ENTRIES as u32) as u8;
+        debug_assert!((1..=ENTRIES).contains(&workers));
+        let key = key::<8>();
+        let half = |word: usize| hash(&key, &(word as u16).to_be_bytes()) as u16;
+        // In turns, as drivers fill the table if nobody else does.
+        let entry = |at| Entry { worker: (at % workers) as u8, rank: (at / workers) as u8 };
         Self {
-            high: std::array::from_fn(|byte| index(byte << 8)),
-            low: std::array::from_fn(index),
-            // In turns, as drivers fill the table if nobody else does.
-            entries: std::array::from_fn(|entry| (entry % workers) as u8),
+            high: std::array::from_fn(|byte| half(byte << 8)),
+            low: std::array::from_fn(half),
+            entries: std::array::from_fn(entry),
+            workers,
         }
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
     /// The worker that owns the flows of an IPv4 client's port; of host order both.
     #[inline]
     pub fn of_v4(&self, address: u32, port: u16) -> usize {
-        self.of_words((address >> 16) as u16 ^ address as u16 ^ port)
+        self.of_words(words_v4(address) ^ port)
     }
 
     /// The worker that owns the flows of an IPv6 client's port.
     #[inline]
     pub fn of_v6(&self, address: u128, port: u16) -> usize {
-        let half = (address >> 64) as u64 ^ address as u64;
-        let quarter = (half >> 32) as u32 ^ half as u32;
-        self.of_v4(quarter, port)
+        self.of_words(words_v6(address) ^ port)
     }
 
     /// The worker that owns the flows of a client's port.
-    #[inline]
     pub fn of(&self, address: IpAddr, port: u16) -> usize {
-        match address {
-            IpAddr::V4(address) => self.of_v4(address.to_bits(), port),
-            IpAddr::V6(address) => self.of_v6(address.to_bits(), port),
-        }
+        self.of_words(words(address) ^ port)
+    }
+
+    /// The worker that owns the flows whose client's address and port have this exclusive or.
+    #[inline]
+    pub fn of_words(&self, words: u16) -> usize {
+        let hash = usize::from(self.hash(words));
+        usize::from(self.entries[hash % ENTRIES].worker)
+    }
+
+    /// Numbers the exclusive ors that a worker owns, from 0 to [`Owners::places`].
+    #[inline]
+    pub fn place(&self, words: u16) -> usize {
+        let hash = usize::from(self.hash(words));
+        usize::from(self.entries[hash % ENTRIES].rank) * WORDS_PER_ENTRY + hash / ENTRIES
+    }
+
+    /// How many exclusive ors a worker owns.
+    pub fn places(&self, worker: usize) -> usize {
+        (ENTRIES - worker).div_ceil(self.workers) * WORDS_PER_ENTRY
     }
 
     #[inline]
-    fn of_words(&self, words: u16) -> usize {
+    fn hash(&self, words: u16) -> u16 {
         let [high, low] = words.to_be_bytes();
-        let entry = self.high[usize::from(high)] ^ self.low[usize::from(low)];
-        usize::from(self.entries[usize::from(entry) % ENTRIES])
+        self.high[usize::from(high)] ^ self.low[usize::from(low)]
     }
 
-    /// A NIC's redirection table of this size, which is a power of two: the queues by entry. One of at least
-    /// [`ENTRIES`] brings all frames to their owners.
+    /// Whether a NIC brings all frames to their owners if its redirection table has this size.
+    pub fn fit(&self, size: usize) -> bool {
+        size.is_power_of_two() && (size >= ENTRIES || size.is_multiple_of(self.workers))
+    }
+
+    /// A NIC's redirection table of this size: the queues by entry.
     pub fn redirection(&self, size: usize) -> impl Iterator<Item = u16> {
-        self.entries.iter().cycle().take(size).map(|worker| u16::from(*worker))
+        self.entries.iter().cycle().take(size).map(|entry| u16::from(entry.worker))
     }
 }
 
@@ -188,7 +249,7 @@ mod tests {
             keep(dst.1.to_be_bytes().to_vec(), !source),
         ];
         let redirection: Vec<_> = owners.redirection(size).collect();
-        usize::from(redirection[hash(&key(40), &input.concat()) as usize & (size - 1)])
+        usize::from(redirection[hash(&key::<40>(), &input.concat()) as usize & (size - 1)])
     }
 
     proptest! {
@@ -205,14 +266,33 @@ mod tests {
                 true => (IpAddr::from(Ipv6Addr::from_bits(address)), port),
                 false => (IpAddr::from(Ipv4Addr::from_bits(address as u32)), port),
             });
-            let owner = owners.of(client.0, client.1);
+            let owner = owners.of_words(words(client.0) ^ client.1);
             prop_assert!(owner < workers);
-            for size in [128, 512] {
+            for size in [2usize, 4, 64, 128, 512].into_iter().filter(|size| owners.fit(*size)) {
                 for masks in [true, false] {
                     prop_assert_eq!(queue(&owners, client, other, Fields::Source, masks, size), owner);
                     prop_assert_eq!(queue(&owners, other, client, Fields::Destination, masks, size), owner);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn small_tables_fit_where_they_divide_evenly() {
+        assert!(Owners::new(3).fit(128) && Owners::new(64).fit(512) && Owners::new(2).fit(2));
+        assert!(!Owners::new(3).fit(64) && !Owners::new(4).fit(2) && !Owners::new(3).fit(192));
+    }
+
+    #[test]
+    fn places_are_numbered_without_gaps() {
+        for workers in [1, 3, 64, 128] {
+            let owners = Owners::new(workers);
+            let mut taken: Vec<_> = (0..workers).map(|worker| vec![false; owners.places(worker)]).collect();
+            for words in 0..=u16::MAX {
+                let place = &mut taken[owners.of_words(words)][owners.place(words)];
+                assert!(!std::mem::replace(place, true));
+            }
+            assert!(taken.iter().flatten().all(|taken| *taken));
         }
     }
 

@@ -13,6 +13,7 @@ use crate::clock::{Clock, Seconds};
 use crate::drops::DropReason;
 use crate::flow::{FlowOwner, FlowValue};
 use crate::forward::{Context, Forwarder, HandedOver, Outbox, Punt, Setup};
+use crate::local::{self, LocalAddress, LocalSlot};
 use crate::port::{PortId, Queue};
 use crate::publish::Reader;
 use crate::snapshot::Snapshot;
@@ -67,6 +68,8 @@ pub struct Handle<F> {
     pub list: Arc<AtomicBool>,
     /// The list that was asked for.
     pub listing: Arc<ArrayQueue<Listed>>,
+    /// This worker's ports of new local addresses; they are in use when the next snapshot is.
+    pub locals: Arc<ArrayQueue<(LocalSlot, Box<LocalAddress>)>>,
     /// What the worker counts.
     pub stats: Arc<WorkerStats>,
 }
@@ -89,6 +92,7 @@ pub struct Worker<Q: Queue> {
     inject: Arc<ArrayQueue<Injection<Q::Frame>>>,
     /// Frames that other workers received but whose flows are here.
     taken_over: Arc<ArrayQueue<HandedOver<Q::Frame>>>,
+    locals: Arc<ArrayQueue<(LocalSlot, Box<LocalAddress>)>>,
     list: Arc<AtomicBool>,
     listing: Arc<ArrayQueue<Listed>>,
     /// The next line to be listed, while a list is being made.
@@ -120,6 +124,7 @@ pub fn team<Q: Queue>(
                 inject: Arc::new(ArrayQueue::new(INJECT_QUEUE)),
                 list: Arc::default(),
                 listing: Arc::new(ArrayQueue::new(LISTING_QUEUE)),
+                locals: Arc::new(ArrayQueue::new(local::SLOTS)),
                 stats: Arc::new(WorkerStats::new(backends)),
             };
             let worker = Worker {
@@ -135,6 +140,7 @@ pub fn team<Q: Queue>(
                 queues,
                 inject: Arc::clone(&handle.inject),
                 taken_over: Arc::clone(&owners[number]),
+                locals: Arc::clone(&handle.locals),
                 list: Arc::clone(&handle.list),
                 listing: Arc::clone(&handle.listing),
                 list_line: None,
@@ -152,6 +158,7 @@ pub fn team<Q: Queue>(
 impl<Q: Queue> Worker<Q> {
     /// Polls until it is told to stop; then every frame it still holds is freed.
     pub fn run(mut self) {
+        self.install_locals();
         let mut turns = 0u32;
         while !self.shared.stop.load(Ordering::Relaxed) {
             turns = turns.wrapping_add(1);
@@ -165,7 +172,9 @@ impl<Q: Queue> Worker<Q> {
     /// Looks once at everything frames may come from.
     #[inline]
     pub fn turn(&mut self) {
-        self.snapshot.refresh();
+        if self.snapshot.refresh() {
+            self.install_locals();
+        }
         for number in 0..self.queues.len() {
             self.queues[number].receive(&mut self.burst);
             if !self.burst.is_empty() {
@@ -181,6 +190,14 @@ impl<Q: Queue> Worker<Q> {
         }
         if !self.inject.is_empty() {
             self.send_injected();
+        }
+    }
+
+    /// Takes over the ports of local addresses that are new in the snapshot.
+    #[cold]
+    fn install_locals(&mut self) {
+        while let Some((slot, address)) = self.locals.pop() {
+            self.forwarder.install(slot, address);
         }
     }
 

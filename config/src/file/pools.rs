@@ -1,5 +1,6 @@
 //! Pools of addresses, and classes of packets: what services refer to by name.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::{all, each, report_repeated};
@@ -7,7 +8,7 @@ use crate::limits;
 use crate::model::{Class, SnatPool};
 use crate::network::Network;
 use crate::problem::Wrong;
-use crate::reader::Step::{self, Index, Key};
+use crate::reader::Step::{Index, Key};
 use crate::reader::Table;
 use crate::rules;
 use crate::values::{class_name, name, number, pool_addresses, source};
@@ -36,26 +37,27 @@ fn snat_pool(table: &Table) -> Option<(String, Vec<Vec<IpAddr>>)> {
 
 /// Addresses of pools are nobody else's. Of each entry, the first fault is told.
 fn compare_addresses(root: &Table, network: Option<&Network>, pools: &[(String, Vec<Vec<IpAddr>>)]) {
-    let mut seen = std::collections::HashMap::new();
+    let mut line_of = HashMap::new();
     for (pool, (_, entries)) in pools.iter().enumerate() {
         for (index, addresses) in entries.iter().enumerate() {
-            let at = || -> [Step; 4] { [Key("snat_pool"), Index(pool), Key("addresses"), Index(index)] };
-            if let Some(fault) = addresses.iter().find_map(|own| rules::pool_address_fault(network, *own)) {
-                root.report(&at(), fault);
-            } else if let Some((again, line)) = addresses.iter().find_map(|own| Some((own, *seen.get(own)?)))
-            {
-                let wrong = Wrong::new(format!("{again} is already on line {line}"));
-                root.report(&at(), wrong.help("an address can be used once: remove one of them"));
+            let at = [Key("snat_pool"), Index(pool), Key("addresses"), Index(index)];
+            let fault = addresses.iter().find_map(|own| rules::pool_address_fault(network, *own));
+            let again = addresses.iter().find_map(|own| Some((own, *line_of.get(own)?)));
+            if let Some(fault) = fault {
+                root.report(&at, fault);
+            } else if let Some((own, line)) = again {
+                let wrong = Wrong::new(format!("{own} is already on line {line}"));
+                root.report(&at, wrong.help("an address can be used once: remove one of them"));
             }
-            let room = limits::POOL_ADDRESSES - seen.len();
-            let line = root.line(&at());
+            let line = root.line(&at);
             for own in addresses {
-                seen.entry(*own).or_insert(line);
+                line_of.entry(*own).or_insert(line);
             }
-            if seen.len() > limits::POOL_ADDRESSES {
-                let wrong = Wrong::new(format!("there is room for only {room} more addresses of pools"));
-                let help = format!("all pools together have at most {}", limits::POOL_ADDRESSES);
-                return root.report(&at(), wrong.help(help));
+            let (count, most) = (line_of.len(), limits::POOL_ADDRESSES);
+            if count > most {
+                let message =
+                    format!("with this the pools have {count} addresses, but at most {most} are possible");
+                return root.report(&at, Wrong::new(message).help("remove some"));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Ports and their interfaces.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ipnet::IpNet;
 
@@ -13,8 +13,8 @@ use crate::reader::{Step, Table};
 use crate::rules;
 use crate::values::{device, mac, name, number, own_address, tap_name};
 
-/// Reads all ports, and all their interfaces in the order of their numbers. `workers` is how many there are, if
-/// that could be read.
+/// Reads all ports, and all their interfaces in the order of their numbers. `workers` is how many there are,
+/// if that could be read.
 pub(super) fn ports(root: &Table, workers: Option<usize>) -> Option<(Vec<Port>, Vec<Interface>)> {
     let read = root.tables("port", limits::PORTS, port).and_then(all)?;
     let (mut ports, mut interfaces) = (Vec::new(), Vec::new());
@@ -32,9 +32,9 @@ pub(super) fn ports(root: &Table, workers: Option<usize>) -> Option<(Vec<Port>, 
     Some((ports, interfaces))
 }
 
-/// A port and its interfaces, the untagged one first. `None` only if addresses can not be read. A name or device
-/// that can not be read was reported and is empty here, so that the addresses still count for everything
-/// behind them.
+/// A port and its interfaces, the untagged one first. `None` only if addresses can not be read. A name or
+/// device that can not be read was reported and is empty here, so that the addresses still count for
+/// everything behind them.
 fn port(table: &Table) -> Option<(Port, Vec<Interface>)> {
     let name = table.required("name", "\"lan\"", name).unwrap_or_default();
     let devices = devices(table);
@@ -129,7 +129,8 @@ fn compare_devices(root: &Table, ports: &[Port], workers: Option<usize>) {
     for (number, port) in ports.iter().enumerate() {
         let count = port.devices.len();
         if let Some(workers) = workers.filter(|workers| count > 1 && count != *workers) {
-            let wrong = Wrong::new(format!("there are {count} devices for {workers} workers"));
+            let wrong =
+                Wrong::new(format!("there are {count} devices, but the number of workers is {workers}"));
             let help = "name one for each worker, or a single one that has a queue for each";
             root.report(&[Key("port"), Index(number), Key("devices")], wrong.help(help));
         }
@@ -169,17 +170,16 @@ impl Place {
 /// What no two interfaces share, and what each of them needs.
 fn compare_interfaces(root: &Table, interfaces: &[Interface]) {
     let places = Place::all(interfaces);
-    let names = interfaces.iter().map(|it| Some(it.name.as_str()).filter(|name| !name.is_empty()));
-    report_repeated(root, &names.collect::<Vec<_>>(), |number| places[number].at("name"));
+    let again = compare_tags(root, interfaces, &places);
+    // The same VLAN again has the same name, unless another is given.
+    let names = interfaces.iter().enumerate().map(|(number, interface)| {
+        let told = interface.name.is_empty() || again.contains(&number);
+        (!told).then_some(interface.name.as_str())
+    });
+    let names: Vec<_> = names.collect();
+    report_repeated(root, &names, |number| places[number].at("name"));
     let hosts: Vec<_> = interfaces.iter().map(|it| it.host.as_deref()).collect();
     report_repeated(root, &hosts, |number| places[number].at("host"));
-    let tags = interfaces.iter().enumerate().filter(|(_, it)| it.tags.inner != 0);
-    let (numbers, tags): (Vec<_>, Vec<_>) = tags.map(|(number, it)| (number, (it.port, it.tags))).unzip();
-    for (again, first) in rules::repeated(tags) {
-        let line = root.line(&places[numbers[first]].at("id"));
-        let wrong = Wrong::new(format!("this VLAN of the port is already on line {line}"));
-        root.report(&places[numbers[again]].at("id"), wrong.help("remove one of them, or change it"));
-    }
     for (place, interface) in places.iter().zip(interfaces) {
         let least = limits::IPV6_MTU;
         if interface.mtu < least && interface.addresses.iter().any(|own| own.addr().is_ipv6()) {
@@ -193,6 +193,19 @@ fn compare_interfaces(root: &Table, interfaces: &[Interface]) {
             root.report(&place.at("gateway"), wrong.help("add one to addresses, or remove this key"));
         }
     }
+}
+
+/// Reports VLANs that their port has already, and returns their numbers.
+fn compare_tags(root: &Table, interfaces: &[Interface], places: &[Place]) -> HashSet<usize> {
+    let vlans: Vec<_> = (0..interfaces.len()).filter(|number| interfaces[*number].tags.inner != 0).collect();
+    let tags = vlans.iter().map(|number| (interfaces[*number].port, interfaces[*number].tags));
+    let report = |(again, first): (usize, usize)| {
+        let line = root.line(&places[vlans[first]].at("id"));
+        let wrong = Wrong::new(format!("this VLAN of the port is already on line {line}"));
+        root.report(&places[vlans[again]].at("id"), wrong.help("remove one of them, or change it"));
+        vlans[again]
+    };
+    rules::repeated(tags).into_iter().map(report).collect()
 }
 
 /// One of all own addresses, and where it stands.
@@ -241,8 +254,8 @@ fn compare_addresses(root: &Table, interfaces: &[Interface]) {
     }
 }
 
-/// Prefixes that overlap an earlier one of another interface, each with that one, by index. Of two prefixes that
-/// overlap one lies within the other, so it is enough to look up all the shorter forms of each.
+/// Prefixes that overlap an earlier one of another interface, each with that one, by index. Of two prefixes
+/// that overlap one lies within the other, so it is enough to look up all the shorter forms of each.
 fn overlapping(all: &[Own]) -> HashMap<usize, usize> {
     let mut first_of: HashMap<IpNet, usize> = HashMap::new();
     for (number, own) in all.iter().enumerate() {
@@ -259,4 +272,37 @@ fn overlapping(all: &[Own]) -> HashMap<usize, usize> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn overlaps_are_those_of_all_pairs(
+            addresses in prop::collection::vec((any::<bool>(), 0..16_u8, 26..=32_u8, 0..3_usize), 0..8),
+        ) {
+            let place = Place { port: 0, vlan: None };
+            let own = |(index, (six, host, len, interface)): (usize, &(bool, u8, u8, usize))| {
+                let v4 = format!("192.0.2.{host}/{len}");
+                let v6 = format!("2001:db8::{host:x}/{}", len + 96);
+                let address = if *six { v6 } else { v4 }.parse().unwrap();
+                Own { interface: *interface, address, place: &place, index }
+            };
+            let all: Vec<_> = addresses.iter().enumerate().map(own).collect();
+            let overlaps = |a: &Own, b: &Own| {
+                let nested = a.address.contains(&b.address) || b.address.contains(&a.address);
+                a.interface != b.interface && nested
+            };
+            let found = overlapping(&all);
+            for (later, earlier) in &found {
+                prop_assert!(later > earlier && overlaps(&all[*later], &all[*earlier]));
+            }
+            let any = all.iter().any(|a| all.iter().any(|b| overlaps(a, b)));
+            prop_assert_eq!(!found.is_empty(), any);
+        }
+    }
 }

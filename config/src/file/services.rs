@@ -102,7 +102,8 @@ fn service(
 /// What a service is known by, as far as it can be read.
 struct Identity {
     protocol: Option<Protocol>,
-    /// `None` without an address and ports. A protocol that can not be read passes as TCP, of which less is asked.
+    /// `None` without an address and ports. A protocol that can not be read passes as TCP, of which less is
+    /// asked.
     key: Option<ServiceKey>,
     /// Whether the key is what the file says, to be compared with others.
     certain: bool,

@@ -11,8 +11,8 @@ use crate::words::{ClassName, MacAddr};
 pub struct Port {
     /// The operator's name for it.
     pub name: String,
-    /// What to open: one device with a queue for each worker, or as many devices as there are workers, with one
-    /// queue each. Those are sockets on the queues of one NIC, such as `net_af_xdp` with `start_queue`.
+    /// What to open: one device with a queue for each worker, or as many devices as there are workers, with
+    /// one queue each. Those are sockets on the queues of one NIC, such as `net_af_xdp` with `start_queue`.
     pub devices: Vec<Device>,
     /// Largest IP packet, in bytes.
     pub mtu: u16,

@@ -21,8 +21,9 @@ pub struct Config {
     pub cores: Cores,
     /// Where frames come and go. The devices of all of them, in this order, have DPDK's port numbers.
     pub ports: Vec<Port>,
-    /// Where IP is spoken, over the ports: the untagged interface of port 0, the VLANs of port 0, the untagged
-    /// interface of port 1, and so on. Their index is what everything else calls an interface's number.
+    /// Where IP is spoken, over the ports: the untagged interface of port 0, the VLANs of port 0, the
+    /// untagged interface of port 1, and so on. Their index is what everything else calls an interface's
+    /// number.
     pub interfaces: Vec<Interface>,
     /// Static routes; connected ones follow from the interfaces' addresses.
     pub routes: Vec<Route>,
@@ -64,8 +65,8 @@ pub struct Dpdk {
 pub struct Cores {
     /// Where the control thread runs.
     pub control: usize,
-    /// One polling worker each; worker N uses queue N of every port that has one device, and device N of every
-    /// port that has several.
+    /// One polling worker each; worker N uses queue N of every port that has one device, and device N of
+    /// every port that has several.
     pub workers: Vec<usize>,
     /// Whether a core may be listed twice or be the control thread's too: to try several workers on a small
     /// machine, where they take turns.
@@ -77,15 +78,16 @@ pub struct Cores {
 pub struct FlowTable {
     /// Flows each worker is rated for; the table holds twice as many places.
     pub capacity: u32,
-    /// Of those that need more room, in a table of their own: flows over IPv6, of full NAT, and of services with
-    /// several ports.
+    /// Of those that need more room, in a table of their own: flows over IPv6, of full NAT, and of services
+    /// with several ports.
     pub wide_capacity: u32,
 }
 
 /// `[icmp]`: what the appliance answers by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Icmp {
-    /// Messages that one worker sends a second, at most: echo replies and errors, but not those it only passes on.
+    /// Messages that one worker sends a second, at most: echo replies and errors, but not those it only
+    /// passes on.
     pub rate: u32,
     /// What a VIP or an own address says to a port that no service has.
     pub no_service: NoBackend,

@@ -20,19 +20,26 @@ pub struct Service {
     /// How backends are checked; none means that they count as healthy.
     pub check: Option<Check>,
     /// What a new client is told when no backend takes it.
+    #[serde(default)]
     pub no_backend: NoBackend,
     /// Largest segment that a TCP SYN of this service may announce; greater ones are lowered to it.
     pub mss: Option<u16>,
     /// How long its flows may be idle; none: as the configuration says for all.
     pub timeouts: Option<Timeouts>,
     /// Whether every packet is scheduled and no flow is kept; only of UDP.
+    #[serde(default)]
     pub one_packet: bool,
     /// Pool that full NAT speaks from.
     pub snat_pool: Option<String>,
     /// Whether the VIP answers pings; it does only if all of its services say so.
+    #[serde(default = "echo_default")]
     pub echo: bool,
     /// Who serves it, in the order the scheduler takes them.
     pub backends: Vec<Backend>,
+}
+
+const fn echo_default() -> bool {
+    true
 }
 
 /// `[[service.backend]]`: a real server.

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::words::Preset;
 
-/// `[timeouts]`, and `timeouts = { ... }` of a service: seconds a flow may be idle, by its state (RFC 9293 and
-/// IPVS). The default is that of IPVS.
+/// `[timeouts]`, and `timeouts = { ... }` of a service: seconds a flow may be idle, by its state (RFC 9293
+/// and IPVS). The default is that of IPVS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {

@@ -31,10 +31,7 @@ pub(crate) fn check_faults(protocol: Protocol, ports: Ports, check: &Check) -> V
 
 fn kind_faults(kind: &CheckKind) -> Vec<(&'static str, Option<Fault>)> {
     let CheckKind::Http { path, host, status } = kind else { return Vec::new() };
-    let status = status.and_then(|status| {
-        let range = u32::from(*limits::HTTP_STATUS.start())..=u32::from(*limits::HTTP_STATUS.end());
-        Fault::range("status", status.into(), range)
-    });
+    let status = status.and_then(|status| Fault::range("status", status, limits::HTTP_STATUS));
     let host = host.as_deref().and_then(check_host_fault);
     vec![("path", check_path_fault(path)), ("host", host), ("status", status)]
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::limits;
 use crate::problem::{nearest, quote};
-use crate::words::{MacAddr, Mode, Protocol, ServiceKey};
+use crate::words::{Encapsulation, MacAddr, Mode, Protocol, ServiceKey};
 
 /// A rule that a value breaks. [`Fault::help`] says how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -159,7 +159,7 @@ pub enum Fault {
     TunnelMode,
     /// A port of a tunnel without UDP.
     #[error("a tunnel of type {0} has no port")]
-    TunnelPort(crate::words::Encapsulation),
+    TunnelPort(Encapsulation),
     /// A checksum of a tunnel without a header that could have one.
     #[error("a tunnel of type ipip has no checksum")]
     TunnelChecksum,
@@ -195,9 +195,13 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub(super) fn range(key: &'static str, value: u32, range: RangeInclusive<u32>) -> Option<Self> {
-        let outside = Self::Range { key, value, least: *range.start(), most: *range.end() };
-        (!range.contains(&value)).then_some(outside)
+    pub(super) fn range<T: Copy + Into<u32> + PartialOrd>(
+        key: &'static str,
+        value: T,
+        range: RangeInclusive<T>,
+    ) -> Option<Self> {
+        let (least, most) = ((*range.start()).into(), (*range.end()).into());
+        (!range.contains(&value)).then(|| Self::Range { key, value: value.into(), least, most })
     }
 
     /// `name` is not one of the `known` pools or classes.
@@ -215,7 +219,7 @@ impl Fault {
                                    and the appliance makes its own by itself"
                     .to_owned()
             }
-            Self::Mapped(address) => format!("write {}", address.to_canonical()),
+            Self::Mapped(address) => format!("write the IPv4 address, {}", address.to_canonical()),
             Self::Zone(address) => format!("write [{}]:{}", address.ip(), address.port()),
             Self::NotAStation(_) => "use a unicast address, such as 02:00:5e:00:53:01".to_owned(),
             Self::PortZero => "use a port from 1 to 65535".to_owned(),

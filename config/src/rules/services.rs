@@ -35,8 +35,7 @@ pub(crate) fn pool_name_fault(surroundings: &Surroundings, name: &str) -> Option
 /// Options that only services of one protocol have.
 pub(crate) fn option_faults(protocol: Protocol, mss: Option<u16>, one_packet: bool) -> Vec<Found> {
     let only = |key, protocol| (key, Fault::OtherProtocol { key, protocol });
-    let mss_range = (u32::from(*limits::MSS.start()), u32::from(*limits::MSS.end()));
-    let range = mss.and_then(|mss| Fault::range("mss", mss.into(), mss_range.0..=mss_range.1));
+    let range = mss.and_then(|mss| Fault::range("mss", mss, limits::MSS));
     let faults = [
         range.map(|fault| ("mss", fault)),
         (mss.is_some() && protocol != Protocol::Tcp).then(|| only("mss", Protocol::Tcp)),
@@ -51,9 +50,9 @@ pub(crate) fn timeout_faults(mut timeouts: Timeouts) -> Vec<Found> {
     timeouts.each().into_iter().filter_map(|each| Some(("timeouts", fault(each)?))).collect()
 }
 
-/// Services of which each shares some ports with an earlier one, and neither has all of the other's: by index,
-/// each with the index of the earlier one. Those of different addresses, protocols or classes share none, and
-/// of two that lie within each other, the narrower is asked first.
+/// Services of which each shares some ports with an earlier one, and neither has all of the other's: by
+/// index, each with the index of the earlier one. Those of different addresses, protocols or classes share
+/// none, and of two that lie within each other, the narrower is asked first.
 pub(crate) fn overlapping(keys: &[Option<ServiceKey>]) -> Vec<(usize, usize)> {
     let mut groups: HashMap<_, Vec<_>> = HashMap::new();
     for (index, key) in keys.iter().enumerate() {
@@ -84,12 +83,14 @@ pub(crate) fn overlapping(keys: &[Option<ServiceKey>]) -> Vec<(usize, usize)> {
 
 /// Whether two services share some ports, and neither has all of the other's.
 pub(super) fn overlap_fault(key: ServiceKey, other: ServiceKey) -> Option<Fault> {
-    let found = overlapping(&[Some(key), Some(other)]);
-    (!found.is_empty()).then_some(Fault::PortsOverlap { key, other })
+    let group = |key: ServiceKey| (key.protocol, key.address, key.class);
+    let nested = key.ports.covers(other.ports) || other.ports.covers(key.ports);
+    let crosses = group(key) == group(other) && key.ports.overlaps(other.ports) && !nested;
+    crosses.then_some(Fault::PortsOverlap { key, other })
 }
 
-/// A backend in its service, if that is known, and in its surroundings. What comes of an address that is wrong
-/// by itself is not told.
+/// A backend in its service, if that is known, and in its surroundings. What comes of an address that is
+/// wrong by itself is not told.
 pub(crate) fn backend_faults(
     surroundings: &Surroundings,
     terms: Option<&Terms>,

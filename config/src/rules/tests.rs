@@ -1,8 +1,10 @@
 //! The rules as the control socket asks them: over a service or backend that no file has.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::model::{Check, CheckKind, Interface, Route, Tags, Timeouts, Tunnel};
-use crate::words::{Encapsulation, Mode, NoBackend, Protocol, Scheduler};
+use crate::words::{Encapsulation, Mode, NoBackend, Ports, Protocol, Scheduler};
 
 fn network() -> Network {
     let lan = Interface {
@@ -254,6 +256,26 @@ fn every_service_that_overlaps_is_found() {
     found.sort_unstable();
     // 85-95 overlaps 60-90 and both of 80-90; once is enough to have it mended.
     assert_eq!(found, [(5, 4), (6, 2)]);
+}
+
+proptest! {
+    #[test]
+    fn overlaps_are_found_if_and_only_if_there_are_any(
+        ports in prop::collection::vec((1..30_u16, 0..10_u16, any::<bool>()), 0..8),
+    ) {
+        let key = |(first, more, other): &(u16, u16, bool)| ServiceKey {
+            ports: Ports { first: *first, last: first + more },
+            ..key(if *other { "udp:192.0.2.100:80" } else { "tcp:192.0.2.100:80" })
+        };
+        let keys: Vec<_> = ports.iter().map(key).collect();
+        let crosses = |a: &ServiceKey, b: &ServiceKey| overlap_fault(*a, *b).is_some();
+        let found = overlapping(&keys.iter().copied().map(Some).collect::<Vec<_>>());
+        for (later, earlier) in &found {
+            prop_assert!(later > earlier && crosses(&keys[*later], &keys[*earlier]));
+        }
+        let any = keys.iter().any(|a| keys.iter().any(|b| crosses(a, b)));
+        prop_assert_eq!(!found.is_empty(), any);
+    }
 }
 
 #[test]

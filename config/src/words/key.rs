@@ -137,14 +137,21 @@ pub struct ServiceKey {
     pub class: Option<ClassName>,
 }
 
+impl ServiceKey {
+    /// Address, ports and class as they are written: all but the protocol.
+    pub fn vip(&self) -> String {
+        let Self { address, ports, .. } = self;
+        let class = self.class.map(|class| format!("@{class}")).unwrap_or_default();
+        match address {
+            IpAddr::V4(address) => format!("{address}:{ports}{class}"),
+            IpAddr::V6(address) => format!("[{address}]:{ports}{class}"),
+        }
+    }
+}
+
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, ports, .. } = self;
-        let class = self.class.map(|class| format!("@{class}")).unwrap_or_default();
-        f.pad(&match self.address {
-            IpAddr::V4(address) => format!("{protocol}:{address}:{ports}{class}"),
-            IpAddr::V6(address) => format!("{protocol}:[{address}]:{ports}{class}"),
-        })
+        f.pad(&format!("{}:{}", self.protocol, self.vip()))
     }
 }
 

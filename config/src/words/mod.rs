@@ -78,11 +78,12 @@ pub enum Encapsulation {
 }
 
 /// What the client is told when nobody can serve it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum NoBackend {
     /// A TCP reset; a UDP client is told by ICMP.
     Rst,
     /// ICMP or ICMPv6 "port unreachable", as IPVS does.
+    #[default]
     Icmp,
     /// Nothing.
     Drop,

@@ -1,6 +1,6 @@
 //! Cores, ports, addresses, routes, neighbours and sockets.
 
-use super::{base, refuse, with};
+use super::{base, refuse, vlan, with};
 
 #[test]
 fn cores() {
@@ -190,6 +190,70 @@ fn neighbours() {
                 "[[neighbour]]\naddress = \"192.0.2.1\"\nmac = \"02:00:5e:00:53:0b\"\n[[neighbour]]\naddress = \"192.0.2.1\"\nmac = \"02:00:5e:00:53:0c\"",
             ),
             "t:12:11: neighbour[1].address: 192.0.2.1 is already on line 9; help: remove one of them, or change it",
+        ),
+    ]);
+}
+
+#[test]
+fn routes_of_both_ip_versions() {
+    refuse(&[
+        (
+            with("[[route]]\nto = \"10.0.0.0/8\"\nvia = \"2001:db8::1\""),
+            concat!(
+                "t:10:7: route[0].via: 2001:db8::1 can not be the gateway to 10.0.0.0/8: they are of different IP versions; help: use a gateway of the destination's IP version",
+                "\n",
+                "t:10:7: route[0].via: 2001:db8::1 is on no connected prefix; help: use an address within a prefix of some [[port]] or [[port.vlan]]",
+            ),
+        ),
+        (
+            with("[[route]]\nto = \"::/0\"\nvia = \"192.0.2.1\""),
+            "t:10:7: route[0].via: 192.0.2.1 can not be the gateway to ::/0: they are of different IP versions; help: use a gateway of the destination's IP version",
+        ),
+        (
+            vlan(
+                "id = 6\naddresses = [\"2001:db8::fe/64\"]\n[[route]]\nto = \"2001:db8:9::1/48\"\nvia = \"2001:db8:9::1\"",
+            ),
+            concat!(
+                "t:12:6: route[0].to: 2001:db8:9::1/48 has bits set behind its prefix length; help: write 2001:db8:9::/48",
+                "\n",
+                "t:13:7: route[0].via: 2001:db8:9::1 is on no connected prefix; help: use an address within a prefix of some [[port]] or [[port.vlan]]",
+            ),
+        ),
+        (
+            vlan("id = 6\naddresses = [\"2001:db8::fe/64\"]\n[[route]]\nto = \"::/0\"\nvia = \"fe80::1\""),
+            "t:13:7: route[0].via: fe80::1 is a link-local address; help: use a global or unique local address: a link-local one names no interface, and the appliance makes its own by itself",
+        ),
+        (
+            vlan("id = 6\naddresses = [\"2001:db8::fe/64\"]\n[[route]]\nto = \"::/0\"\nvia = \"2001:db8::\""),
+            "t:13:7: route[0].via: 2001:db8:: is the subnet-router anycast address of 2001:db8::/64; help: use the address of one host",
+        ),
+        (
+            vlan(
+                "id = 6\naddresses = [\"2001:db8::fe/64\"]\n[[route]]\nto = \"::/0\"\nvia = \"2001:db8::fe\"",
+            ),
+            "t:13:7: route[0].via: 2001:db8::fe is an address of the appliance itself; help: use the address of another host",
+        ),
+        (
+            vlan(
+                "id = 6\naddresses = [\"2001:db8::fe/64\"]\n[[route]]\nto = \"::/0\"\nvia = \"2001:db8::1\"\n[[route]]\nto = \"::/0\"\nvia = \"2001:db8::2\"",
+            ),
+            "t:15:6: route[1].to: ::/0 is already on line 12; help: remove one of them, or change it",
+        ),
+        (
+            with("[[route]]\nto = \"::ffff:198.51.100.0/120\"\nvia = \"::ffff:192.0.2.1\""),
+            concat!(
+                "t:9:6: route[0].to: ::ffff:198.51.100.0 is an IPv4 address mapped into IPv6; help: write the IPv4 address, 198.51.100.0",
+                "\n",
+                "t:10:7: route[0].via: ::ffff:192.0.2.1 is an IPv4 address mapped into IPv6; help: write the IPv4 address, 192.0.2.1",
+            ),
+        ),
+        (
+            with("[[neighbour]]\naddress = \"fe80::1\"\nmac = \"02:00:5e:00:53:0b\""),
+            "t:9:11: neighbour[0].address: fe80::1 is a link-local address; help: use a global or unique local address: a link-local one names no interface, and the appliance makes its own by itself",
+        ),
+        (
+            with("[[neighbour]]\naddress = \"2001:db8::1\"\nmac = \"02:00:5e:00:53:0b\""),
+            "t:9:11: neighbour[0].address: 2001:db8::1 is on no connected prefix; help: use an address within a prefix of some [[port]] or [[port.vlan]]",
         ),
     ]);
 }

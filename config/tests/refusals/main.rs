@@ -1,6 +1,9 @@
 //! Every refusal of the file, told with its position, key and fix.
 
+mod interfaces;
 mod links;
+mod options;
+mod pools;
 mod services;
 mod syntax;
 
@@ -49,6 +52,27 @@ fn backend(keys: &str) -> String {
 
 fn service(keys: &str) -> String {
     with(&format!("[[service]]\n{keys}"))
+}
+
+/// A service of its own, with more keys on line 11 and after.
+fn option(keys: &str) -> String {
+    service(&format!("vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\n{keys}"))
+}
+
+fn udp(keys: &str) -> String {
+    service(&format!("vip = \"192.0.2.100:53\"\nprotocol = \"udp\"\n{keys}"))
+}
+
+fn vlan(keys: &str) -> String {
+    with(&format!("[[port.vlan]]\n{keys}"))
+}
+
+fn pool(addresses: &str) -> String {
+    with(&format!("[[snat_pool]]\nname = \"out\"\naddresses = {addresses}"))
+}
+
+fn class(keys: &str) -> String {
+    with(&format!("[[class]]\n{keys}"))
 }
 
 fn check(keys: &str) -> String {

@@ -9,7 +9,8 @@ pub mod table;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::clock::Seconds;
-use crate::snapshot::{BackendSlot, LocalSlot, ServiceSlot};
+use crate::local::LocalSlot;
+use crate::snapshot::{BackendSlot, ServiceSlot};
 use state::State;
 use table::{FlowHash, HashSecret};
 
@@ -161,7 +162,7 @@ impl Key for WideKey {
 
     #[inline]
     fn hash(&self, secret: &HashSecret) -> FlowHash {
-        secret.hash_any(self.client(), self.client_port())
+        secret.hash_any(self.client(), self.client_port()).with_port(self.service_port())
     }
 
     fn owner(&self) -> FlowOwner {

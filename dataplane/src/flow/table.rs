@@ -73,24 +73,20 @@ impl FlowHash {
     /// A hash of nothing, to begin with.
     pub const ZERO: Self = Self(0);
 
-    /// Bits of it that neither choose a line nor an owner, to spread a flow's packets by elsewhere.
+    /// Hash of the client's flow to one of many ports of a service, so that they do not crowd one line.
+    #[inline]
+    pub fn with_port(self, port: u16) -> Self {
+        Self(fold(self.0 ^ u64::from(port), 0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// Bits of it by which others may spread flows.
     #[inline]
     pub fn entropy(self) -> u16 {
         (self.0 >> 8) as u16 ^ (self.0 >> 40) as u16
     }
-
-    /// Which of `workers` owns the client's flows.
-    #[inline]
-    pub fn owner(self, workers: usize) -> usize {
-        // Mixed once more: the high half of the hash chooses the home line and the low half the alternate
-        // one, and the flows of one owner must reach all of them.
-        let mixed = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-        (mixed as usize * workers) >> 16
-    }
 }
 
-/// Secret of the flow hash. Drawn once per boot and shared by all workers, so that nobody outside can aim
-/// at one line, and every worker agrees on who owns a flow.
+/// Secret of the flow hash. Drawn once per boot, so that nobody outside can aim at one line.
 #[derive(Clone, Copy, Debug)]
 pub struct HashSecret(pub [u64; 2]);
 

@@ -10,8 +10,9 @@ use crate::drops::DropReason;
 use crate::flow::state::{self, State, View};
 use crate::flow::table::Worth;
 use crate::flow::{FlowKey, FlowValue, WideKey};
+use crate::local::LocalSlot;
 use crate::packet::{Addresses, Headers};
-use crate::snapshot::{Backend, BackendSlot, Found, Gateway, LocalSlot, Service, ServiceSlot};
+use crate::snapshot::{Backend, BackendSlot, Found, Gateway, Service, ServiceSlot};
 use crate::wire::tcp;
 
 /// Backends tried for a new flow when replies of the chosen one would be ambiguous.
@@ -153,7 +154,7 @@ impl<F: Frame> Forwarder<F> {
             }
             _ => &[],
         };
-        self.flows.store_wide(context, work.hash, key, flow, locals)
+        self.flows.store_wide(context, key, flow, locals)
     }
 
     /// Makes sure that replies of a NAT backend will belong to one flow only, although it also serves other
@@ -316,7 +317,7 @@ impl<F: Frame> Forwarder<F> {
         };
         let key = WideKey::new(wide_address(headers.ip.addresses.src()), headers.src_port, work.service, 0);
         let flow = FlowValue::new(BackendSlot::NONE, state, context.now);
-        self.flows.store_wide(context, work.hash, key, flow, locals)
+        self.flows.store_wide(context, key, flow, locals)
     }
 }
 

@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use config::words::Mode;
 
-use super::{Batch, Context, Forwarder, Live, Outbox, Role, Target, Work};
+use super::{Batch, Context, Forwarder, Live, Outbox, Target, Work};
 use crate::buf::Frame;
 use crate::burst::Burst;
 use crate::drops::DropReason;
+use crate::local::LocalSlot;
 use crate::packet::Headers;
 use crate::rewrite::{dr, mss, nat, translate, tunnel};
-use crate::snapshot::{Backend, BackendSlot, Egress, LocalSlot, Snapshot, Tunnel};
+use crate::snapshot::{Backend, BackendSlot, Egress, Snapshot, Tunnel};
 use crate::wire::tcp;
 
 impl<F: Frame> Forwarder<F> {
@@ -290,9 +291,4 @@ fn translated(mtu: u16, v4: bool, to: IpAddr) -> u16 {
         (false, IpAddr::V4(_)) => mtu.saturating_add(20),
         _ => mtu,
     }
-}
-
-/// Whether a refused packet was on its way to a backend.
-pub(super) fn is_request(work: &Work) -> bool {
-    matches!(work.role, Role::Request(_))
 }

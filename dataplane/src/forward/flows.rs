@@ -8,10 +8,11 @@ use crate::drops::DropReason;
 use crate::flow::state::{self, View};
 use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, WideTable, Worth};
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
-use crate::local::{Back, LocalPorts};
+use crate::local::{Back, LocalAddress, LocalPorts, LocalSlot};
 use crate::packet::{Addresses, Headers};
-use crate::snapshot::{Found, LocalSlot, ServiceSlot};
+use crate::snapshot::Found;
 use crate::stats::WorkerStats;
+use crate::toeplitz::Owners;
 use config::words::Protocol;
 
 /// Flows of a line at most, of either table.
@@ -35,17 +36,25 @@ pub struct Flows {
 
 impl Flows {
     pub(super) fn new(setup: &Setup, stats: Arc<WorkerStats>) -> Self {
-        let owns = |address: IpAddr, port| {
-            let hash = setup.secret.hash_any(wide_address(address), port);
-            hash.owner(setup.workers) == setup.number
-        };
         Self {
             narrow: NarrowTable::new(setup.flow_capacity, setup.secret),
             wide: WideTable::new(setup.wide_capacity, setup.secret),
             secret: setup.secret,
-            locals: LocalPorts::new(&setup.locals, owns),
+            locals: LocalPorts::new(Owners::new(setup.workers)),
             stats,
         }
+    }
+
+    /// Takes over the ports of a local address.
+    pub(super) fn install(&mut self, slot: LocalSlot, address: Box<LocalAddress>) {
+        // An address keeps its slot, so there was none before.
+        drop(self.locals.install(slot, Some(address)));
+    }
+
+    /// Asks for what is known of a local port to come into the cache.
+    #[inline]
+    pub(super) fn prefetch_local(&self, slot: LocalSlot, headers: &Headers) {
+        self.locals.prefetch(slot, headers.protocol, headers.dst_port);
     }
 
     /// Hash of a client's flows.
@@ -75,10 +84,10 @@ impl Flows {
         }
     }
 
-    /// Asks for the line of a client's narrow or wide flows to come into the cache.
+    /// Asks for the line of a client's flow to a port of a service to come into the cache.
     #[inline]
-    pub(super) fn prefetch(&self, hash: FlowHash, narrow: bool) {
-        if narrow { self.narrow.prefetch(hash) } else { self.wide.prefetch(hash) }
+    pub(super) fn prefetch(&self, hash: FlowHash, narrow: bool, service_port: u16) {
+        if narrow { self.narrow.prefetch(hash) } else { self.wide.prefetch(hash.with_port(service_port)) }
     }
 
     /// The flow of a client to a port of a service.
@@ -115,14 +124,14 @@ impl Flows {
             return None;
         }
         let key = WideKey::new(address, ports.0, found.service, ports.1);
-        self.wide.find(hash, &key).map(Stored::Wide)
+        self.wide.find(hash.with_port(ports.1), &key).map(Stored::Wide)
     }
 
     /// The flow whose backend knows its client by a local address and port.
     #[inline]
     pub(super) fn find_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Stored> {
-        let Back { client, client_port, service, service_port } = self.locals.back(slot, protocol, port)?;
-        let key = WideKey::new(client, client_port, ServiceSlot(service), service_port);
+        let Back { client, client_port, service, service_port } = self.locals.find(slot, protocol, port)?;
+        let key = WideKey::new(client, client_port, service, service_port);
         let place = self.wide.find(key.hash(&self.secret), &key)?;
         let is_it = self.wide.key(place).local_port() == port && self.wide.value(place).local() == slot;
         is_it.then_some(Stored::Wide(place))
@@ -237,7 +246,6 @@ impl Flows {
     pub(super) fn store_wide(
         &mut self,
         context: Context,
-        hash: FlowHash,
         key: WideKey,
         flow: FlowValue,
         locals: &[LocalSlot],
@@ -247,6 +255,7 @@ impl Flows {
             let (slot, port) = self.take_local(&key, flow, locals)?;
             (key, flow) = (key.with_local_port(port), flow.with_local(slot));
         }
+        let hash = key.hash(&self.secret);
         let place = match self.wide.insert(hash, key, flow, |flow| worth(context, flow)) {
             Inserted::Placed(place) => place,
             Inserted::Replaced(place, (key, dead)) => {
@@ -281,7 +290,7 @@ impl Flows {
         let back = Back {
             client: key.client(),
             client_port: key.client_port(),
-            service: key.service().0,
+            service: key.service(),
             service_port: key.service_port(),
         };
         let turns = locals[start..].iter().chain(&locals[..start]);

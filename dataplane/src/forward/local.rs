@@ -10,7 +10,6 @@ use crate::port::PortId;
 use crate::rewrite::dr;
 use crate::route::InterfaceId;
 use crate::snapshot::{Local, Snapshot};
-use crate::wire::eth::Tags;
 
 impl<F: Frame> Forwarder<F> {
     /// What a TCP or UDP packet is that belongs to no service and no NAT backend. `None` if it went elsewhere.
@@ -151,9 +150,4 @@ fn passage(snapshot: &Snapshot, from: InterfaceId, addresses: &Addresses) -> Opt
     }
     let egress = snapshot.egress_to(addresses.dst())?;
     snapshot.interface(egress.next_hop.interface)?.gateway.map(|_| Role::Inward)
-}
-
-/// The tags under which an interface's frames come.
-pub(super) fn tags_of(snapshot: &Snapshot, interface: InterfaceId) -> Tags {
-    snapshot.interface(interface).map(|interface| interface.tags).unwrap_or_default()
 }

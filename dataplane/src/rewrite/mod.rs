@@ -5,9 +5,11 @@
 //! covers it. Offsets of a descriptor hold until the Ethernet header is put: it may be longer or shorter than
 //! the one before it.
 
+pub mod answer;
 pub mod dr;
 pub mod mss;
 pub mod nat;
+pub mod quote;
 pub mod translate;
 pub mod tunnel;
 
@@ -24,15 +26,15 @@ use crate::wire::{ipv4, ipv6, write};
 /// [`DropReason::NoHeadroom`] if the buffer has no room for a longer header; the frame is unchanged then.
 #[inline]
 pub fn put_link<F: Frame>(frame: &mut F, l3: u16, link: &LinkHeader) -> Result<(), DropReason> {
-    make_room(frame, l3, link.bytes().len())?;
+    make_room(frame, usize::from(l3), link.bytes().len())?;
     write_link(frame.head_mut(), link);
     Ok(())
 }
 
 /// Moves the frame's front so that `room` bytes are before what begins at `l3`.
 #[inline(always)]
-fn make_room<F: Frame>(frame: &mut F, l3: u16, room: usize) -> Result<(), DropReason> {
-    if room == usize::from(l3) { Ok(()) } else { move_front(frame, usize::from(l3), room) }
+fn make_room<F: Frame>(frame: &mut F, l3: usize, room: usize) -> Result<(), DropReason> {
+    if room == l3 { Ok(()) } else { move_front(frame, l3, room) }
 }
 
 #[inline]

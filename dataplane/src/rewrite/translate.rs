@@ -28,3 +28,13 @@ pub fn to_v6<F>(
 ) -> Result<(), DropReason> {
     Err(DropReason::WrongFamily)
 }
+pub fn error<F>(
+    _: &mut F,
+    _: &Packet,
+    _: &crate::rewrite::quote::Quoted,
+    _: (SocketAddr, SocketAddr),
+    _: (IpAddr, IpAddr),
+    _: &LinkHeader,
+) -> Result<(), DropReason> {
+    Err(DropReason::WrongFamily)
+}

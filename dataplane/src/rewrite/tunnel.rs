@@ -171,7 +171,7 @@ fn put<F: Frame, const N: usize>(
     }
     age(frame.head_mut(), packet, Delta::default());
     let l3 = link.bytes().len();
-    make_room(frame, packet.l3, l3 + N + outer.encapsulation.len())?;
+    make_room(frame, usize::from(packet.l3), l3 + N + outer.encapsulation.len())?;
     let head = frame.head_mut();
     write_link(head, link);
     write(head, l3, header);

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use config::words::{Mode, Protocol};
 
-use super::{LocalSlot, Parts, Service, ServiceSlot};
+use super::{Parts, Service, ServiceSlot};
+use crate::local::LocalSlot;
 use crate::lookup::{Key, Lookup};
 use crate::packet::{Addresses, Headers};
 use crate::route::InterfaceId;

@@ -164,7 +164,7 @@ fn a_new_snapshot_is_used_from_the_next_turn_on() {
     team.arrive(0, &syn(1));
     team.turn();
     assert_eq!(team.publisher.in_force(), generation);
-    assert_eq!(team.handles[0].stats.drops.get(DropReason::NoBackend), 1);
+    assert_eq!(team.handles[0].stats.answered_for.get(DropReason::NoBackend), 1);
 }
 
 #[test]

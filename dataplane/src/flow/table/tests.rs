@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::flow::state::State;
 use crate::snapshot::{BackendSlot, ServiceSlot};
+use crate::toeplitz::Owners;
 
 const SECRET: HashSecret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
 
@@ -89,9 +90,10 @@ fn the_flows_of_one_owner_reach_every_line() {
     let eighths = |line: usize| line * 8 / table.lines();
     let (mut homes, mut alternates) = ([0; 8], [0; 8]);
     let (flows, workers) = if cfg!(miri) { (400, 4) } else { (100_000, 64) };
+    let owners = Owners::new(workers);
     for number in 0..flows {
         let hash = hash(&table, key(number));
-        if hash.owner(workers) == 3 {
+        if owners.of_v4(key(number).client(), key(number).client_port()) == 3 {
             homes[eighths(table.home(hash))] += 1;
             alternates[eighths(table.alternate(hash))] += 1;
         }

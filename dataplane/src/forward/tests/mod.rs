@@ -1,5 +1,12 @@
 //! Frames in and out through the whole path, and its laws as properties.
 
+mod answers;
+mod full_nat;
+mod gateway;
+mod icmp;
+mod modes;
+mod ports;
+
 use std::collections::HashMap;
 
 use config::words::Mode;
@@ -22,6 +29,12 @@ pub(super) struct Path {
     out: Outbox<HeapFrame>,
     pub(super) now: Seconds,
     received: u64,
+}
+
+/// What runs of a [`Path`] while its snapshot is read.
+pub(super) struct Running<'a> {
+    forwarder: &'a mut Forwarder<HeapFrame>,
+    out: &'a mut Outbox<HeapFrame>,
 }
 
 /// Where a frame ended.
@@ -62,24 +75,53 @@ impl Path {
 
     /// Forwards one frame and says where it ended.
     pub(super) fn pass(&mut self, frame: HeapFrame) -> End {
-        let mut burst = Burst::default();
-        burst.push(frame).unwrap();
-        let drops =
-            |stats: &WorkerStats| DropReason::ALL.iter().map(|why| stats.drops.get(*why)).collect::<Vec<_>>();
-        let before = drops(&self.stats);
-        self.received += 1;
-        let context = Context { snapshot: &self.snapshot, now: self.now };
-        self.forwarder.forward(context, PORT, &mut burst, &mut self.out);
-        let dropped =
-            DropReason::ALL.iter().zip(before).find(|(why, before)| self.stats.drops.get(**why) > *before);
-        let mut ends = Vec::new();
-        ends.extend(self.out.transmit[0].take_front().map(|frame| End::Sent(frame.bytes().to_vec())));
-        ends.extend(self.out.punt.pop().map(|punt| End::Punted(punt.why, punt.frame.bytes().to_vec())));
-        let owners = self.out.owners.iter().enumerate();
-        ends.extend(owners.filter_map(|(owner, queue)| queue.pop().map(|_| End::HandedOver(owner))));
-        ends.extend(dropped.map(|(why, _)| End::Dropped(*why)));
+        let mut ends = self.offer(frame);
         assert_eq!(ends.len(), 1, "a frame ends in one place: {ends:?}");
         ends.remove(0)
+    }
+
+    /// Forwards one frame and says where it ended, and with it others that waited.
+    pub(super) fn offer(&mut self, frame: HeapFrame) -> Vec<End> {
+        let mut burst = Burst::default();
+        burst.push(frame).unwrap();
+        self.forward(&mut burst)
+    }
+
+    /// Forwards a burst and says where its frames ended.
+    pub(super) fn forward(&mut self, burst: &mut Burst<HeapFrame>) -> Vec<End> {
+        self.received += burst.len() as u64;
+        self.ends(|path, context| path.forwarder.forward(context, PORT, burst, path.out))
+    }
+
+    /// Forwards pieces whose first one came.
+    pub(super) fn offer_ready(&mut self) -> Vec<End> {
+        self.ends(|path, context| path.forwarder.forward_ready(context, path.out))
+    }
+
+    pub(super) fn housekeeping(&mut self) {
+        self.ends(|path, context| path.forwarder.housekeeping(context, 1000));
+    }
+
+    /// Where frames ended in a step.
+    fn ends(&mut self, step: impl FnOnce(&mut Running, Context)) -> Vec<End> {
+        let before: Vec<_> = DropReason::ALL.iter().map(|why| self.stats.drops.get(*why)).collect();
+        let context = Context { snapshot: &self.snapshot, now: self.now };
+        let mut running = Running { forwarder: &mut self.forwarder, out: &mut self.out };
+        step(&mut running, context);
+        let mut ends = Vec::new();
+        while let Some(frame) = self.out.transmit[0].take_front() {
+            ends.push(End::Sent(frame.bytes().to_vec()));
+        }
+        while let Some(punt) = self.out.punt.pop() {
+            ends.push(End::Punted(punt.why, punt.frame.bytes().to_vec()));
+        }
+        for (owner, queue) in self.out.owners.iter().enumerate() {
+            ends.extend(queue.pop().map(|_| End::HandedOver(owner)));
+        }
+        let dropped = DropReason::ALL.iter().zip(before);
+        let dropped = dropped.filter(|(why, before)| self.stats.drops.get(**why) > *before);
+        ends.extend(dropped.map(|(why, _)| End::Dropped(*why)));
+        ends
     }
 
     pub(super) fn send(&mut self, packet: &Packet) -> End {
@@ -331,14 +373,6 @@ fn a_flow_outlives_the_configuration() {
     path.snapshot = Snapshot::new(parts);
     assert_eq!(path.backend_of(&request(40000, ACK)), 11, "its service is gone");
     assert_eq!(path.send(&request(40002, SYN)), End::Dropped(DropReason::NoService));
-}
-
-#[test]
-fn a_service_without_candidates_has_no_backend() {
-    let mut parts = testing::world(Mode::Nat);
-    parts.services[0] = Some(testing::service("tcp:192.0.2.100:80", &[]).into());
-    let mut path = Path::new(Snapshot::new(parts));
-    assert_eq!(path.send(&request(40000, SYN)), End::Dropped(DropReason::NoBackend));
 }
 
 #[test]
