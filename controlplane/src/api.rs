@@ -359,6 +359,8 @@ pub struct WorkerStats {
     /// Received packets that were made into an answer to their senders: echo replies and ICMP errors. They
     /// are among those sent or punted.
     pub answered: u64,
+    /// The errors among them by the reason for which they would have been dropped; every reason is there.
+    pub answered_for: Vec<Drop>,
     /// Packets sent on as a router does, in and out of inside networks. They are among those sent or punted.
     pub routed: u64,
     /// Pieces of packets that wait for their first ones now.

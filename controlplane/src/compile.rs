@@ -8,11 +8,12 @@ use config::model::{self, Config};
 use config::network::Network;
 use config::words::{Encapsulation, MacAddr, Mode, NoBackend};
 use dataplane::flow::state::Timeouts;
+use dataplane::local::LocalSlot;
 use dataplane::port::PortId;
 use dataplane::rewrite::tunnel;
 use dataplane::route::{InterfaceId, NextHop, Route, RouteTable};
 use dataplane::snapshot::{
-    self, Class, Gateway, Interface, LocalSlot, NeighbourTable, Parts, Pool, Routes, Snapshot, Tunnel,
+    self, Class, Gateway, Interface, NeighbourTable, Parts, Pool, Routes, Snapshot, Tunnel,
 };
 use dataplane::wire::eth::Tags;
 use ipnet::IpNet;

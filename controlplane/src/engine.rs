@@ -161,6 +161,8 @@ pub struct Engine<D: Devices> {
     neighbour_table: Arc<NeighbourTable>,
     claims: Claims,
     answers: stations::AnswerBudget,
+    /// Local addresses whose ports the workers have.
+    locals: usize,
     publisher: Publisher<Snapshot>,
     workers: Vec<Handle<D::Frame>>,
     shared: Shared,
@@ -210,6 +212,7 @@ impl<D: Devices> Engine<D> {
             identity,
             claims: Claims::new(link_local.collect()),
             answers: stations::AnswerBudget::default(),
+            locals: 0,
             devices,
             host,
             config,

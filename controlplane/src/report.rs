@@ -9,7 +9,8 @@ use dataplane::clock::Seconds;
 use dataplane::drops::DropReason;
 use dataplane::flow::state::Timeouts;
 use dataplane::flow::{FlowOwner, FlowValue};
-use dataplane::snapshot::{self, BackendSlot, LocalSlot};
+use dataplane::local::LocalSlot;
+use dataplane::snapshot::{self, BackendSlot};
 use dataplane::stats::{BackendCounters, DropCounters, WorkerStats};
 
 use crate::api::{self, BackendStatus, Counters, InterfaceStatus, LocalStats, ServiceStatus};
@@ -151,6 +152,7 @@ pub fn worker(stats: &WorkerStats) -> api::WorkerStats {
         dropped: stats.drops.total(),
         drops: drops(&[&stats.drops]),
         answered: stats.answered.get(),
+        answered_for: drops(&[&stats.answered_for]),
         routed: stats.routed.get(),
         held: stats.held.get(),
         snat_exhausted: stats.local_ports_exhausted.get(),

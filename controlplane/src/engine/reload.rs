@@ -3,7 +3,9 @@
 use config::LoadError;
 use config::model::Config;
 use config::words::MacAddr;
+use dataplane::local::{LocalAddress, LocalSlot};
 use dataplane::route::NextHop;
+use dataplane::toeplitz::Owners;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -48,11 +50,26 @@ impl<D: Devices> Engine<D> {
     /// Makes everything follow a changed state: checks, neighbours, announcements, and the next snapshot.
     pub(super) fn adopt_configuration(&mut self) {
         self.changed = true;
+        self.give_local_ports();
         self.claim_addresses();
         self.checker.set(self.state.checks());
         let now = self.now();
         self.configure_neighbours(now);
         self.announce_new();
+    }
+
+    /// Gives the workers their ports of new local addresses, before the snapshot that has these.
+    fn give_local_ports(&mut self) {
+        let owners = Owners::new(self.workers.len());
+        let addresses = self.state.ground.locals.addresses();
+        for (slot, address) in addresses.iter().enumerate().skip(self.locals) {
+            for (number, worker) in self.workers.iter().enumerate() {
+                let ports = Box::new(LocalAddress::new(*address, &owners, number));
+                // Slots have 8 bits, and the queue has a place for each of them.
+                let _ = worker.locals.push((LocalSlot(slot as u8), ports));
+            }
+        }
+        self.locals = addresses.len();
     }
 
     /// Has the file read again, on another thread: it may be long, or on a slow disk.

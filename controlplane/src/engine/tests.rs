@@ -8,8 +8,9 @@ use dataplane::clock::Clock;
 use dataplane::flow::state::State as FlowState;
 use dataplane::flow::{FlowOwner, FlowValue};
 use dataplane::forward::{Punt, PuntReason};
+use dataplane::local::LocalSlot;
 use dataplane::publish::{self, Reader};
-use dataplane::snapshot::{LocalSlot, ServiceSlot};
+use dataplane::snapshot::ServiceSlot;
 use dataplane::worker::{Injection, Listed};
 
 use super::*;
@@ -84,6 +85,7 @@ fn lab_of(config: &str, host: Host) -> Lab {
         inject: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
         list: Arc::default(),
         listing: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
+        locals: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
         stats: Arc::new(WorkerStats::new(64)),
     };
     let identity = Identity {
@@ -235,6 +237,22 @@ async fn flows_are_listed_up_to_the_limit() {
         expires_secs: 840,
     };
     assert_eq!(list.flows[0], flow);
+}
+
+#[tokio::test]
+async fn workers_have_their_ports_of_local_addresses_before_these_are_in_force() {
+    let mut lab = lab_of(WIDE, Host::none());
+    let slots = |lab: &Lab| -> Vec<u8> {
+        std::iter::from_fn(|| lab.engine.workers[0].locals.pop()).map(|(slot, _)| slot.0).collect()
+    };
+    assert_eq!(slots(&lab), [0, 1]);
+    std::fs::write(lab.file.path(), WIDE.replace("\"192.0.2.201\"", "\"192.0.2.202\"")).unwrap();
+    drop(lab.reload().await);
+    assert_eq!(slots(&lab), [2], "the others have theirs");
+    lab.reader.refresh();
+    let parts = &lab.reader.current().parts;
+    assert_eq!(parts.locals.len(), 3);
+    assert_eq!(parts.pools[0].v4, [LocalSlot(0), LocalSlot(2)]);
 }
 
 const WIDE: &str = r#"

@@ -113,6 +113,16 @@ fn render_workers(page: &Page, stats: &Stats, status: &Status) -> Result<(), pro
         &["worker", "reason"],
         drops,
     )?;
+    let errors = stats.workers.iter().enumerate().flat_map(|(n, worker)| {
+        let labels = move |reason: &str| vec![n.to_string(), reason.to_owned()];
+        worker.answered_for.iter().map(move |answer| (labels(&answer.reason), answer.packets))
+    });
+    page.counter(
+        "trutina_answered_errors_total",
+        "Packets made into errors for their senders, by what is wrong with them.",
+        &["worker", "reason"],
+        errors,
+    )?;
     let held = stats.workers.iter().enumerate().map(|(n, w)| (vec![n.to_string()], w.held));
     page.gauge(
         "trutina_held_packets",
@@ -278,6 +288,7 @@ pub(super) mod samples {
             punted: 5,
             handed_over: 6,
             answered: 8,
+            answered_for: vec![drop("ttl_exceeded", 12)],
             routed: 9,
             held: 10,
             snat_exhausted: 11,
@@ -348,7 +359,8 @@ mod tests {
     use super::*;
 
     /// Every line of the page that is no comment, in the order of the encoder.
-    const PAGE: &str = r#"trutina_answered_packets_total{worker="0"} 8
+    const PAGE: &str = r#"trutina_answered_errors_total{reason="ttl_exceeded",worker="0"} 12
+trutina_answered_packets_total{worker="0"} 8
 trutina_backend_active_connections{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 5
 trutina_backend_connections_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 11
 trutina_backend_in_bytes_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 14
@@ -409,9 +421,10 @@ trutina_wide_flow_capacity{worker="0"} 45
         let lines: String =
             text.lines().filter(|line| !line.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
         assert_eq!(lines, PAGE);
-        for word in
-            ["# HELP trutina_flows Flows in the worker's tables.", "# TYPE trutina_sent_packets_total counter"]
-        {
+        for word in [
+            "# HELP trutina_flows Flows in the worker's tables.",
+            "# TYPE trutina_sent_packets_total counter",
+        ] {
             assert!(text.contains(word), "{word}");
         }
     }
