@@ -3,10 +3,11 @@
 //! JSON-RPC 2.0, one message a line, over a Unix stream socket. [`Request`] serialises to exactly the
 //! `method` and `params` members of a call. Counters only grow, from 0 at the appliance's start.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use config::model;
-use config::words::{MacAddr, Mode, Scheduler, ServiceKey};
+use config::words::{MacAddr, Mode, NoBackend, Protocol, Scheduler, ServiceKey};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// A call is a line of at most so many bytes, its newline included. Answers may be longer.
@@ -45,7 +46,7 @@ pub enum Request {
         /// Which service.
         service: ServiceKey,
         /// Which backend.
-        address: SocketAddrV4,
+        address: SocketAddr,
     },
     /// Changes a backend's weight. Answered by [`Done`].
     #[serde(rename = "backend.set")]
@@ -53,7 +54,7 @@ pub enum Request {
         /// Which service.
         service: ServiceKey,
         /// Which backend.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// Its new weight; 0 gives it no new flows.
         weight: u16,
     },
@@ -133,6 +134,8 @@ pub struct Status {
     pub generation: u64,
     /// Ports, by number.
     pub ports: Vec<PortStatus>,
+    /// Interfaces, by number.
+    pub interfaces: Vec<InterfaceStatus>,
     /// Workers, by number.
     pub workers: Vec<WorkerStatus>,
     /// Services configured.
@@ -145,13 +148,13 @@ pub struct Status {
     pub neighbours: Vec<NeighbourStatus>,
 }
 
-/// One Ethernet device.
+/// One place where frames come and go.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PortStatus {
     /// The operator's name for it.
     pub name: String,
-    /// The device as configured.
-    pub device: String,
+    /// Its devices as configured; mostly one.
+    pub devices: Vec<String>,
     /// DPDK's driver for it.
     pub driver: String,
     /// Its Ethernet address.
@@ -164,15 +167,38 @@ pub struct PortStatus {
     pub mtu: u16,
 }
 
+/// IP on a port, or on one of its VLANs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// The operator's name for it.
+    pub name: String,
+    /// Name of the port it is on.
+    pub port: String,
+    /// Number of its VLAN, or of the inner one of two; `None` if it is untagged.
+    pub vlan: Option<u16>,
+    /// Number of the outer VLAN, if there are two.
+    pub outer_vlan: Option<u16>,
+    /// Own addresses with their connected prefixes.
+    pub addresses: Vec<IpNet>,
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+    /// The tap device by which the appliance's own kernel uses it, if there is one.
+    pub host: Option<String>,
+    /// Whether packets that are no service's are routed for its hosts.
+    pub gateway: bool,
+}
+
 /// One polling thread.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// Its CPU core.
     pub core: usize,
-    /// Flows in its table.
+    /// Flows in its tables.
     pub flows: u64,
-    /// Flows it is rated for.
+    /// Flows that its narrow table is rated for.
     pub flow_capacity: u64,
+    /// Flows that its wide table is rated for.
+    pub wide_capacity: u64,
     /// Generation of the snapshot it uses.
     pub generation: u64,
 }
@@ -181,11 +207,11 @@ pub struct WorkerStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NeighbourStatus {
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its Ethernet address, once known.
     pub mac: Option<MacAddr>,
-    /// Name of the port it is on.
-    pub port: String,
+    /// Name of the interface it is on.
+    pub interface: String,
 }
 
 /// One service: an element of the answer to [`Request::ServiceList`].
@@ -197,6 +223,12 @@ pub struct ServiceStatus {
     pub service: ServiceKey,
     /// How a new flow's backend is chosen.
     pub scheduler: Scheduler,
+    /// What a new client is told when no backend takes it.
+    pub no_backend: NoBackend,
+    /// Whether every packet is scheduled and no flow is kept.
+    pub one_packet: bool,
+    /// Pool that full NAT speaks from.
+    pub snat_pool: Option<String>,
     /// What it has done; the sum over its present and past backends.
     pub counters: Counters,
     /// Who serves it, in the scheduler's order.
@@ -207,9 +239,11 @@ pub struct ServiceStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendStatus {
     /// Address and port.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// How packets reach it.
     pub mode: Mode,
+    /// How they are wrapped, with mode `tunnel`.
+    pub tunnel: Option<model::Tunnel>,
     /// Share of new flows as configured.
     pub weight: u16,
     /// Whether its check lets it take new flows.
@@ -267,12 +301,18 @@ pub struct FlowList {
 pub struct Flow {
     /// Worker whose table holds it.
     pub worker: usize,
-    /// Protocol and virtual address.
-    pub service: ServiceKey,
-    /// The client.
-    pub client: SocketAddrV4,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The service; `None` for a host inside that a NAT gateway speaks for.
+    pub service: Option<ServiceKey>,
+    /// The client, or the host inside.
+    pub client: SocketAddr,
+    /// The address and port of the service that the client speaks to.
+    pub vip: Option<SocketAddr>,
+    /// The local address and port by which the other end knows the client, with full NAT.
+    pub local: Option<SocketAddr>,
     /// The real server.
-    pub backend: SocketAddrV4,
+    pub backend: Option<SocketAddr>,
     /// Name of its state, such as ESTABLISHED or UDP.
     pub state: String,
     /// Seconds until it expires if no packet comes.
@@ -288,14 +328,16 @@ pub struct Stats {
     pub control: ControlStats,
     /// By port number.
     pub ports: Vec<PortStats>,
+    /// Local addresses of all pools.
+    pub locals: Vec<LocalStats>,
     /// As in [`Request::ServiceList`].
     pub services: Vec<ServiceStatus>,
 }
 
 /// Where a worker's frames came from and went.
 ///
-/// received + injected + taken_over = sent + punted + handed_over + dropped, but for the frames that are
-/// in the worker's hands while it is asked.
+/// received + injected + taken_over = sent + punted + handed_over + dropped + held, but for the frames that
+/// are in the worker's hands while it is asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStats {
     /// Frames taken from receive queues.
@@ -317,27 +359,54 @@ pub struct WorkerStats {
     /// Received packets that were made into an answer to their senders: echo replies and ICMP errors. They
     /// are among those sent or punted.
     pub answered: u64,
+    /// The errors among them by the reason for which they would have been dropped; every reason is there.
+    pub answered_for: Vec<Drop>,
+    /// Packets sent on as a router does, in and out of inside networks. They are among those sent or punted.
+    pub routed: u64,
+    /// Pieces of packets that wait for their first ones now.
+    pub held: u64,
+    /// New flows that found no free local port.
+    pub snat_exhausted: u64,
 }
 
-/// What became of the frames that workers gave to the control thread.
+/// What became of the frames that the control thread was given, by workers and by the kernel.
 ///
-/// punted = answered + resolved + waiting + dropped.
+/// punted + from_host = answered + resolved + to_host + host_sent + waiting + dropped.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ControlStats {
     /// Frames taken from workers.
     pub punted: u64,
-    /// ARP packets among them; all of them end here.
+    /// Frames taken from tap devices.
+    pub from_host: u64,
+    /// ARP and ND packets from workers; all of them end here.
     pub answered: u64,
-    /// Frames that waited for an ARP answer and were given back to a worker to be sent.
+    /// Frames that waited for the address of their next hop and were given back to a worker to be sent.
     pub resolved: u64,
+    /// Frames from workers given to tap devices.
+    pub to_host: u64,
+    /// Frames from tap devices given to a worker to be sent.
+    pub host_sent: u64,
     /// Frames that wait now.
     pub waiting: u64,
     /// Frames dropped, for all reasons.
     pub dropped: u64,
     /// The same by reason; every reason is there.
     pub drops: Vec<Drop>,
-    /// Own ARP packets that could not be sent, for want of memory or of room in a worker's queue.
+    /// Own ARP and ND packets that could not be sent, for want of memory or of room in a worker's queue.
     pub unsent: u64,
+}
+
+/// One local address of a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LocalStats {
+    /// The address.
+    pub address: IpAddr,
+    /// The pool that has it; `None` if it was taken out of all pools since the start.
+    pub pool: Option<String>,
+    /// Ports in use, of both protocols and by all workers.
+    pub ports_used: u64,
+    /// Ports there are.
+    pub capacity: u64,
 }
 
 /// Frames of one port, as the worker queues and the driver counted them.

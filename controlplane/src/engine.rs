@@ -4,8 +4,13 @@
 //! compiled and published once per turn, and a call is answered when every worker uses the result.
 
 mod arp;
+mod claims;
 mod flows;
+mod frames;
+mod host;
+mod nd;
 mod reload;
+mod stations;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -14,7 +19,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use config::model::Config;
-use config::network::Network;
 use config::words::MacAddr;
 use dataplane::buf::Frame;
 use dataplane::publish::Publisher;
@@ -30,11 +34,14 @@ use tokio::time::{self, MissedTickBehavior};
 use crate::api::{self, ApiError, Done, PortStats, PortStatus, Request, code};
 use crate::compile::{self, compile};
 use crate::health::{Checker, Event};
+use crate::host::Host;
 use crate::metrics::Scrape;
 use crate::neighbour::Neighbours;
+use crate::pools::Locals;
 use crate::report;
 use crate::server::Call;
-use crate::state::{Limits, State};
+use crate::state::{Ground, Limits, State};
+use claims::Claims;
 
 /// Time between looks at the workers' queues: the longest a punted frame waits.
 const TICK: Duration = Duration::from_millis(1);
@@ -59,7 +66,7 @@ pub trait Devices {
     /// A frame of these bytes; `None` if no memory is free for it.
     fn frame(&self, bytes: &[u8]) -> Option<Self::Frame>;
 
-    /// Ethernet address of each port, by number.
+    /// Ethernet address of each port, by number; one that has several devices has them all with the same.
     fn macs(&self) -> Vec<MacAddr>;
 
     /// Whether each port has a link now, by number.
@@ -125,11 +132,11 @@ impl Plan {
     /// The plan of a configuration whose ports have these Ethernet addresses.
     ///
     /// # Errors
-    /// [`ApiError`] if the configuration has more services or backends than there are slots.
+    /// [`ApiError`] if the configuration has more services, backends or local addresses than there are slots.
     pub fn new(config: Config, macs: &[MacAddr], limits: Limits) -> Result<Self, ApiError> {
-        let network = Network::new(&config.ports, &config.routes);
-        let mut state = State::new(network.clone(), limits);
-        state.replace(network, &config.services, Duration::ZERO)?;
+        let ground = Ground::new(&config, &Locals::default())?;
+        let mut state = State::new(Ground::default(), limits);
+        state.replace(ground, &config.services, Duration::ZERO)?;
         let frame = compile::Frame::new(&config, macs);
         Ok(Self { config, state, frame })
     }
@@ -149,10 +156,13 @@ pub struct Engine<D: Devices> {
     config: Config,
     state: State,
     frame: compile::Frame,
-    macs: Vec<MacAddr>,
+    host: Host,
     neighbours: Neighbours<D::Frame>,
     neighbour_table: Arc<NeighbourTable>,
-    claims: arp::Claims,
+    claims: Claims,
+    answers: stations::AnswerBudget,
+    /// Local addresses whose ports the workers have.
+    locals: usize,
     publisher: Publisher<Snapshot>,
     workers: Vec<Handle<D::Frame>>,
     shared: Shared,
@@ -165,10 +175,12 @@ pub struct Engine<D: Devices> {
     unpublished: Vec<oneshot::Sender<Result<Value, ApiError>>>,
     pending: VecDeque<Pending>,
     listings: flows::Listings,
-    control: arp::Counters,
+    control: frames::Counters,
     drops: DropCounters,
     /// The worker that sends the control thread's frames next.
     next_worker: usize,
+    /// Where frames are put together for the kernel and for workers.
+    scratch: Vec<u8>,
     next_neighbours: Instant,
     next_retired: Instant,
     next_links: Instant,
@@ -187,6 +199,7 @@ impl<D: Devices> Engine<D> {
         identity: Identity,
         plan: Plan,
         devices: D,
+        host: Host,
         publisher: Publisher<Snapshot>,
         workers: Vec<Handle<D::Frame>>,
         shared: Shared,
@@ -194,16 +207,19 @@ impl<D: Devices> Engine<D> {
         let (sender, events) = mpsc::channel(EVENTS);
         let now = Instant::now();
         let Plan { config, state, frame } = plan;
+        let link_local = (0..config.interfaces.len()).map(|number| compile::link_local(frame.mac(number)));
         let mut engine = Self {
             identity,
-            macs: devices.macs(),
+            claims: Claims::new(link_local.collect()),
+            answers: stations::AnswerBudget::default(),
+            locals: 0,
             devices,
+            host,
             config,
             state,
             frame,
             neighbours: Neighbours::default(),
             neighbour_table: Arc::new(Neighbours::<()>::default().table()),
-            claims: arp::Claims::default(),
             publisher,
             workers,
             shared,
@@ -214,9 +230,10 @@ impl<D: Devices> Engine<D> {
             unpublished: Vec::new(),
             pending: VecDeque::new(),
             listings: flows::Listings::default(),
-            control: arp::Counters::default(),
+            control: frames::Counters::default(),
             drops: DropCounters::default(),
             next_worker: 0,
+            scratch: Vec::new(),
             next_neighbours: now,
             next_retired: now,
             next_links: now,
@@ -241,7 +258,7 @@ impl<D: Devices> Engine<D> {
         let Config { cores, control, .. } = &self.config;
         tracing::info!(
             "ready: {} ports, workers on cores {:?}, control socket {}",
-            self.macs.len(),
+            self.config.ports.len(),
             cores.workers,
             control.socket.display()
         );
@@ -256,6 +273,7 @@ impl<D: Devices> Engine<D> {
                     self.hear_of(event);
                     self.hear_of_all();
                 }
+                Some(sent) = self.host.next(), if self.has_room_for_kernel() => self.take_from_kernel(sent),
                 Some(call) = calls.recv() => {
                     if self.take(call) {
                         break "asked by its control socket";
@@ -297,7 +315,7 @@ impl<D: Devices> Engine<D> {
             self.next_links = now + LINK_TICK;
             self.look_at_links();
         }
-        self.send_announcements();
+        self.send_notices();
         self.collect_flows();
         self.answer_pending();
         self.publisher.reclaim();
@@ -462,7 +480,7 @@ impl<D: Devices> Engine<D> {
             (report::counted(&workers, slot), active + inactive)
         };
         if self.state.free_retired(counted) {
-            self.claim_vips();
+            self.claim_addresses();
             self.changed = true;
         }
     }
@@ -485,6 +503,7 @@ impl<D: Devices> Engine<D> {
             workers: self.worker_stats().into_iter().map(report::worker).collect(),
             control: self.control_stats(),
             ports: self.devices.stats(),
+            locals: report::locals(&self.state.ground.locals, &self.worker_stats()),
             services: self.services(),
         }
     }
@@ -505,6 +524,7 @@ impl<D: Devices> Engine<D> {
             core: self.config.cores.workers.get(number).copied().unwrap_or_default(),
             flows: worker.stats.flows.get(),
             flow_capacity: self.config.flow_table.capacity.into(),
+            wide_capacity: self.config.flow_table.wide_capacity.into(),
             generation: self.publisher.adopted_by(number),
         };
         api::Status {
@@ -515,6 +535,7 @@ impl<D: Devices> Engine<D> {
             config_file: self.identity.config_file.display().to_string(),
             generation: self.publisher.in_force(),
             ports: self.devices.status(),
+            interfaces: report::interfaces(&self.config),
             workers: self.workers.iter().enumerate().map(worker).collect(),
             services: services.len(),
             backends_up: backends().filter(takes_flows).count(),

@@ -2,15 +2,17 @@
 //!
 //! The journey of a command: `trutina` → [`client`] → [`api`] → [`server`] → [`engine`] → [`state`] →
 //! [`compile`] → publish → workers; the answer goes back when every worker has reported the new generation.
-//! [`state`], [`compile`] and [`neighbour`] are pure; the other modules are thin shells that do I/O.
+//! [`state`], [`compile`], [`neighbour`] and [`pools`] are pure; the other modules are thin shells that do I/O.
 
 pub mod api;
 pub mod client;
 pub mod compile;
 pub mod engine;
 pub mod health;
+pub mod host;
 pub mod metrics;
 pub mod neighbour;
+pub mod pools;
 pub mod report;
 pub mod server;
 pub mod state;

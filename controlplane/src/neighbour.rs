@@ -1,6 +1,8 @@
-//! Neighbour table: which station on a link has which Ethernet address (ARP, RFC 826).
+//! Neighbour table: which station on a link has which Ethernet address (ARP, RFC 826; ND, RFC 4861).
 //!
-//! Pure: told what arrived and what time it is, it says what to ask and which waiting frames to send. Every
+//! One state machine for both: all stations are asked once a second for an address that is not known; one
+//! that is known is confirmed every 30 seconds by asking its station itself, and forgotten after three
+//! questions without an answer. Pure: told what arrived and what time it is, it says what to ask and which waiting frames to send. Every
 //! queue and table has a bound. `F` is a frame that waits.
 
 use std::collections::{HashMap, VecDeque};
@@ -8,9 +10,8 @@ use std::time::Duration;
 
 use config::words::MacAddr;
 use dataplane::drops::DropReason;
-use dataplane::lookup::Lookup;
 use dataplane::route::NextHop;
-use dataplane::snapshot::{NeighbourTable, neighbour_key};
+use dataplane::snapshot::NeighbourTable;
 
 /// Stations known or asked for at most, besides those that are wanted or fixed.
 const MAX_STATIONS: usize = 16_384;
@@ -57,6 +58,18 @@ struct Station<F> {
     waiting: VecDeque<F>,
 }
 
+/// How much a packet counts that says which Ethernet address a station has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// It asks for us or answers us: the station is noted even if nobody asked for it.
+    ForUs,
+    /// It speaks to others: what is known of the station is brought up to date.
+    Overheard,
+    /// An advertisement that does not override (RFC 4861, 7.2.5): it fills a gap, but of two addresses the
+    /// one that is known stays, and its station is asked at once.
+    Hint,
+}
+
 /// What became of a frame that should wait.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Held<F> {
@@ -97,12 +110,7 @@ impl<F> Neighbours<F> {
 
     /// The known addresses, for a snapshot.
     pub fn table(&self) -> NeighbourTable {
-        let known: Vec<_> = self
-            .stations
-            .iter()
-            .filter_map(|(station, entry)| Some((neighbour_key(*station), entry.mac?)))
-            .collect();
-        Lookup::new(known.into_iter())
+        NeighbourTable::new(self.stations.iter().filter_map(|(station, entry)| Some((*station, entry.mac?))))
     }
 
     /// Every station with its address, if that is known.
@@ -173,22 +181,26 @@ impl<F> Neighbours<F> {
         Held::Waiting
     }
 
-    /// Notes an address that a station claims in an ARP packet. `meant_for_us` says that the packet asks
-    /// for or answers us: only then is a station noted that nobody asked for. Returns the frames that can
-    /// now be sent.
+    /// Notes an address that a station says it has. Returns the frames that can now be sent.
     pub fn hear(
         &mut self,
         station: NextHop,
         mac: MacAddr,
-        meant_for_us: bool,
+        weight: Weight,
         now: Time,
     ) -> Vec<(NextHop, F, MacAddr)> {
-        let known = self.stations.get(&station);
-        let welcome = match known {
-            Some(entry) => !entry.fixed,
-            None => meant_for_us && !self.is_full(),
-        };
-        if welcome { self.set_mac(station, mac, now) } else { Vec::new() }
+        let full = self.is_full();
+        match self.stations.get_mut(&station) {
+            Some(entry) if entry.fixed => Vec::new(),
+            Some(entry) if weight == Weight::Hint && entry.mac.is_some_and(|known| known != mac) => {
+                // Once: hints that go on must not use up the questions after which the station counts as gone.
+                entry.due = if entry.asked == 0 { entry.due.min(now) } else { entry.due };
+                Vec::new()
+            }
+            Some(_) => self.set_mac(station, mac, now),
+            None if weight == Weight::ForUs && !full => self.set_mac(station, mac, now),
+            None => Vec::new(),
+        }
     }
 
     fn set_mac(&mut self, station: NextHop, mac: MacAddr, now: Time) -> Vec<(NextHop, F, MacAddr)> {
@@ -232,13 +244,15 @@ impl<F> Neighbours<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dataplane::route::PortId;
+    use dataplane::route::InterfaceId;
+    use std::net::Ipv6Addr;
 
     const MAC: MacAddr = MacAddr([2, 0, 0x5e, 0, 0x53, 1]);
     const OTHER: MacAddr = MacAddr([2, 0, 0x5e, 0, 0x53, 2]);
 
     fn station(last: u32) -> NextHop {
-        NextHop { port: PortId(0), address: 0xc000_0200 + last }
+        let address = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, (last >> 16) as u16, last as u16).into();
+        NextHop { interface: InterfaceId(0), address }
     }
 
     fn secs(count: u64) -> Time {
@@ -253,12 +267,12 @@ mod tests {
         assert_eq!(table.poll(secs(0)).0, [Ask { station: station(1), to: None }]);
         assert!(table.poll(secs(0)).0.is_empty(), "asked once a second");
         assert!(!table.take_changed());
-        let released = table.hear(station(1), MAC, true, secs(0));
+        let released = table.hear(station(1), MAC, Weight::ForUs, secs(0));
         assert_eq!(released, [(station(1), 'a', MAC), (station(1), 'b', MAC)]);
         assert!(table.take_changed() && !table.take_changed());
         assert_eq!(table.waiting(), 0);
         assert_eq!(table.hold(station(1), 'c', secs(1)), Held::Known('c', MAC));
-        assert_eq!(table.table().get(neighbour_key(station(1))), Some(MAC));
+        assert_eq!(table.table().get(station(1)), Some(MAC));
     }
 
     #[test]
@@ -285,26 +299,43 @@ mod tests {
     #[test]
     fn a_known_station_is_confirmed_and_lost_when_silent() {
         let mut table = Neighbours::<char>::default();
-        table.hear(station(1), MAC, true, secs(0));
+        table.hear(station(1), MAC, Weight::ForUs, secs(0));
         assert!(table.take_changed());
         let to: Vec<_> = (0..34).flat_map(|second| table.poll(secs(second)).0).map(|ask| ask.to).collect();
         assert_eq!(to, [Some(MAC), Some(MAC), None]);
         assert!(table.take_changed());
-        assert_eq!(table.table().get(neighbour_key(station(1))), None);
+        assert_eq!(table.table().get(station(1)), None);
     }
 
     #[test]
     fn a_move_is_noted_and_an_unasked_stranger_is_not() {
         let mut table = Neighbours::<char>::default();
-        table.hear(station(1), MAC, false, secs(0));
+        table.hear(station(1), MAC, Weight::Overheard, secs(0));
         assert_eq!(table.list().count(), 0);
-        table.hear(station(1), MAC, true, secs(0));
+        table.hear(station(1), MAC, Weight::ForUs, secs(0));
         table.take_changed();
-        table.hear(station(1), MAC, false, secs(1));
+        table.hear(station(1), MAC, Weight::Overheard, secs(1));
         assert!(!table.take_changed());
-        table.hear(station(1), OTHER, false, secs(2));
+        table.hear(station(1), OTHER, Weight::Overheard, secs(2));
         assert!(table.take_changed());
-        assert_eq!(table.table().get(neighbour_key(station(1))), Some(OTHER));
+        assert_eq!(table.table().get(station(1)), Some(OTHER));
+    }
+
+    #[test]
+    fn a_hint_fills_a_gap_but_makes_a_known_station_be_asked_instead() {
+        let mut table = Neighbours::default();
+        assert!(table.hear(station(1), MAC, Weight::Hint, secs(0)).is_empty());
+        assert_eq!(table.list().count(), 0, "a stranger is not noted");
+        table.hold(station(1), 'a', secs(0));
+        assert_eq!(table.hear(station(1), MAC, Weight::Hint, secs(0)), [(station(1), 'a', MAC)]);
+        assert!(table.poll(secs(1)).0.is_empty());
+        table.hear(station(1), OTHER, Weight::Hint, secs(1));
+        assert_eq!(table.table().get(station(1)), Some(MAC));
+        assert_eq!(table.poll(secs(1)).0, [Ask { station: station(1), to: Some(MAC) }]);
+        table.hear(station(1), OTHER, Weight::Hint, secs(1));
+        assert!(table.poll(secs(1)).0.is_empty(), "not again for every hint");
+        table.hear(station(1), MAC, Weight::Hint, secs(2));
+        assert!(table.poll(secs(2)).0.is_empty(), "it has confirmed itself");
     }
 
     #[test]
@@ -312,8 +343,8 @@ mod tests {
         let mut table = Neighbours::<char>::default();
         table.configure([(station(1), MAC)], [station(1)], secs(0));
         assert!(table.poll(secs(100)).0.is_empty());
-        table.hear(station(1), OTHER, true, secs(100));
-        assert_eq!(table.table().get(neighbour_key(station(1))), Some(MAC));
+        table.hear(station(1), OTHER, Weight::ForUs, secs(100));
+        assert_eq!(table.table().get(station(1)), Some(MAC));
         table.configure([], [station(1)], secs(101));
         assert_eq!(table.poll(secs(101)).0, [Ask { station: station(1), to: Some(MAC) }]);
     }
@@ -330,7 +361,7 @@ mod tests {
         }
         assert_eq!(table.waiting(), MAX_WAITING);
         assert_eq!(table.hold(station(99_999), 0, secs(0)), Held::Dropped(DropReason::NeighbourTableFull));
-        assert!(table.hear(station(99_999), MAC, true, secs(0)).is_empty());
+        assert!(table.hear(station(99_999), MAC, Weight::ForUs, secs(0)).is_empty());
         assert_eq!(table.list().count(), MAX_STATIONS);
     }
 }

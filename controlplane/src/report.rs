@@ -1,17 +1,25 @@
 //! What the API answers about the state and the counters, gathered from where they are.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use config::model::Config;
+use config::words::{Mode, Protocol};
 use dataplane::clock::Seconds;
 use dataplane::drops::DropReason;
-use dataplane::flow::{FlowKey, FlowValue};
-use dataplane::snapshot::BackendSlot;
+use dataplane::flow::state::Timeouts;
+use dataplane::flow::{FlowOwner, FlowValue};
+use dataplane::local::LocalSlot;
+use dataplane::snapshot::{self, BackendSlot};
 use dataplane::stats::{BackendCounters, DropCounters, WorkerStats};
 
-use crate::api::{self, BackendStatus, Counters, ServiceStatus};
+use crate::api::{self, BackendStatus, Counters, InterfaceStatus, LocalStats, ServiceStatus};
 use crate::compile::Frame;
+use crate::pools::Locals;
 use crate::state::{Backend, Service, State, plus};
+
+/// Ports of a local address that full NAT may use, of both protocols.
+const LOCAL_PORTS: u64 = 2 * (65_536 - 1024);
 
 /// What all workers counted for a backend slot.
 pub fn counted(workers: &[&WorkerStats], slot: BackendSlot) -> Counters {
@@ -52,10 +60,14 @@ fn service_status(
     let so_far = |slot: &BackendSlot| state.since_base(*slot, counted(workers, *slot));
     let all = service.backends.iter().chain(&service.retired_backends);
     let backends = service.backends.iter().filter_map(|slot| Some((*slot, state.backend(*slot)?)));
+    let config = &service.config;
     ServiceStatus {
-        name: service.name.clone(),
-        service: service.key,
-        scheduler: service.scheduler,
+        name: config.name.clone(),
+        service: config.key,
+        scheduler: config.scheduler,
+        no_backend: config.no_backend,
+        one_packet: config.one_packet,
+        snat_pool: config.snat_pool.clone(),
         counters: all.map(so_far).fold(service.past, plus),
         backends: backends
             .map(|(slot, backend)| backend_status(state, workers, slot, backend, now))
@@ -71,10 +83,12 @@ fn backend_status(
     now: Duration,
 ) -> BackendStatus {
     let (active, inactive) = flows(workers, slot);
+    let config = &backend.config;
     BackendStatus {
-        address: backend.config.address,
-        mode: backend.config.mode,
-        weight: backend.config.weight,
+        address: config.address,
+        mode: config.mode,
+        tunnel: (config.mode == Mode::Tunnel).then_some(config.tunnel),
+        weight: config.weight,
         health: backend.health,
         reason: backend.reason.clone(),
         since_secs: now.saturating_sub(backend.since).as_secs(),
@@ -82,6 +96,38 @@ fn backend_status(
         inactive,
         counters: state.since_base(slot, counted(workers, slot)),
     }
+}
+
+/// Every interface, by number.
+pub fn interfaces(config: &Config) -> Vec<InterfaceStatus> {
+    let vlan = |number| (number != 0).then_some(number);
+    let status = |interface: &config::model::Interface| InterfaceStatus {
+        name: interface.name.clone(),
+        port: config.ports.get(interface.port).map(|port| port.name.clone()).unwrap_or_default(),
+        vlan: vlan(interface.tags.inner),
+        outer_vlan: vlan(interface.tags.outer),
+        addresses: interface.addresses.clone(),
+        mtu: interface.mtu,
+        host: interface.host.clone(),
+        gateway: interface.gateway.is_some(),
+    };
+    config.interfaces.iter().map(status).collect()
+}
+
+/// Every local address, and how many of its ports are used.
+pub fn locals(locals: &Locals, workers: &[&WorkerStats]) -> Vec<LocalStats> {
+    let all = locals.addresses().iter().enumerate();
+    let stats = all.filter_map(|(slot, address)| {
+        // Slots have 8 bits.
+        let slot = u8::try_from(slot).ok()?;
+        Some(LocalStats {
+            address: *address,
+            pool: locals.pool_of(slot).map(str::to_owned),
+            ports_used: workers.iter().map(|worker| worker.local_ports(LocalSlot(slot)).get()).sum(),
+            capacity: LOCAL_PORTS,
+        })
+    });
+    stats.collect()
 }
 
 /// Drops by reason, every reason included; `counters` are added up.
@@ -106,6 +152,10 @@ pub fn worker(stats: &WorkerStats) -> api::WorkerStats {
         dropped: stats.drops.total(),
         drops: drops(&[&stats.drops]),
         answered: stats.answered.get(),
+        answered_for: drops(&[&stats.answered_for]),
+        routed: stats.routed.get(),
+        held: stats.held.get(),
+        snat_exhausted: stats.local_ports_exhausted.get(),
     }
 }
 
@@ -113,14 +163,15 @@ pub fn worker(stats: &WorkerStats) -> api::WorkerStats {
 pub fn worker_line(stats: &WorkerStats) -> String {
     let worker = worker(stats);
     let mut line = format!(
-        "received={} injected={} taken_over={} sent={} punted={} handed_over={} dropped={}",
+        "received={} injected={} taken_over={} sent={} punted={} handed_over={} dropped={} held={}",
         worker.received,
         worker.injected,
         worker.taken_over,
         worker.sent,
         worker.punted,
         worker.handed_over,
-        worker.dropped
+        worker.dropped,
+        worker.held
     );
     for drop in worker.drops.iter().filter(|drop| drop.packets > 0) {
         line += &format!(" {}={}", drop.reason, drop.packets);
@@ -133,16 +184,36 @@ pub fn flow(
     state: &State,
     frame: &Frame,
     worker: usize,
-    (key, value, now): (FlowKey, FlowValue, Seconds),
+    (owner, value, now): (FlowOwner, FlowValue, Seconds),
 ) -> Option<api::Flow> {
-    let timeout = frame.timeouts.of(value.state());
+    let to_backend = value.backend() != BackendSlot::NONE;
+    let service = if to_backend { Some(&state.service(owner.service)?.config) } else { None };
+    let backend = if to_backend { Some(state.backend(value.backend())?.config) } else { None };
+    let timeouts = service.and_then(|service| service.timeouts).unwrap_or(frame.timeouts);
+    let port = owner.service_port.or(service.and_then(|service| service.key.ports.single()));
+    let vip = service.zip(port).map(|(service, port)| SocketAddr::new(service.key.address, port));
+    let local = owner.local_port.and_then(|port| {
+        let address = state.ground.locals.addresses().get(usize::from(value.local().0))?;
+        Some(SocketAddr::new(*address, port))
+    });
+    let of_state = if value.state().is_udp() { Protocol::Udp } else { Protocol::Tcp };
     Some(api::Flow {
         worker,
-        service: state.service(key.service())?.key,
-        client: SocketAddrV4::new(Ipv4Addr::from_bits(key.client()), key.client_port()),
-        backend: state.backend(value.backend())?.config.address,
+        protocol: service.map_or(of_state, |service| service.key.protocol),
+        service: service.map(|service| service.key),
+        client: SocketAddr::new(owner.client, owner.client_port),
+        vip,
+        local,
+        backend: backend.map(|backend| reached(service, backend.address, port)),
         state: value.state().name().to_owned(),
         // Expired flows are in the table until they are found.
-        expires_secs: timeout.checked_sub(value.idle(now))?,
+        expires_secs: Timeouts::new(&timeouts).of(value.state()).checked_sub(value.idle(now))?,
     })
+}
+
+/// Address and port at which a backend serves a port of its service.
+fn reached(service: Option<&config::model::Service>, backend: SocketAddr, port: Option<u16>) -> SocketAddr {
+    let Some((service, port)) = service.zip(port) else { return backend };
+    let shift = snapshot::Backend::port_shift(service.key.ports, backend.port());
+    SocketAddr::new(backend.ip(), port.wrapping_add(shift))
 }

@@ -3,22 +3,28 @@
 //! Pure: no clock, socket or worker. Every change is checked whole before any of it is made. Flows name
 //! services and backends by slot, so a removed one keeps its slot, retired, until its last flow has ended.
 
+mod ground;
 mod slots;
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use config::model;
-use config::network::Network;
 use config::rules::{self, Fault};
-use config::words::{Scheduler, ServiceKey};
+use config::words::ServiceKey;
 use dataplane::snapshot::{self, BackendSlot, Candidate, ServiceSlot};
 
 use crate::api::{ApiError, Counters, Health, code};
 use crate::health::Target;
+pub use ground::Ground;
 use slots::Slots;
+
+/// Service slots at most. The last of 16 bits are those of flows without a service.
+const MAX_SERVICES: usize = (1 << 16) - 16;
+/// Backend slots at most; the last of 24 bits is no backend.
+const MAX_BACKENDS: usize = (1 << 24) - 1;
 
 /// How many slots workers have counters for; fixed at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +40,10 @@ impl Limits {
     pub fn for_config(config: &model::Config) -> Self {
         let backends: usize = config.services.iter().map(|service| service.backends.len()).sum();
         let room = |configured: usize, least: usize, most: usize| (configured * 2).clamp(least, most);
-        Self { services: room(config.services.len(), 1024, 1 << 16), backends: room(backends, 4096, 1 << 24) }
+        Self {
+            services: room(config.services.len(), 1024, MAX_SERVICES),
+            backends: room(backends, 4096, MAX_BACKENDS),
+        }
     }
 }
 
@@ -42,13 +51,7 @@ impl Limits {
 #[derive(Debug)]
 pub struct Service {
     /// As configured, but for its backends, which are in their slots.
-    pub name: String,
-    /// Protocol, address and port.
-    pub key: ServiceKey,
-    /// How a new flow's backend is chosen.
-    pub scheduler: Scheduler,
-    /// How its backends are checked.
-    pub check: Option<model::Check>,
+    pub config: model::Service,
     /// Whether it was removed and only its flows remain.
     pub retired: bool,
     /// Its configured backends, in the order of the scheduler.
@@ -85,8 +88,8 @@ pub struct Backend {
 /// All services and backends.
 #[derive(Debug)]
 pub struct State {
-    /// Where addresses are.
-    pub network: Network,
+    /// What services stand on.
+    pub ground: Ground,
     limits: Limits,
     services: Slots<Service>,
     backends: Slots<Backend>,
@@ -100,9 +103,9 @@ pub struct State {
 
 impl State {
     /// Nothing is configured yet.
-    pub fn new(network: Network, limits: Limits) -> Self {
+    pub fn new(ground: Ground, limits: Limits) -> Self {
         Self {
-            network,
+            ground,
             limits,
             services: Slots::default(),
             backends: Slots::default(),
@@ -143,8 +146,8 @@ impl State {
         self.services().flat_map(|service| {
             let backends = service.backends.iter().filter_map(|slot| self.backend(*slot));
             backends.filter_map(|backend| {
-                let target = Target { service: service.key, backend: backend.config.address };
-                Some((target, service.check.clone()?))
+                let target = Target { service: service.config.key, backend: backend.config.address };
+                Some((target, service.config.check.clone()?))
             })
         })
     }
@@ -154,7 +157,8 @@ impl State {
     /// # Errors
     /// It exists, breaks a rule, or there is no slot left.
     pub fn add_service(&mut self, wanted: model::Service, now: Duration) -> Result<(), ApiError> {
-        rules::check_service(&self.network, &wanted).map_err(|fault| refuse(&fault))?;
+        let others = self.services().map(|service| service.config.key);
+        rules::check_service(&self.ground.surroundings(), others, &wanted).map_err(|fault| refuse(&fault))?;
         if self.configured(wanted.key).is_some() {
             let message = format!("service {} exists; it is configured already; remove it first", wanted.key);
             return Err(ApiError { code: code::EXISTS, message });
@@ -191,7 +195,9 @@ impl State {
         now: Duration,
     ) -> Result<(), ApiError> {
         let slot = self.configured(key).ok_or_else(|| no_service(key))?;
-        rules::check_backend(&self.network, &key, &wanted).map_err(|fault| refuse(&fault))?;
+        let terms = &self.service(slot).ok_or_else(|| no_service(key))?.config;
+        rules::check_backend(&self.ground.surroundings(), terms.into(), &wanted)
+            .map_err(|fault| refuse(&fault))?;
         if self.find_backend(slot, wanted.address).is_some() {
             let address = wanted.address;
             let message =
@@ -211,7 +217,7 @@ impl State {
     ///
     /// # Errors
     /// There is no such service or backend.
-    pub fn remove_backend(&mut self, key: ServiceKey, address: SocketAddrV4) -> Result<(), ApiError> {
+    pub fn remove_backend(&mut self, key: ServiceKey, address: SocketAddr) -> Result<(), ApiError> {
         let slot = self.configured(key).ok_or_else(|| no_service(key))?;
         let backend = self.find_backend(slot, address).ok_or_else(|| no_backend(key, address))?;
         if let Some(service) = self.services_mut(slot) {
@@ -226,12 +232,7 @@ impl State {
     ///
     /// # Errors
     /// There is no such service or backend.
-    pub fn set_weight(
-        &mut self,
-        key: ServiceKey,
-        address: SocketAddrV4,
-        weight: u16,
-    ) -> Result<(), ApiError> {
+    pub fn set_weight(&mut self, key: ServiceKey, address: SocketAddr, weight: u16) -> Result<(), ApiError> {
         let slot = self.configured(key).ok_or_else(|| no_service(key))?;
         let backend = self.find_backend(slot, address).ok_or_else(|| no_backend(key, address))?;
         if let Some(backend) = self.backends_mut(backend) {
@@ -248,7 +249,7 @@ impl State {
     /// There are not enough slots; then nothing has changed.
     pub fn replace(
         &mut self,
-        network: Network,
+        ground: Ground,
         wanted: &[model::Service],
         now: Duration,
     ) -> Result<(), ApiError> {
@@ -262,16 +263,21 @@ impl State {
         };
         let new_backends: usize = wanted.iter().map(new_backends).sum();
         self.check_room(new_services, new_backends)?;
-        self.network = network;
+        self.ground = ground;
         let keep: HashSet<ServiceKey> = wanted.iter().map(|service| service.key).collect();
         let gone: Vec<ServiceKey> =
-            self.services().map(|service| service.key).filter(|key| !keep.contains(key)).collect();
+            self.services().map(|service| service.config.key).filter(|key| !keep.contains(key)).collect();
         for key in gone {
             self.remove_service(key)?;
         }
         self.order.clear();
         for service in wanted {
             self.put_service(service.clone(), now);
+        }
+        // Those that were retired before name pools and classes by number, too.
+        for number in 0..self.services.all().len() {
+            // Services are at most 2^16.
+            self.recompile(ServiceSlot(number as u16));
         }
         Ok(())
     }
@@ -311,7 +317,7 @@ impl State {
             let Some(service) = self.services_mut(slot) else { continue };
             service.retired_backends = left;
             if service.retired && service.retired_backends.is_empty() {
-                let key = service.key;
+                let key = service.config.key;
                 self.slot_of.remove(&key);
                 self.services.remove(number);
                 freed = true;
@@ -354,17 +360,17 @@ impl State {
         self.service(slot).filter(|service| !service.retired).map(|_| slot)
     }
 
-    fn find_backend(&self, slot: ServiceSlot, address: SocketAddrV4) -> Option<BackendSlot> {
+    fn find_backend(&self, slot: ServiceSlot, address: SocketAddr) -> Option<BackendSlot> {
         let backends = self.service(slot)?.backends.iter().copied();
         backends.into_iter().find(|slot| self.backend(*slot).is_some_and(|it| it.config.address == address))
     }
 
-    /// The slot of a backend with the same address and mode, configured or retired: flows in it go on.
+    /// The slot of a backend that is reached in the same way, configured or retired: flows in it go on.
     fn find_slot(&self, slot: ServiceSlot, wanted: &model::Backend) -> Option<BackendSlot> {
         let service = self.service(slot)?;
+        let way = |backend: &model::Backend| (backend.address, backend.mode, backend.tunnel);
         let same = |slot: &&BackendSlot| {
-            let found = self.backend(**slot).map(|backend| (backend.config.address, backend.config.mode));
-            found == Some((wanted.address, wanted.mode))
+            self.backend(**slot).is_some_and(|backend| way(&backend.config) == way(wanted))
         };
         service.backends.iter().chain(&service.retired_backends).find(same).copied()
     }
@@ -396,22 +402,21 @@ impl State {
     }
 
     /// Adds or changes a service; its backends become exactly those wanted.
-    fn put_service(&mut self, wanted: model::Service, now: Duration) {
+    fn put_service(&mut self, mut wanted: model::Service, now: Duration) {
+        let backends = std::mem::take(&mut wanted.backends);
         let slot = match self.slot_of.get(&wanted.key) {
             Some(slot) => *slot,
             None => {
                 self.versions += 1;
+                let (key, scheduler) = (wanted.key, wanted.scheduler);
                 let number = self.services.insert(Service {
                     incarnation: self.versions,
-                    name: String::new(),
-                    key: wanted.key,
-                    scheduler: wanted.scheduler,
-                    check: None,
+                    config: wanted.clone(),
                     retired: true,
                     backends: Vec::new(),
                     retired_backends: Vec::new(),
                     past: Counters::default(),
-                    compiled: Arc::new(snapshot::Service::new(wanted.key, wanted.scheduler, 0, Vec::new())),
+                    compiled: Arc::new(snapshot::Service::new(key, scheduler, 0, Vec::new())),
                 });
                 // `Limits` keeps services below 2^16.
                 ServiceSlot(number as u16)
@@ -420,11 +425,10 @@ impl State {
         self.slot_of.insert(wanted.key, slot);
         self.order.push(slot);
         let Some(service) = self.services_mut(slot) else { return };
-        (service.name, service.scheduler, service.check) = (wanted.name, wanted.scheduler, wanted.check);
-        service.retired = false;
+        (service.config, service.retired) = (wanted, false);
         let before = service.backends.clone();
         let now_there: Vec<BackendSlot> =
-            wanted.backends.into_iter().map(|backend| self.put_backend(slot, backend, now)).collect();
+            backends.into_iter().map(|backend| self.put_backend(slot, backend, now)).collect();
         let still: HashSet<_> = now_there.iter().copied().collect();
         for backend in before.into_iter().filter(|backend| !still.contains(backend)) {
             self.retire(slot, backend);
@@ -436,7 +440,7 @@ impl State {
     }
 
     fn put_backend(&mut self, service: ServiceSlot, wanted: model::Backend, now: Duration) -> BackendSlot {
-        let checked = self.service(service).is_some_and(|service| service.check.is_some());
+        let checked = self.service(service).is_some_and(|service| service.config.check.is_some());
         let slot = match self.find_slot(service, &wanted) {
             Some(slot) => {
                 self.revive(service, slot, wanted, now);
@@ -513,8 +517,7 @@ impl State {
         };
         let candidates = service.backends.iter().filter_map(takes_flows).collect();
         let version = self.versions + 1;
-        let mut compiled = snapshot::Service::new(service.key, service.scheduler, version, candidates);
-        (compiled.retired, compiled.incarnation) = (service.retired, service.incarnation);
+        let mut compiled = self.compile(service, version, candidates);
         let old = &service.compiled;
         let unchanged = (old.scheduler, &old.candidates) == (compiled.scheduler, &compiled.candidates)
             && old.version != 0;
@@ -525,6 +528,21 @@ impl State {
         }
         if let Some(service) = self.services_mut(slot) {
             service.compiled = Arc::new(compiled);
+        }
+    }
+
+    fn compile(&self, service: &Service, version: u64, candidates: Vec<Candidate>) -> snapshot::Service {
+        let config = &service.config;
+        snapshot::Service {
+            class: config.key.class.map(|class| self.ground.class(class)),
+            no_backend: config.no_backend,
+            mss: config.mss,
+            one_packet: config.one_packet,
+            pool: config.snat_pool.as_deref().and_then(|pool| self.ground.pool(pool)),
+            echo: config.echo,
+            retired: service.retired,
+            incarnation: service.incarnation,
+            ..snapshot::Service::new(config.key, config.scheduler, version, candidates)
         }
     }
 }
@@ -538,7 +556,7 @@ fn no_service(key: ServiceKey) -> ApiError {
     ApiError { code: code::NOT_FOUND, message }
 }
 
-fn no_backend(key: ServiceKey, address: SocketAddrV4) -> ApiError {
+fn no_backend(key: ServiceKey, address: SocketAddr) -> ApiError {
     let message = format!("no backend {address}; service {key} has none there; see `trutina backend list`");
     ApiError { code: code::NOT_FOUND, message }
 }

@@ -32,6 +32,9 @@ pub trait Frame: Sized {
 
     /// Asks for the first bytes to come into the cache.
     fn prefetch(&self);
+
+    /// Appends the bytes of all segments to `bytes`. For the control thread: it may allocate.
+    fn copy_to(&self, bytes: &mut Vec<u8>);
 }
 
 /// Bytes before the first one of a new [`HeapFrame`], as many as DPDK leaves.
@@ -100,5 +103,9 @@ impl Frame for HeapFrame {
 
     fn prefetch(&self) {
         crate::prefetch::prefetch(self.bytes.as_ptr().wrapping_add(self.start));
+    }
+
+    fn copy_to(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(self.bytes());
     }
 }

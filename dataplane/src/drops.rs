@@ -124,6 +124,12 @@ reasons! {
     NeighbourTableFull = "neighbour_table_full",
     /// the queue from the control thread to the worker is full
     InjectFull = "inject_full",
+    /// the kernel does not take it by the tap device of its interface
+    HostFull = "host_full",
+    /// the kernel sent it by a tap device to the own MAC address, where it reaches nobody
+    HostLoop = "host_loop",
+    /// no packet memory is free for a frame of the kernel, or it is too long for it
+    NoBuffer = "no_buffer",
 }
 
 impl DropReason {

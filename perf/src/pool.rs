@@ -129,6 +129,10 @@ impl Frame for PoolFrame<'_> {
         }
     }
 
+    fn copy_to(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(self.head());
+    }
+
     /// Loads the first byte, because safe code can not reach the prefetch instruction. Measured with that
     /// instead, the figures for one flow were the same within 1 ns per packet.
     #[inline]

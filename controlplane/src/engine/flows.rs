@@ -56,11 +56,11 @@ impl<D: Devices> Engine<D> {
         let Some(mut listing) = self.listings.current.take().or_else(|| self.begin_list()) else { return };
         for (number, worker) in self.workers.iter().enumerate() {
             while let Some(listed) = worker.listing.pop() {
-                let Listed::Flow(key, value, now) = listed else {
+                let Listed::Flow(owner, value, now) = listed else {
                     listing.complete[number] = true;
                     break;
                 };
-                let Some(flow) = report::flow(&self.state, &self.frame, number, (key, value, now)) else {
+                let Some(flow) = report::flow(&self.state, &self.frame, number, (owner, value, now)) else {
                     continue;
                 };
                 listing.total += 1;

@@ -2,16 +2,17 @@
 
 use config::LoadError;
 use config::model::Config;
-use config::network::Network;
 use config::words::MacAddr;
+use dataplane::local::{LocalAddress, LocalSlot};
 use dataplane::route::NextHop;
+use dataplane::toeplitz::Owners;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Devices, Engine};
 use crate::api::{ApiError, code};
-use crate::compile::{self, port_id};
-use crate::state::State;
+use crate::compile::{self, interface_id};
+use crate::state::{Ground, State};
 
 type Reply = oneshot::Sender<Result<Value, ApiError>>;
 type Loaded = (Result<Config, LoadError>, Option<Reply>);
@@ -39,8 +40,8 @@ impl Reloads {
 /// The neighbours that a configuration fixes.
 pub(super) fn fixed_stations(state: &State, config: &Config) -> Vec<(NextHop, MacAddr)> {
     let station = |neighbour: &config::model::Neighbour| {
-        let port = port_id(state.network.connected(neighbour.address)?);
-        Some((NextHop { port, address: neighbour.address.to_bits() }, neighbour.mac))
+        let interface = interface_id(state.ground.network.connected(neighbour.address)?);
+        Some((NextHop { interface, address: neighbour.address }, neighbour.mac))
     };
     config.neighbours.iter().filter_map(station).collect()
 }
@@ -49,11 +50,26 @@ impl<D: Devices> Engine<D> {
     /// Makes everything follow a changed state: checks, neighbours, announcements, and the next snapshot.
     pub(super) fn adopt_configuration(&mut self) {
         self.changed = true;
-        self.claim_vips();
+        self.give_local_ports();
+        self.claim_addresses();
         self.checker.set(self.state.checks());
         let now = self.now();
         self.configure_neighbours(now);
         self.announce_new();
+    }
+
+    /// Gives the workers their ports of new local addresses, before the snapshot that has these.
+    fn give_local_ports(&mut self) {
+        let owners = Owners::new(self.workers.len());
+        let addresses = self.state.ground.locals.addresses();
+        for (slot, address) in addresses.iter().enumerate().skip(self.locals) {
+            for (number, worker) in self.workers.iter().enumerate() {
+                let ports = Box::new(LocalAddress::new(*address, &owners, number));
+                // Slots have 8 bits, and the queue has a place for each of them.
+                let _ = worker.locals.push((LocalSlot(slot as u8), ports));
+            }
+        }
+        self.locals = addresses.len();
     }
 
     /// Has the file read again, on another thread: it may be long, or on a slow disk.
@@ -87,9 +103,10 @@ impl<D: Devices> Engine<D> {
             );
             return Err(invalid(message));
         }
-        let network = Network::new(&wanted.ports, &wanted.routes);
-        self.state.replace(network, &wanted.services, self.now())?;
-        self.frame = compile::Frame::new(&wanted, &self.macs);
+        let ground = Ground::new(&wanted, &self.state.ground.locals)?;
+        self.state.replace(ground, &wanted.services, self.now())?;
+        self.frame = compile::Frame::new(&wanted, &self.frame.macs);
+        self.host.set_routes(&wanted);
         self.config = wanted;
         self.adopt_configuration();
         tracing::info!("configuration reloaded: {} services", self.config.services.len());
@@ -102,8 +119,9 @@ fn needs_restart(running: &Config, wanted: &Config) -> Option<&'static str> {
     let parts = [
         ("[dpdk]", running.dpdk != wanted.dpdk),
         ("[cores]", running.cores != wanted.cores),
-        ("[[port]]", running.ports != wanted.ports),
-        ("[flow_table] capacity", running.flow_table.capacity != wanted.flow_table.capacity),
+        ("[[port]]", running.ports != wanted.ports || running.interfaces != wanted.interfaces),
+        ("[flow_table]", running.flow_table != wanted.flow_table),
+        ("[fragments]", running.fragments != wanted.fragments),
         ("[control]", running.control != wanted.control),
         ("[metrics]", running.metrics != wanted.metrics),
     ];

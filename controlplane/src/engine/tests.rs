@@ -1,16 +1,17 @@
 //! The control thread with workers that are played by the test, and devices in memory.
 
-use config::words::Scheduler;
+mod links;
+
+use config::words::{Scheduler, ServiceKey};
 use dataplane::buf::HeapFrame;
 use dataplane::clock::Clock;
 use dataplane::flow::state::State as FlowState;
-use dataplane::flow::{FlowKey, FlowValue};
+use dataplane::flow::{FlowOwner, FlowValue};
 use dataplane::forward::{Punt, PuntReason};
+use dataplane::local::LocalSlot;
 use dataplane::publish::{self, Reader};
-use dataplane::route::{NextHop, PortId};
 use dataplane::snapshot::ServiceSlot;
-use dataplane::wire::arp::{Arp, Operation};
-use dataplane::worker::Listed;
+use dataplane::worker::{Injection, Listed};
 
 use super::*;
 use crate::server::Peer;
@@ -69,8 +70,12 @@ struct Lab {
 }
 
 fn lab() -> Lab {
+    lab_of(CONFIG, Host::none())
+}
+
+fn lab_of(config: &str, host: Host) -> Lab {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), CONFIG).unwrap();
+    std::fs::write(file.path(), config).unwrap();
     let config = config::load(file.path()).unwrap();
     let plan = Plan::new(config.clone(), &[OWN], Limits::for_config(&config)).unwrap();
     let (publisher, mut readers) = publish::channel(plan.snapshot(), 1);
@@ -80,6 +85,7 @@ fn lab() -> Lab {
         inject: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
         list: Arc::default(),
         listing: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
+        locals: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
         stats: Arc::new(WorkerStats::new(64)),
     };
     let identity = Identity {
@@ -88,7 +94,7 @@ fn lab() -> Lab {
         config_file: file.path().to_owned(),
         exit_when_idle: None,
     };
-    let mut engine = Engine::new(identity, plan, Memory, publisher, vec![handle], shared);
+    let mut engine = Engine::new(identity, plan, Memory, host, publisher, vec![handle], shared);
     engine.publish();
     let mut reader = readers.remove(0);
     reader.refresh();
@@ -96,22 +102,15 @@ fn lab() -> Lab {
 }
 
 impl Lab {
-    /// The ARP packets that the control thread sent, and what else it sent.
-    fn sent(&mut self) -> (Vec<Arp>, Vec<HeapFrame>) {
-        let (mut arps, mut others) = (Vec::new(), Vec::new());
-        while let Some(injection) = self.engine.workers[0].inject.pop() {
-            match Arp::parse(injection.frame.head()) {
-                Some(arp) => arps.push(arp),
-                None => others.push(injection.frame),
-            }
-        }
-        (arps, others)
+    /// What the control thread sent.
+    fn sent(&mut self) -> Vec<Injection<HeapFrame>> {
+        std::iter::from_fn(|| self.engine.workers[0].inject.pop()).collect()
     }
 
-    fn arrive(&mut self, arp: &Arp) {
-        let frame = HeapFrame::new(&arp.frame(MacAddr::BROADCAST));
-        let punt = Punt { frame, why: PuntReason::Arp(PortId(0)) };
-        self.engine.workers[0].punt.push(punt).unwrap();
+    /// A frame that a worker gives up.
+    fn arrive(&mut self, frame: &[u8], why: PuntReason) {
+        let frame = HeapFrame::new(frame);
+        self.engine.workers[0].punt.push(Punt { frame, why }).unwrap();
         self.engine.take_punted();
         self.engine.publish();
     }
@@ -137,75 +136,6 @@ impl Lab {
     }
 }
 
-fn arp(operation: Operation, sender: &str, target: &str) -> Arp {
-    Arp {
-        operation,
-        sender_mac: STATION,
-        sender: sender.parse().unwrap(),
-        target_mac: MacAddr::default(),
-        target: target.parse().unwrap(),
-    }
-}
-
-/// The addresses announced since the last look.
-fn announced(lab: &mut Lab) -> Vec<String> {
-    lab.engine.send_announcements();
-    lab.sent().0.iter().filter(|arp| arp.sender == arp.target).map(|arp| arp.target.to_string()).collect()
-}
-
-#[tokio::test]
-async fn own_addresses_and_vips_are_announced_when_new_and_when_a_link_comes_up() {
-    let mut lab = lab();
-    assert_eq!(announced(&mut lab), ["192.0.2.254", "192.0.2.100"]);
-    lab.engine.adopt_configuration();
-    assert!(announced(&mut lab).is_empty());
-    lab.engine.started -= Duration::from_secs(2);
-    assert_eq!(announced(&mut lab), ["192.0.2.254", "192.0.2.100"], "once more after two seconds");
-    lab.engine.links = vec![false];
-    lab.engine.look_at_links();
-    assert_eq!(announced(&mut lab), ["192.0.2.254", "192.0.2.100"]);
-    lab.engine.look_at_links();
-    assert!(announced(&mut lab).is_empty());
-}
-
-#[tokio::test]
-async fn many_announcements_leave_room_for_other_frames() {
-    let mut lab = lab();
-    announced(&mut lab);
-    for last in 1..=90 {
-        let text = format!("tcp:198.51.100.{last}:80");
-        let service = config::model::Service {
-            name: text.clone(),
-            key: text.parse().unwrap(),
-            scheduler: Scheduler::Rr,
-            check: None,
-            backends: Vec::new(),
-        };
-        drop(lab.call(Request::ServiceAdd(service)));
-    }
-    let turns: Vec<usize> = (0..4).map(|_| announced(&mut lab).len()).collect();
-    assert_eq!(turns, [32, 32, 26, 0]);
-}
-
-#[tokio::test]
-async fn a_removed_vip_is_answered_for_until_another_station_claims_it() {
-    let mut lab = lab();
-    let service = "tcp:192.0.2.100:80".parse().unwrap();
-    drop(lab.call(Request::ServiceRemove { service }));
-    lab.sent();
-    let question = arp(Operation::Request, "192.0.2.7", "192.0.2.100");
-    lab.arrive(&question);
-    assert_eq!(lab.sent().0.len(), 1, "flows may be left");
-    lab.arrive(&arp(Operation::Request, "192.0.2.100", "192.0.2.100"));
-    lab.arrive(&question);
-    assert!(lab.sent().0.is_empty());
-    let service = lab.engine.config.services[0].clone();
-    drop(lab.call(Request::ServiceAdd(service)));
-    lab.sent();
-    lab.arrive(&question);
-    assert_eq!(lab.sent().0.len(), 1, "configured again");
-}
-
 #[tokio::test]
 async fn what_checks_found_of_a_removed_backend_does_not_touch_its_successor() {
     let mut lab = lab();
@@ -219,50 +149,6 @@ async fn what_checks_found_of_a_removed_backend_does_not_touch_its_successor() {
     drop(lab.call(Request::ServiceAdd(configured)));
     let services = lab.engine.services();
     assert_eq!(services[0].backends[0].health, api::Health::Unchecked);
-}
-
-#[tokio::test]
-async fn questions_for_own_addresses_and_vips_are_answered_and_no_others() {
-    let mut lab = lab();
-    lab.sent();
-    for (target, answered) in [("192.0.2.254", true), ("192.0.2.100", true), ("192.0.2.11", false)] {
-        lab.arrive(&arp(Operation::Request, "192.0.2.7", target));
-        let replies: Vec<Arp> =
-            lab.sent().0.into_iter().filter(|arp| arp.operation == Operation::Reply).collect();
-        assert_eq!(replies.len(), usize::from(answered), "{target}");
-        assert!(replies.iter().all(|arp| arp.sender_mac == OWN && arp.sender.to_string() == target));
-    }
-    lab.arrive(&arp(Operation::Request, "0.0.0.0", "192.0.2.100"));
-    assert_eq!(lab.sent().0.len(), 1, "a probe is answered");
-    lab.arrive(&arp(Operation::Request, "192.0.2.100", "192.0.2.7"));
-    assert!(lab.sent().0.is_empty(), "a station with our address is no neighbour");
-}
-
-#[tokio::test]
-async fn a_waiting_frame_is_sent_when_its_next_hop_answers() {
-    let mut lab = lab();
-    lab.engine.ask_neighbours();
-    let asked: Vec<String> = lab
-        .sent()
-        .0
-        .iter()
-        .filter(|arp| arp.sender != arp.target)
-        .map(|arp| arp.target.to_string())
-        .collect();
-    assert!(asked.contains(&"192.0.2.1".to_owned()) && asked.contains(&"192.0.2.11".to_owned()), "{asked:?}");
-    let station = NextHop { port: PortId(0), address: 0xc000_020b };
-    let frame = HeapFrame::new(&[0; 60]);
-    lab.engine.workers[0].punt.push(Punt { frame, why: PuntReason::Resolve(station) }).unwrap();
-    lab.engine.take_punted();
-    assert_eq!(lab.engine.control_stats().waiting, 1);
-    lab.arrive(&arp(Operation::Reply, "192.0.2.11", "192.0.2.254"));
-    let sent = lab.sent().1;
-    assert_eq!(sent.len(), 1);
-    assert_eq!(sent[0].head()[..6], STATION.0);
-    assert!(lab.reader.refresh());
-    assert!(lab.reader.current().egress_to(0xc000_020b).unwrap().resolved);
-    let control = lab.engine.control_stats();
-    assert_eq!(control.punted, control.answered + control.resolved + control.waiting + control.dropped);
 }
 
 #[tokio::test]
@@ -292,11 +178,12 @@ async fn refusals_are_answered_at_once_and_publish_nothing() {
 #[tokio::test]
 async fn a_reload_is_all_or_nothing() {
     let mut lab = lab();
-    let scheduler = |lab: &Lab| lab.engine.state.services().next().unwrap().scheduler;
+    let scheduler = |lab: &Lab| lab.engine.state.services().next().unwrap().config.scheduler;
     for (broken, says) in [
         (CONFIG.replace("\"nat\"", "\"natt\""), "natt"),
         (CONFIG.replace("workers = [1]", "workers = [2]"), "[cores]"),
         (CONFIG.replace("net_null0", "net_null1"), "[[port]]"),
+        (CONFIG.replace(".254/24", ".253/24"), "[[port]]"),
         ("[".to_owned(), "1:"),
     ] {
         std::fs::write(lab.file.path(), broken).unwrap();
@@ -320,10 +207,16 @@ async fn flows_are_listed_up_to_the_limit() {
     let mut answer = lab.call(Request::FlowList { limit: 2 });
     lab.engine.collect_flows();
     assert!(lab.engine.workers[0].list.load(Ordering::Acquire));
-    for port in 0..3 {
-        let key = FlowKey::new(0xcb00_7107, port, ServiceSlot(0));
+    let owner = FlowOwner {
+        client: "203.0.113.7".parse().unwrap(),
+        client_port: 1024,
+        service: ServiceSlot(0),
+        service_port: None,
+        local_port: None,
+    };
+    for _ in 0..3 {
         let value = FlowValue::new(BackendSlot(0), FlowState::Established, 5);
-        lab.engine.workers[0].listing.push(Listed::Flow(key, value, 65)).unwrap();
+        lab.engine.workers[0].listing.push(Listed::Flow(owner, value, 65)).unwrap();
     }
     lab.engine.collect_flows();
     assert!(answer.try_recv().is_err());
@@ -331,12 +224,81 @@ async fn flows_are_listed_up_to_the_limit() {
     lab.engine.collect_flows();
     let list: api::FlowList = serde_json::from_value(answer.try_recv().unwrap().unwrap()).unwrap();
     assert_eq!((list.flows.len(), list.total), (2, 3));
-    let flow = &list.flows[0];
-    assert_eq!((flow.client.to_string(), flow.expires_secs), ("203.0.113.7:0".to_owned(), 840));
-    assert_eq!(
-        (flow.backend.to_string(), flow.state.as_str()),
-        ("192.0.2.11:8000".to_owned(), "ESTABLISHED")
-    );
+    let service: ServiceKey = "tcp:192.0.2.100:80".parse().unwrap();
+    let flow = api::Flow {
+        worker: 0,
+        protocol: service.protocol,
+        service: Some(service),
+        client: "203.0.113.7:1024".parse().unwrap(),
+        vip: Some("192.0.2.100:80".parse().unwrap()),
+        local: None,
+        backend: Some("192.0.2.11:8000".parse().unwrap()),
+        state: "ESTABLISHED".to_owned(),
+        expires_secs: 840,
+    };
+    assert_eq!(list.flows[0], flow);
+}
+
+#[tokio::test]
+async fn workers_have_their_ports_of_local_addresses_before_these_are_in_force() {
+    let mut lab = lab_of(WIDE, Host::none());
+    let slots = |lab: &Lab| -> Vec<u8> {
+        std::iter::from_fn(|| lab.engine.workers[0].locals.pop()).map(|(slot, _)| slot.0).collect()
+    };
+    assert_eq!(slots(&lab), [0, 1]);
+    std::fs::write(lab.file.path(), WIDE.replace("\"192.0.2.201\"", "\"192.0.2.202\"")).unwrap();
+    drop(lab.reload().await);
+    assert_eq!(slots(&lab), [2], "the others have theirs");
+    lab.reader.refresh();
+    let parts = &lab.reader.current().parts;
+    assert_eq!(parts.locals.len(), 3);
+    assert_eq!(parts.pools[0].v4, [LocalSlot(0), LocalSlot(2)]);
+}
+
+const WIDE: &str = r#"
+[cores]
+workers = [1]
+[[port]]
+name = "lan"
+device = "net_null0"
+addresses = ["192.0.2.254/24"]
+[[snat_pool]]
+name = "out"
+addresses = ["192.0.2.200", "192.0.2.201"]
+[[service]]
+vip = "[2001:db8::1]:8000-8099"
+protocol = "udp"
+mode = "full-nat"
+snat_pool = "out"
+timeouts = { udp_secs = 30 }
+[[service.backend]]
+address = "192.0.2.11:9000"
+"#;
+
+#[tokio::test]
+async fn wide_flows_show_all_their_addresses_and_ports() {
+    let lab = lab_of(WIDE, Host::none());
+    let owner = FlowOwner {
+        client: "2001:db8:7::7".parse().unwrap(),
+        client_port: 1024,
+        service: ServiceSlot(0),
+        service_port: Some(8003),
+        local_port: Some(40_000),
+    };
+    let flow = |owner, value| report::flow(&lab.engine.state, &lab.engine.frame, 0, (owner, value, 10));
+    let value = FlowValue::new(BackendSlot(0), FlowState::Udp, 5).with_local(LocalSlot(1));
+    let shown = flow(owner, value).unwrap();
+    let text = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
+    assert_eq!(text(shown.vip).as_deref(), Some("[2001:db8::1]:8003"));
+    assert_eq!(text(shown.local).as_deref(), Some("192.0.2.201:40000"));
+    assert_eq!(text(shown.backend).as_deref(), Some("192.0.2.11:9003"));
+    assert_eq!(shown.expires_secs, 25, "its service has a timeout of its own");
+    // A host inside that a NAT gateway speaks for.
+    let outward = FlowOwner { client: "192.0.2.7".parse().unwrap(), service_port: Some(0), ..owner };
+    let value = FlowValue::new(BackendSlot::NONE, FlowState::Established, 5);
+    let shown = flow(outward, value).unwrap();
+    assert_eq!((shown.service, shown.vip, shown.backend), (None, None, None));
+    assert_eq!((shown.protocol.to_string(), shown.expires_secs), ("tcp".to_owned(), 895));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ pub mod verdict;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct Target {
     /// The service whose check it is.
     pub service: ServiceKey,
     /// The backend's address and port.
-    pub backend: SocketAddrV4,
+    pub backend: SocketAddr,
 }
 
 /// What the checks found; one event for each check.
@@ -143,7 +143,7 @@ fn offset(target: Target, interval: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
+    use std::net::{IpAddr, Ipv4Addr};
 
     use config::model::CheckKind;
     use tokio::net::TcpListener;
@@ -155,17 +155,17 @@ mod tests {
         Check { kind: CheckKind::Tcp, port: None, interval_ms, timeout_ms: 10_000, rise: 2, fall: 3 }
     }
 
-    fn target(backend: SocketAddrV4) -> Target {
+    fn target(backend: SocketAddr) -> Target {
         Target { service: "tcp:192.0.2.1:80".parse().unwrap(), backend }
     }
 
-    async fn listen(address: SocketAddrV4) -> (TcpListener, SocketAddrV4) {
+    async fn listen(address: SocketAddr) -> (TcpListener, SocketAddr) {
         let listener = TcpListener::bind(address).await.unwrap();
-        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!() };
+        let address = listener.local_addr().unwrap();
         (listener, address)
     }
 
-    const ANY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
     async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
         time::timeout(Duration::from_secs(5), events.recv()).await.expect("no event").unwrap()
@@ -269,7 +269,7 @@ mod tests {
         let interval = Duration::from_secs(2);
         let mut tenths = [0; 10];
         for host in 0..10_000_u32 {
-            let backend = SocketAddrV4::new(Ipv4Addr::from_bits(0x0a00_0000 + host), 80);
+            let backend = SocketAddr::new(Ipv4Addr::from_bits(0x0a00_0000 + host).into(), 80);
             let offset = offset(target(backend), interval);
             assert!(offset <= interval);
             tenths[(offset.as_millis() / 200).min(9) as usize] += 1;

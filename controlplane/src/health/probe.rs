@@ -4,7 +4,7 @@
 
 use std::error::Error as _;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ pub struct Outcome {
 /// Checks `target` once, or the same address at the port that the check names.
 ///
 /// The check's timeout covers connecting and the answer.
-pub async fn probe(check: &Check, target: SocketAddrV4) -> Outcome {
-    let target = SocketAddrV4::new(*target.ip(), check.port.unwrap_or(target.port()));
+pub async fn probe(check: &Check, target: SocketAddr) -> Outcome {
+    let target = SocketAddr::new(target.ip(), check.port.unwrap_or(target.port()));
     let limit = Duration::from_millis(check.timeout_ms.into());
     let start = Instant::now();
     let seen = match &check.kind {
@@ -53,19 +53,19 @@ pub async fn probe(check: &Check, target: SocketAddrV4) -> Outcome {
 
 /// Opens a connection that is reset when it is dropped: the server learns at once that nothing follows,
 /// and no check leaves a port of ours in TIME_WAIT.
-async fn connect(target: SocketAddrV4) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(SocketAddr::V4(target)).await?;
+async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(target).await?;
     stream.set_zero_linger()?;
     Ok(stream)
 }
 
-async fn tcp(target: SocketAddrV4) -> Result<String, String> {
+async fn tcp(target: SocketAddr) -> Result<String, String> {
     connect(target).await.map_err(|error| io_reason(&error))?;
     Ok("connected".to_owned())
 }
 
 async fn http(
-    target: SocketAddrV4,
+    target: SocketAddr,
     path: &str,
     host: Option<&str>,
     expected: Option<u16>,
@@ -137,14 +137,14 @@ mod tests {
         Check { kind, ..tcp_check(timeout_ms) }
     }
 
-    async fn listen() -> (TcpListener, SocketAddrV4) {
+    async fn listen() -> (TcpListener, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!() };
+        let address = listener.local_addr().unwrap();
         (listener, address)
     }
 
     /// Accepts one connection, reads the request, writes `head`, then `body` until the peer goes away.
-    async fn serve(head: &'static str, body: &'static [u8]) -> (SocketAddrV4, JoinHandle<String>) {
+    async fn serve(head: &'static str, body: &'static [u8]) -> (SocketAddr, JoinHandle<String>) {
         let (listener, address) = listen().await;
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();

@@ -2,38 +2,49 @@
 
 use std::cell::RefCell;
 
-use config::words::Mode;
+use config::words::{Encapsulation, Mode, NoBackend, Scheduler};
+use dataplane::snapshot::PoolSlot;
 
 use super::*;
+use crate::pools::Locals;
 
 const NOW: Duration = Duration::ZERO;
 const LATER: Duration = Duration::from_secs(9);
 
-fn network() -> Network {
-    let port = model::Port {
-        name: "lan".to_owned(),
-        device: model::Device::Vdev("net_null0".to_owned()),
-        addresses: vec!["198.51.100.254/24".parse().unwrap()],
-        mtu: 1500,
-        mac: None,
-    };
-    Network::new(&[port], &[])
+const CONFIG: &str = r#"
+[cores]
+workers = [1]
+[[port]]
+name = "lan"
+device = "net_null0"
+addresses = ["198.51.100.254/24"]
+"#;
+
+/// The ground of a configuration with these pools and classes.
+fn ground_with(more: &str) -> Ground {
+    let config = config::parse("test.toml", &format!("{CONFIG}{more}")).unwrap();
+    Ground::new(&config, &Locals::default()).unwrap()
+}
+
+fn ground() -> Ground {
+    ground_with("")
 }
 
 fn state() -> State {
-    State::new(network(), Limits { services: 3, backends: 6 })
+    State::new(ground(), Limits { services: 3, backends: 6 })
 }
 
 fn key(last: u8) -> ServiceKey {
     format!("tcp:192.0.2.{last}:80").parse().unwrap()
 }
 
-fn address(last: u8) -> SocketAddrV4 {
+fn address(last: u8) -> SocketAddr {
     format!("198.51.100.{last}:8000").parse().unwrap()
 }
 
 fn backend(last: u8, weight: u16) -> model::Backend {
-    model::Backend { address: address(last), mode: Mode::Nat, weight }
+    let (mode, tunnel) = (Mode::Nat, model::Tunnel::default());
+    model::Backend { address: address(last), mode, tunnel, weight }
 }
 
 fn check() -> model::Check {
@@ -47,6 +58,12 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
         key: key(last),
         scheduler: Scheduler::Wrr,
         check: None,
+        no_backend: NoBackend::Icmp,
+        mss: None,
+        timeouts: None,
+        one_packet: false,
+        snat_pool: None,
+        echo: true,
         backends: backends.iter().map(|&(last, weight)| backend(last, weight)).collect(),
     }
 }
@@ -55,7 +72,10 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
 fn candidates(state: &State, key: ServiceKey) -> Vec<(u8, u16)> {
     let slot = state.slot_of[&key];
     let compiled = &state.service(slot).unwrap().compiled;
-    let last = |slot: BackendSlot| state.backend(slot).unwrap().config.address.ip().octets()[3];
+    let last = |slot: BackendSlot| match state.backend(slot).unwrap().config.address {
+        SocketAddr::V4(address) => address.ip().octets()[3],
+        SocketAddr::V6(address) => address.ip().octets()[15],
+    };
     compiled.candidates.iter().map(|candidate| (last(candidate.backend), candidate.weight)).collect()
 }
 
@@ -118,7 +138,7 @@ fn schedulers_hear_only_of_changes_that_concern_them() {
     state.add_service(service(1, &[(11, 1), (12, 1)]), NOW).unwrap();
     let before = version(&state, key(1));
     state.set_weight(key(1), address(11), 1).unwrap();
-    state.replace(network(), &[service(1, &[(11, 1), (12, 1)])], NOW).unwrap();
+    state.replace(ground(), &[service(1, &[(11, 1), (12, 1)])], NOW).unwrap();
     assert_eq!(version(&state, key(1)), before);
     state.set_weight(key(1), address(11), 2).unwrap();
     assert!(version(&state, key(1)) > before);
@@ -152,14 +172,12 @@ fn reload_keeps_health_slots_and_flows_of_what_stays() {
     let target = Target { service: key(1), backend: address(11) };
     state.observe(target, Some(false), "connection refused".to_owned(), NOW);
     let before = [slot(&state, key(1), 11), slot(&state, key(1), 12)];
-    state
-        .replace(network(), &[service(2, &[(11, 1)]), checked(&[(13, 1), (12, 7), (11, 1)])], LATER)
-        .unwrap();
+    state.replace(ground(), &[service(2, &[(11, 1)]), checked(&[(13, 1), (12, 7), (11, 1)])], LATER).unwrap();
     assert_eq!(candidates(&state, key(1)), [(13, 1), (12, 7)]);
     assert_eq!([slot(&state, key(1), 11), slot(&state, key(1), 12)], before);
-    let keys: Vec<ServiceKey> = state.services().map(|service| service.key).collect();
+    let keys: Vec<ServiceKey> = state.services().map(|service| service.config.key).collect();
     assert_eq!(keys, [key(2), key(1)], "in the order of the file");
-    state.replace(network(), &[service(1, &[(11, 1)])], LATER).unwrap();
+    state.replace(ground(), &[service(1, &[(11, 1)])], LATER).unwrap();
     assert_eq!(candidates(&state, key(1)), [(11, 1)], "without a check it counts as up");
 }
 
@@ -167,13 +185,13 @@ fn reload_keeps_health_slots_and_flows_of_what_stays() {
 fn a_reload_that_changes_the_mode_of_a_dead_backend_does_not_revive_it() {
     let mut state = state();
     let checked = |mode| {
-        let backend = model::Backend { mode, address: "198.51.100.11:80".parse().unwrap(), weight: 1 };
+        let backend = model::Backend { mode, address: "198.51.100.11:80".parse().unwrap(), ..backend(11, 1) };
         model::Service { check: Some(check()), backends: vec![backend], ..service(1, &[]) }
     };
     state.add_service(checked(Mode::Nat), NOW).unwrap();
     let target = Target { service: key(1), backend: "198.51.100.11:80".parse().unwrap() };
     state.observe(target, Some(false), "connection refused".to_owned(), NOW);
-    state.replace(network(), &[checked(Mode::Dr)], LATER).unwrap();
+    state.replace(ground(), &[checked(Mode::Dr)], LATER).unwrap();
     assert!(candidates(&state, key(1)).is_empty());
     assert!(state.observe(target, Some(true), "connected".to_owned(), LATER));
     assert_eq!(candidates(&state, key(1)), [(11, 1)]);
@@ -184,7 +202,7 @@ fn a_reload_that_finds_no_room_changes_nothing() {
     let mut state = state();
     state.add_service(service(1, &[(11, 1)]), NOW).unwrap();
     let many: Vec<_> = (2..6).map(|last| service(last, &[])).collect();
-    assert_eq!(state.replace(network(), &many, NOW).unwrap_err().code, code::LIMIT);
+    assert_eq!(state.replace(ground(), &many, NOW).unwrap_err().code, code::LIMIT);
     assert_eq!(candidates(&state, key(1)), [(11, 1)]);
 }
 
@@ -222,7 +240,7 @@ fn a_backend_that_comes_back_in_time_keeps_its_flows() {
     assert_eq!((slot(&state, key(1), 11), candidates(&state, key(1))), (before, vec![(11, 3)]));
     assert!(!state.has_retired());
     let other_mode =
-        model::Backend { mode: Mode::Tunnel, address: "198.51.100.12:80".parse().unwrap(), weight: 1 };
+        model::Backend { mode: Mode::Tunnel, address: "198.51.100.12:80".parse().unwrap(), ..backend(12, 1) };
     state.add_backend(key(1), other_mode, NOW).unwrap();
     state.remove_service(key(1)).unwrap();
     assert!(state.free_retired(|_| (Counters::default(), 0)));
@@ -230,4 +248,62 @@ fn a_backend_that_comes_back_in_time_keeps_its_flows() {
         state.service_slots().iter().all(Option::is_none)
             && state.backend_slots().iter().all(Option::is_none)
     );
+}
+
+#[test]
+fn a_backend_whose_tunnel_changes_keeps_its_flows_in_the_old_one() {
+    let mut state = state();
+    let tunnel = |encapsulation| {
+        let tunnel = model::Tunnel { encapsulation, ..model::Tunnel::default() };
+        let address = "198.51.100.11:80".parse().unwrap();
+        let backend = model::Backend { mode: Mode::Tunnel, tunnel, address, weight: 1 };
+        model::Service { backends: vec![backend], ..service(1, &[]) }
+    };
+    state.replace(ground(), &[tunnel(Encapsulation::Ipip)], NOW).unwrap();
+    state.replace(ground(), &[tunnel(Encapsulation::Gre)], NOW).unwrap();
+    let kinds: Vec<_> =
+        state.backend_slots().iter().flatten().map(|it| it.config.tunnel.encapsulation).collect();
+    assert_eq!(kinds, [Encapsulation::Ipip, Encapsulation::Gre]);
+    assert!(state.has_retired() && candidates(&state, key(1)) == [(11, 1)]);
+}
+
+const POOL: &str = "[[snat_pool]]\nname = \"out\"\naddresses = [\"198.51.100.200\"]\n";
+const OTHER_POOL: &str = "[[snat_pool]]\nname = \"other\"\naddresses = [\"198.51.100.201\"]\n";
+const CLASS: &str = "[[class]]\nname = \"gold\"\ndscp = 46\n";
+
+#[test]
+fn services_name_pools_and_classes_by_the_numbers_of_now() {
+    let mut state = State::new(ground_with(&format!("{POOL}{CLASS}")), Limits { services: 3, backends: 6 });
+    let gold: ServiceKey = "tcp:192.0.2.1:80@gold".parse().unwrap();
+    let wanted = model::Service { key: gold, snat_pool: Some("out".to_owned()), ..service(1, &[(11, 1)]) };
+    state.add_service(wanted.clone(), NOW).unwrap();
+    let compiled = |state: &State| {
+        let compiled = &state.service(state.slot_of[&gold]).unwrap().compiled;
+        (compiled.pool, compiled.class)
+    };
+    assert_eq!(compiled(&state), (Some(PoolSlot(0)), Some(0)));
+    let ground = ground_with(&format!("{OTHER_POOL}{POOL}{CLASS}"));
+    state.replace(ground, &[wanted], NOW).unwrap();
+    assert_eq!(compiled(&state), (Some(PoolSlot(1)), Some(0)));
+    state.replace(ground_with(""), &[], NOW).unwrap();
+    assert_eq!(compiled(&state), (None, Some(u16::MAX)), "a class that is gone has no packets");
+}
+
+#[test]
+fn services_that_meet_others_or_name_what_is_not_there_are_refused() {
+    let mut state = state();
+    state.add_service(service(1, &[]), NOW).unwrap();
+    let range = |key: &str| model::Service { key: key.parse().unwrap(), ..service(2, &[]) };
+    state.add_service(range("tcp:192.0.2.1:8000-8099"), NOW).unwrap();
+    let full = model::Backend { mode: Mode::FullNat, ..backend(11, 1) };
+    for wanted in [
+        range("tcp:192.0.2.1:0@gold"),
+        range("tcp:192.0.2.1:8050-8150"),
+        model::Service { snat_pool: Some("out".to_owned()), ..service(2, &[]) },
+        model::Service { backends: vec![full], ..service(2, &[]) },
+    ] {
+        let error = state.add_service(wanted.clone(), NOW).expect_err(&format!("{wanted:?}"));
+        assert_eq!(error.code, code::INVALID_CONFIG, "{error}");
+    }
+    assert_eq!(state.add_backend(key(1), full, NOW).unwrap_err().code, code::INVALID_CONFIG);
 }

@@ -169,4 +169,19 @@ impl Frame for Mbuf {
     fn prefetch(&self) {
         prefetch(self.data());
     }
+
+    #[cold]
+    fn copy_to(&self, bytes: &mut Vec<u8>) {
+        let mut next = Some(self.0);
+        while let Some(segment) = next {
+            // SAFETY: `segment` is the frame's first mbuf or was reached from it by `next`, and all of these
+            // are live and belong to this `Mbuf`, which `&self` keeps from changing.
+            let raw = unsafe { segment.as_ref() };
+            let data = raw.buf_addr.cast::<u8>().wrapping_add(usize::from(raw.data_off));
+            // SAFETY: `data_len` bytes from `data_off` on lie in the segment's buffer and were written by the
+            // driver or by us.
+            bytes.extend_from_slice(unsafe { slice::from_raw_parts(data, usize::from(raw.data_len)) });
+            next = NonNull::new(raw.next);
+        }
+    }
 }

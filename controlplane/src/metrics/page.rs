@@ -1,140 +1,11 @@
-//! `/metrics`: all counters as Prometheus text, over HTTP on loopback.
-//!
-//! The control thread owns the numbers; a scrape asks it for a copy and renders that into a registry of its
-//! own, so that nothing that has gone away lingers on the page.
+//! The page: every number under its name, with labels, in Prometheus' text format.
 
-use std::convert::Infallible;
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
-use tokio::time;
 
 use crate::api::{
-    BackendStatus, ControlStats, Counters, Health, PortStats, ServiceStatus, Stats, Status, WorkerStats,
-    WorkerStatus,
+    BackendStatus, ControlStats, Counters, Health, LocalStats, PortStats, ServiceStatus, Stats, Status,
+    WorkerStats, WorkerStatus,
 };
-
-/// Connections served at the same time; further ones wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 32;
-
-/// Time a client has to send the head of its request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Time for a whole exchange; one that takes longer is cut.
-const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Pause after a failed accept: it fails for want of descriptors, and at once again if tried at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
-
-/// Asks the control thread for the numbers of one page.
-pub type Scrape = oneshot::Sender<(Stats, Status)>;
-
-/// Serves `GET /metrics` until the receiver of `scrape` is closed or dropped.
-pub async fn serve(listener: TcpListener, scrape: mpsc::Sender<Scrape>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut exchanges = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = accept(&listener, &places) => match accepted {
-                Ok((stream, place)) => {
-                    let scrape = scrape.clone();
-                    exchanges.spawn(async move {
-                        let _ = time::timeout(EXCHANGE_TIMEOUT, exchange(stream, scrape)).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "metrics: accept failed");
-                    time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-            Some(_) = exchanges.join_next() => {}
-            () = scrape.closed() => return,
-        }
-    }
-}
-
-/// Takes a place first and a connection then.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
-}
-
-/// Serves one request on a connection of its own: scrapes are too rare to keep it open.
-async fn exchange(stream: TcpStream, scrape: mpsc::Sender<Scrape>) {
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .keep_alive(false)
-        .serve_connection(
-            TokioIo::new(stream),
-            service_fn(|request| {
-                let scrape = scrape.clone();
-                async move { Ok::<_, Infallible>(answer(&request, &scrape).await) }
-            }),
-        )
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "metrics: connection cut");
-    }
-}
-
-async fn answer(request: &Request<Incoming>, scrape: &mpsc::Sender<Scrape>) -> Response<Full<Bytes>> {
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => page(scrape).await,
-        (&Method::GET, "/") => {
-            respond(StatusCode::OK, PLAIN_TEXT, "Trutina's metrics are at /metrics.\n".into())
-        }
-        (&Method::GET, _) => respond(StatusCode::NOT_FOUND, PLAIN_TEXT, "Not here; try /metrics.\n".into()),
-        _ => {
-            let mut refusal =
-                respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN_TEXT, "Only GET is served.\n".into());
-            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-            refusal
-        }
-    }
-}
-
-async fn page(scrape: &mpsc::Sender<Scrape>) -> Response<Full<Bytes>> {
-    let (sender, numbers) = oneshot::channel();
-    // Where nobody takes the sender, it is dropped, and the wait for numbers ends with an error.
-    let _ = scrape.send(sender).await;
-    match numbers.await {
-        Ok((stats, status)) => match render(&stats, &status) {
-            Ok(text) => respond(StatusCode::OK, prometheus::TEXT_FORMAT, text),
-            Err(error) => {
-                respond(StatusCode::INTERNAL_SERVER_ERROR, PLAIN_TEXT, format!("No page; {error}.\n"))
-            }
-        },
-        Err(_) => respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN_TEXT, "Trutina is stopping.\n".into()),
-    }
-}
-
-fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-}
 
 /// The page in Prometheus' text format.
 ///
@@ -146,6 +17,7 @@ pub fn render(stats: &Stats, status: &Status) -> Result<String, prometheus::Erro
     render_workers(&page, stats, status)?;
     render_control(&page, &stats.control)?;
     render_ports(&page, stats)?;
+    render_locals(&page, &stats.locals)?;
     render_services(&page, &stats.services)?;
     render_backends(&page, &stats.services)?;
     TextEncoder::new().encode_to_string(&page.0.gather())
@@ -213,7 +85,7 @@ fn render_appliance(page: &Page, status: &Status) -> Result<(), prometheus::Erro
 }
 
 fn render_workers(page: &Page, stats: &Stats, status: &Status) -> Result<(), prometheus::Error> {
-    let counters: [(&str, &str, Field<WorkerStats>); 7] = [
+    let counters: [(&str, &str, Field<WorkerStats>); 9] = [
         ("trutina_answered_packets_total", "Packets made into echo replies and ICMP errors.", |w| w.answered),
         ("trutina_received_packets_total", "Frames taken from receive queues.", |w| w.received),
         ("trutina_injected_packets_total", "Frames taken from the control thread to be sent.", |w| {
@@ -225,6 +97,8 @@ fn render_workers(page: &Page, stats: &Stats, status: &Status) -> Result<(), pro
         ("trutina_handed_over_packets_total", "Frames given to the worker that owns their flow.", |w| {
             w.handed_over
         }),
+        ("trutina_routed_packets_total", "Packets sent on as a router does.", |w| w.routed),
+        ("trutina_snat_exhausted_total", "New flows that found no free local port.", |w| w.snat_exhausted),
     ];
     for (name, help, field) in counters {
         let rows = stats.workers.iter().enumerate();
@@ -239,9 +113,27 @@ fn render_workers(page: &Page, stats: &Stats, status: &Status) -> Result<(), pro
         &["worker", "reason"],
         drops,
     )?;
-    let gauges: [(&str, &str, Field<WorkerStatus>); 2] = [
-        ("trutina_flows", "Flows in the worker's table.", |w| w.flows),
-        ("trutina_flow_capacity", "Flows the worker's table is rated for.", |w| w.flow_capacity),
+    let errors = stats.workers.iter().enumerate().flat_map(|(n, worker)| {
+        let labels = move |reason: &str| vec![n.to_string(), reason.to_owned()];
+        worker.answered_for.iter().map(move |answer| (labels(&answer.reason), answer.packets))
+    });
+    page.counter(
+        "trutina_answered_errors_total",
+        "Packets made into errors for their senders, by what is wrong with them.",
+        &["worker", "reason"],
+        errors,
+    )?;
+    let held = stats.workers.iter().enumerate().map(|(n, w)| (vec![n.to_string()], w.held));
+    page.gauge(
+        "trutina_held_packets",
+        "Pieces of packets that wait for their first ones.",
+        &["worker"],
+        held,
+    )?;
+    let gauges: [(&str, &str, Field<WorkerStatus>); 3] = [
+        ("trutina_flows", "Flows in the worker's tables.", |w| w.flows),
+        ("trutina_flow_capacity", "Flows the worker's narrow table is rated for.", |w| w.flow_capacity),
+        ("trutina_wide_flow_capacity", "Flows the worker's wide table is rated for.", |w| w.wide_capacity),
     ];
     for (name, help, field) in gauges {
         let rows = status.workers.iter().enumerate();
@@ -253,18 +145,30 @@ fn render_workers(page: &Page, stats: &Stats, status: &Status) -> Result<(), pro
 fn render_control(page: &Page, control: &ControlStats) -> Result<(), prometheus::Error> {
     let counters = [
         ("trutina_control_punted_packets_total", "Frames taken from workers.", control.punted),
-        ("trutina_control_answered_packets_total", "ARP packets among them.", control.answered),
-        ("trutina_control_resolved_packets_total", "Frames sent once ARP was answered.", control.resolved),
+        ("trutina_control_from_host_packets_total", "Frames taken from tap devices.", control.from_host),
+        ("trutina_control_answered_packets_total", "ARP and ND packets from workers.", control.answered),
+        ("trutina_control_resolved_packets_total", "Frames that waited for a neighbour.", control.resolved),
+        ("trutina_control_to_host_packets_total", "Frames given to tap devices.", control.to_host),
         (
-            "trutina_control_unsent_arp_packets_total",
-            "Own ARP packets that could not be sent.",
+            "trutina_control_host_sent_packets_total",
+            "Frames from tap devices given to workers.",
+            control.host_sent,
+        ),
+        (
+            "trutina_control_unsent_packets_total",
+            "Own ARP and ND packets that could not be sent.",
             control.unsent,
         ),
     ];
     for (name, help, value) in counters {
         page.counter(name, help, &[], one(value))?;
     }
-    page.gauge("trutina_control_waiting_packets", "Frames that wait for ARP.", &[], one(control.waiting))?;
+    page.gauge(
+        "trutina_control_waiting_packets",
+        "Frames that wait for a neighbour.",
+        &[],
+        one(control.waiting),
+    )?;
     page.counter(
         "trutina_control_dropped_packets_total",
         "Frames dropped by the control thread, by reason.",
@@ -288,6 +192,18 @@ fn render_ports(page: &Page, stats: &Stats) -> Result<(), prometheus::Error> {
     ];
     for (name, help, field) in counters {
         page.counter(name, help, &["port"], stats.ports.iter().map(|p| (vec![p.name.clone()], field(p))))?;
+    }
+    Ok(())
+}
+
+fn render_locals(page: &Page, locals: &[LocalStats]) -> Result<(), prometheus::Error> {
+    let gauges: [(&str, &str, Field<LocalStats>); 2] = [
+        ("trutina_snat_ports_used", "Ports of a local address in use, of both protocols.", |l| l.ports_used),
+        ("trutina_snat_ports_capacity", "Ports of a local address, of both protocols.", |l| l.capacity),
+    ];
+    for (name, help, field) in gauges {
+        let labels = |l: &LocalStats| vec![l.address.to_string(), l.pool.clone().unwrap_or_default()];
+        page.gauge(name, help, &["address", "pool"], locals.iter().map(|l| (labels(l), field(l))))?;
     }
     Ok(())
 }
@@ -333,17 +249,17 @@ fn render_backends(page: &Page, services: &[ServiceStatus]) -> Result<(), promet
     Ok(())
 }
 
+/// Numbers that are all different.
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
+pub(super) mod samples {
     use super::*;
     use crate::api::Drop as Dropped;
 
-    fn stats() -> Stats {
+    pub fn stats() -> Stats {
         let backend = BackendStatus {
             address: "198.51.100.7:8000".parse().unwrap(),
             mode: config::words::Mode::Nat,
+            tunnel: None,
             weight: 4,
             health: Health::Down,
             reason: "connection refused".to_owned(),
@@ -356,6 +272,9 @@ mod tests {
             name: "a \"web\"".to_owned(),
             service: "tcp:192.0.2.1:80".parse().unwrap(),
             scheduler: config::words::Scheduler::Wrr,
+            no_backend: config::words::NoBackend::Icmp,
+            one_packet: false,
+            snat_pool: Some("out".to_owned()),
             counters: Counters { conns: 21, in_packets: 22, out_packets: 23, in_bytes: 24, out_bytes: 25 },
             backends: vec![backend],
         };
@@ -369,6 +288,10 @@ mod tests {
             punted: 5,
             handed_over: 6,
             answered: 8,
+            answered_for: vec![drop("ttl_exceeded", 12)],
+            routed: 9,
+            held: 10,
+            snat_exhausted: 11,
             dropped: 7,
             drops: vec![drop("no_service", 7), drop("truncated", 0)],
         };
@@ -385,17 +308,27 @@ mod tests {
         };
         let control = ControlStats {
             punted: 51,
+            from_host: 57,
             answered: 52,
             resolved: 53,
+            to_host: 58,
+            host_sent: 59,
             waiting: 54,
             dropped: 55,
             drops: vec![drop("no_neighbour", 55)],
             unsent: 56,
         };
-        Stats { workers: vec![worker], control, ports: vec![port], services: vec![service] }
+        let local = |address: &str, pool: Option<&str>| LocalStats {
+            address: address.parse().unwrap(),
+            pool: pool.map(str::to_owned),
+            ports_used: 61,
+            capacity: 62,
+        };
+        let locals = vec![local("192.0.2.200", Some("out")), local("2001:db8::200", None)];
+        Stats { workers: vec![worker], control, ports: vec![port], locals, services: vec![service] }
     }
 
-    fn status() -> Status {
+    pub fn status() -> Status {
         Status {
             version: "0.1.0".to_owned(),
             dpdk: "DPDK 22.11.7".to_owned(),
@@ -404,16 +337,30 @@ mod tests {
             config_file: "/etc/trutina/trutina.toml".to_owned(),
             generation: 42,
             ports: Vec::new(),
-            workers: vec![WorkerStatus { core: 1, flows: 43, flow_capacity: 44, generation: 42 }],
+            interfaces: Vec::new(),
+            workers: vec![WorkerStatus {
+                core: 1,
+                flows: 43,
+                flow_capacity: 44,
+                wide_capacity: 45,
+                generation: 42,
+            }],
             services: 1,
             backends_up: 0,
             backends: 1,
             neighbours: Vec::new(),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{stats, status};
+    use super::*;
 
     /// Every line of the page that is no comment, in the order of the encoder.
-    const PAGE: &str = r#"trutina_answered_packets_total{worker="0"} 8
+    const PAGE: &str = r#"trutina_answered_errors_total{reason="ttl_exceeded",worker="0"} 12
+trutina_answered_packets_total{worker="0"} 8
 trutina_backend_active_connections{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 5
 trutina_backend_connections_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 11
 trutina_backend_in_bytes_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 14
@@ -426,15 +373,19 @@ trutina_backend_weight{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 4
 trutina_build_info{dpdk="DPDK 22.11.7",version="0.1.0"} 1
 trutina_control_answered_packets_total 52
 trutina_control_dropped_packets_total{reason="no_neighbour"} 55
+trutina_control_from_host_packets_total 57
+trutina_control_host_sent_packets_total 59
 trutina_control_punted_packets_total 51
 trutina_control_resolved_packets_total 53
-trutina_control_unsent_arp_packets_total 56
+trutina_control_to_host_packets_total 58
+trutina_control_unsent_packets_total 56
 trutina_control_waiting_packets 54
 trutina_dropped_packets_total{reason="no_service",worker="0"} 7
 trutina_dropped_packets_total{reason="truncated",worker="0"} 0
 trutina_flow_capacity{worker="0"} 44
 trutina_flows{worker="0"} 43
 trutina_handed_over_packets_total{worker="0"} 6
+trutina_held_packets{worker="0"} 10
 trutina_injected_packets_total{worker="0"} 2
 trutina_port_rx_bytes_total{port="lan"} 32
 trutina_port_rx_errors_total{port="lan"} 34
@@ -446,6 +397,7 @@ trutina_port_tx_errors_total{port="lan"} 38
 trutina_port_tx_packets_total{port="lan"} 36
 trutina_punted_packets_total{worker="0"} 5
 trutina_received_packets_total{worker="0"} 18446744073709552000
+trutina_routed_packets_total{worker="0"} 9
 trutina_sent_packets_total{worker="0"} 4
 trutina_service_connections_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 21
 trutina_service_in_bytes_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 24
@@ -453,8 +405,14 @@ trutina_service_in_packets_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 22
 trutina_service_out_bytes_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 25
 trutina_service_out_packets_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 23
 trutina_snapshot_generation 42
+trutina_snat_exhausted_total{worker="0"} 11
+trutina_snat_ports_capacity{address="192.0.2.200",pool="out"} 62
+trutina_snat_ports_capacity{address="2001:db8::200",pool=""} 62
+trutina_snat_ports_used{address="192.0.2.200",pool="out"} 61
+trutina_snat_ports_used{address="2001:db8::200",pool=""} 61
 trutina_taken_over_packets_total{worker="0"} 3
 trutina_uptime_seconds 41
+trutina_wide_flow_capacity{worker="0"} 45
 "#;
 
     #[test]
@@ -463,9 +421,10 @@ trutina_uptime_seconds 41
         let lines: String =
             text.lines().filter(|line| !line.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
         assert_eq!(lines, PAGE);
-        for word in
-            ["# HELP trutina_flows Flows in the worker's table.", "# TYPE trutina_sent_packets_total counter"]
-        {
+        for word in [
+            "# HELP trutina_flows Flows in the worker's tables.",
+            "# TYPE trutina_sent_packets_total counter",
+        ] {
             assert!(text.contains(word), "{word}");
         }
     }
@@ -476,55 +435,9 @@ trutina_uptime_seconds 41
             workers: Vec::new(),
             control: ControlStats::default(),
             ports: Vec::new(),
+            locals: Vec::new(),
             services: Vec::new(),
         };
         assert!(render(&empty, &status()).unwrap().contains("trutina_uptime_seconds 41"));
-    }
-
-    /// Serves a stub of the control thread and sends it one request; answers all that comes back.
-    async fn fetch(request: &str) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (scrape, mut scrapes) = mpsc::channel::<Scrape>(1);
-        tokio::spawn(serve(listener, scrape));
-        tokio::spawn(async move {
-            while let Some(reply) = scrapes.recv().await {
-                drop(reply.send((stats(), status())));
-            }
-        });
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    #[tokio::test]
-    async fn http_answers_by_path_and_method() {
-        for (request, head, word) in [
-            ("GET /metrics", "HTTP/1.1 200", "\ntrutina_flows{worker=\"0\"} 43\n"),
-            ("GET /metrics?x=1", "HTTP/1.1 200", "content-type: text/plain; version=0.0.4\r\n"),
-            ("GET /", "HTTP/1.1 200", "/metrics"),
-            ("GET /other", "HTTP/1.1 404", "/metrics"),
-            ("POST /metrics", "HTTP/1.1 405", "allow: GET\r\n"),
-        ] {
-            let answer = fetch(&format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
-            assert!(answer.starts_with(head) && answer.contains(word), "{request}: {answer}");
-        }
-    }
-
-    #[tokio::test]
-    async fn junk_and_huge_heads_are_refused() {
-        assert!(fetch("junk\r\n\r\n").await.starts_with("HTTP/1.1 400"));
-        let huge = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(500_000));
-        assert!(fetch(&huge).await.starts_with("HTTP/1.1 431"));
-    }
-
-    #[tokio::test]
-    async fn it_ends_with_the_control_thread() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (scrape, scrapes) = mpsc::channel::<Scrape>(1);
-        drop(scrapes);
-        time::timeout(Duration::from_secs(5), serve(listener, scrape)).await.expect("it has returned");
     }
 }
