@@ -118,6 +118,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::samples::cases())]
+
         #[test]
         fn the_sum_of_a_header_is_the_sum(header: [u8; 20]) {
             prop_assert_eq!(sum_header(&header), sum(&header));
