@@ -14,6 +14,7 @@ use std::time::Duration;
 use config::model;
 use config::rules::{self, Fault};
 use config::words::ServiceKey;
+use dataplane::forward::RESERVED_SERVICES;
 use dataplane::snapshot::{self, BackendSlot, Candidate, ServiceSlot};
 
 use crate::api::{ApiError, Counters, Health, code};
@@ -22,7 +23,7 @@ pub use ground::Ground;
 use slots::Slots;
 
 /// Service slots at most. The last of 16 bits are those of flows without a service.
-const MAX_SERVICES: usize = (1 << 16) - 16;
+const MAX_SERVICES: usize = (1 << 16) - RESERVED_SERVICES;
 /// Backend slots at most; the last of 24 bits is no backend.
 const MAX_BACKENDS: usize = (1 << 24) - 1;
 

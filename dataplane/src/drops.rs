@@ -73,7 +73,8 @@ reasons! {
     BadTcpFlags = "bad_tcp_flags",
     /// UDP length under 8 bytes or past the end of the packet
     BadUdpLength = "bad_udp_length",
-    /// an ICMP packet without a whole header, or an error that quotes too little of a packet
+    /// an ICMP packet without a whole header, or an error that quotes too little of a packet or whose wrong
+    /// checksum would become right
     BadIcmp = "bad_icmp",
     /// an ICMP type that is neither an echo request for us nor an error
     UnknownIcmp = "unknown_icmp",

@@ -35,6 +35,7 @@ use crate::snapshot::{BackendSlot, Egress, Found, Gateway, Local, ServiceSlot, S
 use crate::stats::WorkerStats;
 use crate::toeplitz::Owners;
 use crate::wire::eth::Tags;
+pub use bind::RESERVED_SERVICES;
 pub use flows::Flows;
 
 /// Frames ahead of the one being parsed whose headers are asked for.

@@ -271,3 +271,6 @@ fn no_transport(carried: &[u8], len: usize, packet: Packet, tags: Tags) -> Refus
     }
     Refusal::Icmp(packet, tags)
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,6 +79,8 @@ pub struct Sample {
     pub ttl: u8,
     pub tos: u8,
     pub id: u16,
+    /// Of IPv6.
+    pub flow_label: u32,
     pub dont_fragment: bool,
     /// IPv4 options, whole words; in IPv6 one options header of so many bytes, made whole.
     pub options: Vec<u8>,
@@ -97,6 +99,7 @@ pub fn syn(src: &str, dst: &str) -> Sample {
         ttl: 64,
         tos: 0,
         id: 0x1234,
+        flow_label: 0x12345,
         dont_fragment: true,
         options: Vec::new(),
         body: Body::Tcp { flags: tcp::SYN, options: Vec::new() },
@@ -208,7 +211,7 @@ impl Sample {
                     chain = [options, chain].concat();
                     next = ipv6::NEXT_DESTINATION;
                 }
-                let mut ip = (6 << 28 | u32::from(self.tos) << 20 | 0x12345).to_be_bytes().to_vec();
+                let mut ip = (6 << 28 | u32::from(self.tos) << 20 | self.flow_label).to_be_bytes().to_vec();
                 ip.extend(((chain.len() + carried) as u16).to_be_bytes());
                 ip.extend([next, self.ttl]);
                 ip.extend(src.to_be_bytes());
@@ -355,7 +358,20 @@ pub fn packets(v6: bool) -> impl Strategy<Value = Sample> {
     (tags(), ends, header, body(), payload).prop_map(|(tags, (src, dst), header, body, payload)| {
         let (ttl, tos, id, dont_fragment, words) = header;
         let options = vec![1; 4 * words];
-        Sample { tags, src, dst, ttl, tos, id, dont_fragment, options, body, payload, piece: None }
+        Sample {
+            tags,
+            src,
+            dst,
+            ttl,
+            tos,
+            id,
+            flow_label: 0x12345,
+            dont_fragment,
+            options,
+            body,
+            payload,
+            piece: None,
+        }
     })
 }
 

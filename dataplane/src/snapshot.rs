@@ -134,6 +134,8 @@ impl Backend {
 pub struct Tunnel {
     /// Source address of the outer header, of the backend's IP version.
     pub src: IpAddr,
+    /// Prefix to take it from by the flow instead.
+    pub spread: Option<IpNet>,
     /// What is between the headers.
     pub encapsulation: Encapsulation,
 }

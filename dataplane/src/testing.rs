@@ -114,7 +114,7 @@ pub fn service(key: &str, weights: &[(u32, u16)]) -> Service {
 pub fn backend(service: u16, address: &str, mode: Mode) -> Backend {
     let address: SocketAddr = address.parse().unwrap();
     let src = if address.is_ipv4() { OWN.into() } else { OWN6.parse().unwrap() };
-    let tunnel = Tunnel { src, encapsulation: Encapsulation::Ipip };
+    let tunnel = Tunnel { src, spread: None, encapsulation: Encapsulation::Ipip };
     Backend {
         service: ServiceSlot(service),
         address,

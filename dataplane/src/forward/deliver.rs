@@ -240,8 +240,11 @@ fn endpoint(backend: &Backend, headers: &Headers) -> SocketAddr {
 /// side spreads flows over its queues.
 #[inline]
 pub(super) fn outer(backend: &Backend, through: &Tunnel, entropy: u16) -> tunnel::Outer {
-    let encapsulation = through.encapsulation;
-    tunnel::Outer { src: through.src, dst: backend.address.ip(), encapsulation, entropy }
+    let src = match through.spread {
+        None => through.src,
+        Some(prefix) => tunnel::spread_source(prefix, entropy),
+    };
+    tunnel::Outer { src, dst: backend.address.ip(), encapsulation: through.encapsulation, entropy }
 }
 
 /// The longest packet that reaches a backend by an interface with this MTU.

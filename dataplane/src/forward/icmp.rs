@@ -146,8 +146,8 @@ impl<F: Frame> Forwarder<F> {
         let from_backend = packet.addresses.src() == quoted.dst.ip() && about.backend.is_some();
         let src = from_backend.then_some(about.vip.ip());
         if about.sender.is_ipv4() != packet.is_v4() {
-            let carried = (src.unwrap_or(about.vip.ip()), about.sender.ip());
-            translate::error(frame, packet, quoted, (about.sender, about.vip), carried, &egress.link)?;
+            let carried = (about.vip.ip(), about.sender.ip());
+            self.translate_error(frame, packet, quoted, (about.sender, about.vip), carried, &egress)?;
             return Ok(egress);
         }
         let dst = about.backend.is_some().then_some(about.vip);
@@ -181,7 +181,7 @@ impl<F: Frame> Forwarder<F> {
                 let src = from_client.then_some(local.ip());
                 if end.is_ipv4() != packet.is_v4() {
                     let carried = (local.ip(), end.ip());
-                    translate::error(frame, packet, quoted, (end, local), carried, &egress.link)?;
+                    self.translate_error(frame, packet, quoted, (end, local), carried, &egress)?;
                     return Ok(egress);
                 }
                 quote::translate(frame.head_mut(), packet, quoted, Some(end), Some(local))?;
@@ -195,6 +195,30 @@ impl<F: Frame> Forwarder<F> {
             (Mode::Dr | Mode::Tunnel, _) => dr::to_backend(frame, packet, &egress.link)?,
         }
         Ok(egress)
+    }
+}
+
+impl<F: Frame> Forwarder<F> {
+    /// Makes an error one of the other IP version between the ends `carried`, about a packet between `ends`.
+    fn translate_error(
+        &mut self,
+        frame: &mut F,
+        packet: &Packet,
+        quoted: &quote::Quoted,
+        ends: (SocketAddr, SocketAddr),
+        carried: (IpAddr, IpAddr),
+        egress: &Egress,
+    ) -> Result<(), DropReason> {
+        match (ends, carried) {
+            ((SocketAddr::V4(src), SocketAddr::V4(dst)), (IpAddr::V4(from), IpAddr::V4(to))) => {
+                let id = self.next_id();
+                translate::error_to_v4(frame, packet, quoted, (from, to), (src, dst), id, &egress.link)
+            }
+            ((SocketAddr::V6(src), SocketAddr::V6(dst)), (IpAddr::V6(from), IpAddr::V6(to))) => {
+                translate::error_to_v6(frame, packet, quoted, (from, to), (src, dst), &egress.link)
+            }
+            _ => Err(DropReason::WrongFamily),
+        }
     }
 }
 

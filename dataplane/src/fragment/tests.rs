@@ -6,6 +6,9 @@ use super::*;
 
 const LIMITS: Limits = Limits { pieces: 64, datagrams: 64, timeout: 5, remember: 30 };
 
+/// Senders of a flood; more than there is room for.
+const FLOOD: u32 = if cfg!(miri) { 80 } else { 500 };
+
 /// A table of numbered frames, and what became of them.
 struct World {
     table: FragmentTable<u32>,
@@ -57,7 +60,6 @@ impl World {
         assert_eq!(self.passed.len() + self.dropped.len() + self.table.held(), self.offered as usize);
         assert!(self.table.held() <= self.table.limits.pieces);
         assert!(self.table.len() <= self.table.limits.pieces + self.table.limits.datagrams);
-        assert_eq!(self.table.shares.iter().sum::<u32>() as usize, self.table.held());
     }
 
     fn fate(&self, frame: u32) -> Option<Result<Transport, DropReason>> {
@@ -233,13 +235,14 @@ fn a_flood_gives_up_the_datagrams_that_wait_longest() {
     let mut world = World::new(LIMITS);
     // What is known already is not touched by pieces that wait.
     world.offer(&v4(1000, 1), first(16, 1), 0);
-    let flood: Vec<_> = (0..500).map(|source| world.offer(&v4(source, 1), middle(16, 8), 0)).collect();
+    let flood: Vec<_> = (0..FLOOD).map(|source| world.offer(&v4(source, 1), middle(16, 8), 0)).collect();
     let waiting = flood.iter().filter(|frame| world.fate(**frame).is_none());
     assert_eq!(waiting.count(), LIMITS.pieces);
     assert_eq!(world.fate(flood[0]), Some(Err(DropReason::FragmentTableFull)));
-    assert_eq!(world.fate(flood[499]), None);
-    world.offer(&v4(499, 1), first(16, 4), 0);
-    assert_eq!(world.fate(flood[499]), Some(Ok(transport(4))));
+    let newest = flood[FLOOD as usize - 1];
+    assert_eq!(world.fate(newest), None);
+    world.offer(&v4(FLOOD - 1, 1), first(16, 4), 0);
+    assert_eq!(world.fate(newest), Some(Ok(transport(4))));
     let frame = world.offer(&v4(1000, 1), last(16, 1), 0);
     assert_eq!(world.fate(frame), Some(Ok(transport(1))));
 }
@@ -248,12 +251,12 @@ fn a_flood_gives_up_the_datagrams_that_wait_longest() {
 fn a_flood_of_first_pieces_forgets_the_oldest_of_them_and_leaves_what_waits() {
     let mut world = World::new(LIMITS);
     let early = world.offer(&v4(1000, 1), last(16, 8), 0);
-    for source in 0..500 {
+    for source in 0..FLOOD {
         let frame = world.offer(&v4(source, 1), first(16, 1), 0);
         assert_eq!(world.fate(frame), Some(Ok(transport(1))));
     }
     assert_eq!(world.table.len(), LIMITS.datagrams + 1);
-    assert_eq!(world.table.forgotten(), 500 - LIMITS.datagrams as u64);
+    assert_eq!(world.table.forgotten(), u64::from(FLOOD) - LIMITS.datagrams as u64);
     world.offer(&v4(1000, 1), first(16, 9), 0);
     assert_eq!(world.fate(early), Some(Ok(transport(9))));
 }
@@ -294,12 +297,14 @@ fn waiting_and_remembering_end() {
 #[test]
 fn owners_are_agreed_on_and_spread() {
     let (secret, table) = (RandomState::new(), &mut [0; 4]);
-    for id in 0..4000 {
+    let count = if cfg!(miri) { 100 } else { 4000 };
+    for id in 0..count {
         let owner = v4(1, id).owner(&secret, table.len());
         assert_eq!(owner, v4(1, id).owner(&secret.clone(), table.len()));
         table[owner] += 1;
     }
-    assert!(table.iter().all(|count| (800..1200).contains(count)), "{table:?}");
+    let even = count / 4 - count / 20..count / 4 + count / 20;
+    assert!(cfg!(miri) || table.iter().all(|owned| even.contains(owned)), "{table:?}");
 }
 
 /// A datagram's pieces in order: their lengths but for the last one are multiples of 8.
@@ -347,7 +352,7 @@ proptest! {
     fn any_pieces_end_once_and_memory_stays_bounded(
         pieces in prop::collection::vec(
             (0u32..4, 0u32..3, any::<bool>(), 0u16..12, prop_oneof![0u16..40, any::<u16>()], any::<bool>(), any::<bool>()),
-            0..300,
+            0..if cfg!(miri) { 20 } else { 300 },
         ),
         limits in (0usize..12, 0usize..4),
         step in 1usize..40,
@@ -362,8 +367,10 @@ proptest! {
                 world.expire(now, 2);
             }
         }
+        let shares = |world: &World| world.table.shares.iter().sum::<u32>() as usize;
+        prop_assert_eq!(shares(&world), world.table.held());
         world.expire(Seconds::MAX, usize::MAX);
-        prop_assert!(world.table.is_empty() && world.table.held() == 0);
+        prop_assert!(world.table.is_empty() && world.table.held() == 0 && shares(&world) == 0);
         prop_assert_eq!(world.passed.len() + world.dropped.len(), world.offered as usize);
     }
 }

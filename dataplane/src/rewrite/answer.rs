@@ -20,9 +20,9 @@ const TTL: u8 = 64;
 /// Type of service of ICMP errors: precedence 6, internetwork control (RFC 1812, 4.3.2.5).
 const ERROR_TOS: u8 = 0xc0;
 /// Bytes that an ICMP error quotes at most; it has 576 with its headers (RFC 1812, 4.3.2.3).
-const LONGEST_QUOTE_V4: usize = 576 - ipv4::HEADER_LEN - icmp4::HEADER_LEN;
+pub(super) const LONGEST_QUOTE_V4: usize = 576 - ipv4::HEADER_LEN - icmp4::HEADER_LEN;
 /// Bytes that an ICMPv6 error quotes at most; it has 1280 with its headers (RFC 4443, 2.4 c).
-const LONGEST_QUOTE_V6: usize = ipv6::MIN_MTU as usize - ipv6::HEADER_LEN - icmp6::HEADER_LEN;
+pub(super) const LONGEST_QUOTE_V6: usize = ipv6::MIN_MTU as usize - ipv6::HEADER_LEN - icmp6::HEADER_LEN;
 
 // ICMP and ICMPv6 headers have the same shape, and are written by the same code.
 const _: () = assert!(icmp4::HEADER_LEN == icmp6::HEADER_LEN && icmp4::CHECKSUM == icmp6::CHECKSUM);
@@ -164,7 +164,7 @@ pub(super) fn tell<F: Frame>(
                 // At most 576.
                 total_len: (ipv4::HEADER_LEN + message_len) as u16,
                 id: 0,
-                dont_fragment: true,
+                fragment: ipv4::DONT_FRAGMENT,
                 ttl: TTL,
                 protocol: ipv4::PROTOCOL_ICMP,
                 src: src.to_bits(),
@@ -237,7 +237,7 @@ pub fn reset<F: Frame>(frame: &mut F, headers: &Headers, link: &LinkHeader) -> R
                 tos: 0,
                 total_len: (ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16,
                 id: 0,
-                dont_fragment: true,
+                fragment: ipv4::DONT_FRAGMENT,
                 ttl: TTL,
                 protocol: ipv4::PROTOCOL_TCP,
                 src: dst,

@@ -155,7 +155,7 @@ pub(super) fn readdress_ipv6(
 /// Replaces ports, where the packet has any, and repairs the transport checksum for them and for `changes` of
 /// the addresses, which it covers by its pseudo header.
 #[inline(always)]
-fn replace_ports(
+pub(super) fn replace_ports(
     head: &mut [u8],
     headers: &Headers,
     mut changes: Delta,

@@ -7,7 +7,7 @@ use super::answer::{Cause, tell};
 use super::nat::{readdress_ipv4, readdress_ipv6};
 use super::put_link;
 use crate::buf::Frame;
-use crate::csum::Delta;
+use crate::csum::{self, Delta};
 use crate::drops::DropReason;
 use crate::packet::{Addresses, Endpoint, Packet};
 use crate::wire::eth::LinkHeader;
@@ -29,6 +29,8 @@ pub struct Quoted {
     pub dst: Endpoint,
     /// Protocol number of what is at `l4`.
     pub protocol: u8,
+    /// Identification, where it is the first piece of a fragmented packet.
+    pub piece_of: Option<u32>,
     /// Offset of its IP header.
     pub l3: usize,
     /// Offset of its transport header.
@@ -62,7 +64,7 @@ impl Quoted {
     fn read_at(head: &[u8], l3: usize, end: usize) -> Option<Self> {
         let quote = head.get(l3..end)?;
         let (src, dst): (IpAddr, IpAddr);
-        let (protocol, header_len) = match quote.first()? >> 4 {
+        let transport = match quote.first()? >> 4 {
             4 => {
                 let address = |at| read_u32(quote, at).map(u32::to_be_bytes);
                 (src, dst) = (address(ipv4::SRC)?.into(), address(ipv4::DST)?.into());
@@ -75,9 +77,9 @@ impl Quoted {
             }
             _ => return None,
         };
-        let (src_port, dst_port) = match protocol {
+        let (src_port, dst_port) = match transport.protocol {
             ipv4::PROTOCOL_TCP | ipv4::PROTOCOL_UDP => {
-                let ports = quote.get(header_len..)?.first_chunk::<8>()?;
+                let ports = quote.get(transport.at..)?.first_chunk::<8>()?;
                 (read_u16(ports, tcp::SRC_PORT)?, read_u16(ports, tcp::DST_PORT)?)
             }
             _ => (0, 0),
@@ -85,29 +87,42 @@ impl Quoted {
         Some(Self {
             src: SocketAddr::new(src, src_port),
             dst: SocketAddr::new(dst, dst_port),
-            protocol,
+            protocol: transport.protocol,
+            piece_of: transport.piece_of,
             l3,
-            l4: l3 + header_len,
+            l4: l3 + transport.at,
             end,
         })
     }
 }
 
-/// Protocol number and offset of what an IPv4 packet carries, unless it is a later piece.
-fn transport_v4(quote: &[u8]) -> Option<(u8, usize)> {
+/// What an IP packet carries; offsets count from its first byte.
+struct Transport {
+    protocol: u8,
+    at: usize,
+    piece_of: Option<u32>,
+}
+
+/// What an IPv4 packet carries, unless it is a later piece.
+fn transport_v4(quote: &[u8]) -> Option<Transport> {
     let fixed = quote.first_chunk::<{ ipv4::HEADER_LEN }>()?;
-    let header_len = usize::from(fixed[0] & 0x0f) * 4;
-    let is_first = read_u16(fixed, ipv4::FRAGMENT)? & ipv4::OFFSET_MASK == 0;
-    (header_len >= ipv4::HEADER_LEN && is_first).then_some((fixed[ipv4::PROTOCOL], header_len))
+    let at = usize::from(fixed[0] & 0x0f) * 4;
+    let place = read_u16(fixed, ipv4::FRAGMENT)?;
+    if at < ipv4::HEADER_LEN || place & ipv4::OFFSET_MASK != 0 {
+        return None;
+    }
+    let id = read_u16(fixed, ipv4::ID)?.into();
+    let piece_of = (place & ipv4::MORE_FRAGMENTS != 0).then_some(id);
+    Some(Transport { protocol: fixed[ipv4::PROTOCOL], at, piece_of })
 }
 
 /// The same of an IPv6 packet, behind its extension headers.
-fn transport_v6(quote: &[u8]) -> Option<(u8, usize)> {
-    let mut next = *quote.get(ipv6::NEXT)?;
-    let mut at = ipv6::HEADER_LEN;
+fn transport_v6(quote: &[u8]) -> Option<Transport> {
+    let mut found = Transport { protocol: *quote.get(ipv6::NEXT)?, at: ipv6::HEADER_LEN, piece_of: None };
     for _ in 0..=MAX_EXTENSIONS {
+        let at = found.at;
         let len = || quote.get(at + ipv6::EXTENSION_LEN).copied().map(usize::from);
-        let header_len = match next {
+        let header_len = match found.protocol {
             ipv6::NEXT_HOP_BY_HOP | ipv6::NEXT_ROUTING | ipv6::NEXT_DESTINATION | ipv6::NEXT_MOBILITY => {
                 8 + 8 * len()?
             }
@@ -117,12 +132,15 @@ fn transport_v6(quote: &[u8]) -> Option<(u8, usize)> {
                 if place & ipv6::FRAGMENT_OFFSET_MASK != 0 {
                     return None;
                 }
+                let id = read_u32(quote, at + ipv6::FRAGMENT_ID)?;
+                // A packet in one piece is a whole packet (RFC 6946).
+                found.piece_of = (place & ipv6::MORE_FRAGMENTS != 0).then_some(id);
                 ipv6::FRAGMENT_LEN
             }
-            _ => return Some((next, at)),
+            _ => return Some(found),
         };
-        next = *quote.get(at)?;
-        at += header_len;
+        found.protocol = *quote.get(at)?;
+        found.at += header_len;
     }
     None
 }
@@ -178,17 +196,31 @@ pub fn translate(
     if quoted.src.is_ipv4() {
         whole = mend(message, quoted.l3 + ipv4::CHECKSUM, changes, whole);
     }
-    if matches!(quoted.protocol, ipv4::PROTOCOL_TCP | ipv4::PROTOCOL_UDP) {
-        for (old, new, at) in [(quoted.src, src, tcp::SRC_PORT), (quoted.dst, dst, tcp::DST_PORT)] {
-            let Some(new) = new else { continue };
-            write_u16(message, quoted.l4 + at, new.port());
-            changes = changes.word(old.port(), new.port());
-            whole = whole.word(old.port(), new.port());
-        }
-        whole = mend_quoted_transport(message, quoted, changes, whole);
-    }
+    let ports = (src.map(|end| end.port()), dst.map(|end| end.port()));
+    whole = replace_ports(message, quoted, ports, changes, whole);
     mend(message, usize::from(packet.l4) + icmp4::CHECKSUM, whole, Delta::default());
     Ok(())
+}
+
+/// Replaces the ports that are given of the quoted packet, if it has TCP or UDP, and repairs the transport
+/// checksum for them and for `changes` of the addresses. What this adds to checksums is added to `whole`.
+pub(super) fn replace_ports(
+    message: &mut [u8],
+    quoted: &Quoted,
+    (src, dst): (Option<u16>, Option<u16>),
+    mut changes: Delta,
+    mut whole: Delta,
+) -> Delta {
+    if !matches!(quoted.protocol, ipv4::PROTOCOL_TCP | ipv4::PROTOCOL_UDP) {
+        return whole;
+    }
+    for (old, new, at) in [(quoted.src, src, tcp::SRC_PORT), (quoted.dst, dst, tcp::DST_PORT)] {
+        let Some(new) = new else { continue };
+        write_u16(message, quoted.l4 + at, new);
+        changes = changes.word(old.port(), new);
+        whole = whole.word(old.port(), new);
+    }
+    mend_transport(message, quoted, changes, whole)
 }
 
 /// Repairs a checksum for `changes`, and adds its own change to `whole`. Where the quote ends before it, there
@@ -200,7 +232,7 @@ fn mend(message: &mut [u8], at: usize, changes: Delta, whole: Delta) -> Delta {
     whole.word(old, new)
 }
 
-fn mend_quoted_transport(message: &mut [u8], quoted: &Quoted, changes: Delta, whole: Delta) -> Delta {
+fn mend_transport(message: &mut [u8], quoted: &Quoted, changes: Delta, whole: Delta) -> Delta {
     if quoted.protocol == ipv4::PROTOCOL_TCP {
         return mend(message, quoted.l4 + tcp::CHECKSUM, changes, whole);
     }
@@ -247,6 +279,21 @@ pub fn readdress<F: Frame>(
     put_link(frame, packet.l3, link)
 }
 
+/// Looks at the checksum of an ICMP message that another will be made of: a wrong one must not become right.
+///
+/// # Errors
+/// [`DropReason::BadIcmp`] if it is wrong, [`DropReason::Scattered`] if not all of the message is in the first
+/// segment.
+pub(super) fn check_sum(head: &[u8], packet: &Packet) -> Result<(), DropReason> {
+    let end = usize::from(packet.l3) + usize::from(packet.len);
+    let message = head.get(usize::from(packet.l4)..end).ok_or(DropReason::Scattered)?;
+    let wrong = match packet.addresses {
+        Addresses::V4 { .. } => !csum::sum(message),
+        Addresses::V6 { .. } => csum::transport(packet.addresses, ipv6::NEXT_ICMP, message),
+    };
+    if wrong == 0 { Ok(()) } else { Err(DropReason::BadIcmp) }
+}
+
 /// Makes an ICMP error about a packet of a tunnel, `outer`, into one from `src` about the packet in it, `inner`,
 /// for the sender of that. The longest packet that passes is told without the outer headers.
 ///
@@ -254,8 +301,9 @@ pub fn readdress<F: Frame>(
 /// becomes an unreachable host: ports and protocols of the tunnel are not those that the sender knows.
 ///
 /// # Errors
-/// [`DropReason::BadIcmp`] if the sender of the inner packet is not to be told, [`DropReason::WrongFamily`] if
-/// `src` is not of the inner packet's IP version, [`DropReason::NoHeadroom`] if the buffer has no room for the
+/// [`DropReason::BadIcmp`] if the sender of the inner packet is not to be told, or the checksum is wrong;
+/// [`DropReason::Scattered`] if not all of the error is in the first segment; [`DropReason::WrongFamily`] if
+/// `src` is not of the inner packet's IP version; [`DropReason::NoHeadroom`] if the buffer has no room for the
 /// headers of the error.
 pub fn unwrap_tunnel_error<F: Frame>(
     frame: &mut F,
@@ -265,6 +313,7 @@ pub fn unwrap_tunnel_error<F: Frame>(
     src: IpAddr,
     link: &LinkHeader,
 ) -> Result<(), DropReason> {
+    check_sum(frame.head(), packet)?;
     let cause = match cause_of(frame.head(), packet).ok_or(DropReason::BadIcmp)? {
         Cause::TooBig { mtu } => Cause::TooBig { mtu: inner_mtu(mtu, outer, inner) },
         other => other,

@@ -122,7 +122,7 @@ pub fn wrap<F: Frame>(
                 tos: packet.tos,
                 total_len: carried.checked_add(ipv4::HEADER_LEN as u16).ok_or(DropReason::TooBig)?,
                 id: if dont_fragment { 0 } else { id },
-                dont_fragment,
+                fragment: if dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
                 ttl: packet.ttl.wrapping_sub(1),
                 protocol: next,
                 src: src.to_bits(),

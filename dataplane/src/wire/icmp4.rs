@@ -30,3 +30,5 @@ pub const PROTOCOL_UNREACHABLE: u8 = 2;
 pub const PORT_UNREACHABLE: u8 = 3;
 /// Code of [`UNREACHABLE`]: too long for the next hop, and not to be fragmented.
 pub const FRAGMENTATION_NEEDED: u8 = 4;
+/// Code of [`UNREACHABLE`]: forbidden by the administrator, for this host.
+pub const HOST_PROHIBITED: u8 = 10;

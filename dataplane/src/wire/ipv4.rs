@@ -63,8 +63,8 @@ pub struct NewHeader {
     pub total_len: u16,
     /// Identification.
     pub id: u16,
-    /// Whether the packet must not be fragmented.
-    pub dont_fragment: bool,
+    /// Flags and fragment offset, such as [`DONT_FRAGMENT`].
+    pub fragment: u16,
     /// Time to live.
     pub ttl: u8,
     /// What follows.
@@ -84,8 +84,7 @@ impl NewHeader {
         bytes[TOS] = self.tos;
         bytes[TOTAL_LEN..][..2].copy_from_slice(&self.total_len.to_be_bytes());
         bytes[ID..][..2].copy_from_slice(&self.id.to_be_bytes());
-        let flags = if self.dont_fragment { DONT_FRAGMENT } else { 0 };
-        bytes[FRAGMENT..][..2].copy_from_slice(&flags.to_be_bytes());
+        bytes[FRAGMENT..][..2].copy_from_slice(&self.fragment.to_be_bytes());
         bytes[TTL] = self.ttl;
         bytes[PROTOCOL] = self.protocol;
         bytes[SRC..][..4].copy_from_slice(&self.src.to_be_bytes());

@@ -70,7 +70,8 @@ fn tunnels_carry_either_version_in_either() {
 fn a_tunnel_of_gue_keeps_its_source_port_for_a_flow() {
     let mut parts = world(VIPS[0], &port_80(BACKENDS[0]), Mode::Tunnel);
     let encapsulation = Encapsulation::Gue { port: 6080, checksum: false };
-    parts.backends[0].as_mut().unwrap().tunnel = Some(Tunnel { src: OWN.into(), encapsulation });
+    parts.backends[0].as_mut().unwrap().tunnel =
+        Some(Tunnel { src: OWN.into(), spread: None, encapsulation });
     let mut path = Path::new(Snapshot::new(parts));
     let mut port_of = |client: &str| match path.pass(syn(client, VIPS[0]).frame()) {
         End::Sent(frame) => u16::from_be_bytes([frame[34], frame[35]]),
@@ -80,6 +81,20 @@ fn a_tunnel_of_gue_keeps_its_source_port_for_a_flow() {
     assert_eq!(port_of("203.0.113.7:40000"), first);
     let others: Vec<_> = (1..20).map(|last| port_of(&format!("203.0.113.7:{}", 40000 + last))).collect();
     assert!(others.iter().any(|port| *port != first));
+}
+
+#[test]
+fn a_tunnel_may_take_its_source_from_a_prefix_by_the_flow() {
+    let mut parts = world(VIPS[0], &port_80(BACKENDS[0]), Mode::Tunnel);
+    parts.backends[0].as_mut().unwrap().tunnel.as_mut().unwrap().spread = "172.16.0.0/16".parse().ok();
+    let mut path = Path::new(Snapshot::new(parts));
+    let mut source_of = |port: u16| match path.pass(syn(&format!("203.0.113.7:{port}"), VIPS[0]).frame()) {
+        End::Sent(frame) => [frame[26], frame[27], frame[28], frame[29]],
+        other => panic!("{other:?}"),
+    };
+    let sources: std::collections::HashSet<_> = (0..20).map(|port| source_of(40000 + port)).collect();
+    assert!(sources.len() > 10 && sources.iter().all(|source| source[..2] == [172, 16]));
+    assert_eq!(source_of(40000), source_of(40000));
 }
 
 #[test]

@@ -202,6 +202,27 @@ fn an_error_of_a_tunnel_becomes_one_of_the_packet_in_it() {
 }
 
 #[test]
+fn a_wrong_checksum_does_not_become_right() {
+    for v6 in [false, true] {
+        let [client, vip, _, local, router] = ENDS[usize::from(v6)];
+        let src = endpoint(vip).ip();
+        let (quote, _) = tunnelled(&syn(client, vip), v6, Encapsulation::Ipip);
+        let said = too_big(router, local, &quote);
+        let unwrap = |mut frame: HeapFrame| {
+            let outer = Quoted::read(frame.head(), &said.packet()).unwrap();
+            let inner = outer.inner(frame.head()).unwrap();
+            unwrap_tunnel_error(&mut frame, &said.packet(), &outer, &inner, src, &back(&said))
+        };
+        let mut damaged = said.bytes();
+        *damaged.last_mut().unwrap() ^= 1;
+        assert_eq!(unwrap(said.frame()), Ok(()));
+        assert_eq!(unwrap(HeapFrame::new(&damaged)), Err(DropReason::BadIcmp));
+        let segmented = HeapFrame::segmented(&said.bytes(), said.bytes().len() - 1);
+        assert_eq!(unwrap(segmented), Err(DropReason::Scattered));
+    }
+}
+
+#[test]
 fn no_sender_is_told_of_less_than_every_link_takes() {
     for (v6, said, mtu) in [(false, 0, 0), (false, 80, 68), (true, 1300, 1280), (true, 68, 1280)] {
         let [client, vip, _, local, router] = ENDS[usize::from(v6)];

@@ -1,5 +1,7 @@
 //! Workers on queues in memory: what comes in, what goes out, and what is left over.
 
+mod laws;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
@@ -83,7 +85,11 @@ impl Team {
             let stats = &handle.stats;
             assert_eq!(
                 stats.received.get() + stats.injected.get() + stats.taken_over.get(),
-                stats.sent.get() + stats.punted.get() + stats.handed_over.get() + stats.drops.total()
+                stats.sent.get()
+                    + stats.punted.get()
+                    + stats.handed_over.get()
+                    + stats.held.get()
+                    + stats.drops.total()
             );
         }
     }
