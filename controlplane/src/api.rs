@@ -410,7 +410,7 @@ pub struct LocalStats {
 }
 
 /// Frames of one port, as the worker queues and the driver counted them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PortStats {
     /// The operator's name for it.
     pub name: String,

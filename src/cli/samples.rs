@@ -1,16 +1,23 @@
 //! Fixed answers for the tests of what is printed.
 
-use config::words::{Mode, Scheduler};
+use config::model::Tunnel;
+use config::words::{Encapsulation, Mode, NoBackend, Scheduler};
 use controlplane::api::{
-    BackendStatus, ControlStats, Counters, Drop, Flow, FlowList, Health, NeighbourStatus, PortStats,
-    PortStatus, ServiceStatus, Stats, Status, WorkerStats, WorkerStatus,
+    BackendStatus, ControlStats, Counters, Drop, Flow, FlowList, Health, InterfaceStatus, LocalStats,
+    NeighbourStatus, PortStats, PortStatus, ServiceStatus, Stats, Status, WorkerStats, WorkerStatus,
 };
 
 pub fn status() -> Status {
-    let worker = |core, flows| WorkerStatus { core, flows, flow_capacity: 100_000, generation: 7 };
+    let worker = |core, flows| WorkerStatus {
+        core,
+        flows,
+        flow_capacity: 100_000,
+        wide_capacity: 25_000,
+        generation: 7,
+    };
     let port = |name: &str, link_up, speed_mbps| PortStatus {
         name: name.to_owned(),
-        device: format!("net_tap0,iface={name}"),
+        devices: vec![format!("net_tap0,iface={name}")],
         driver: "net_tap".to_owned(),
         mac: "02:00:5e:00:53:01".parse().unwrap(),
         link_up,
@@ -20,7 +27,17 @@ pub fn status() -> Status {
     let neighbour = |address: &str, mac: Option<&str>| NeighbourStatus {
         address: address.parse().unwrap(),
         mac: mac.map(|mac| mac.parse().unwrap()),
+        interface: "lan".to_owned(),
+    };
+    let interface = |name: &str, vlans: [Option<u16>; 2], addresses: &[&str]| InterfaceStatus {
+        name: name.to_owned(),
         port: "lan".to_owned(),
+        outer_vlan: vlans[0],
+        vlan: vlans[1],
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        mtu: 1500,
+        host: vlans[1].is_none().then(|| "tap-lan".to_owned()),
+        gateway: vlans[0].is_some(),
     };
     Status {
         version: "0.1.0".to_owned(),
@@ -30,6 +47,11 @@ pub fn status() -> Status {
         config_file: "/etc/trutina/trutina.toml".to_owned(),
         generation: 7,
         ports: vec![port("lan", true, Some(10_000)), port("wan", false, None)],
+        interfaces: vec![
+            interface("lan", [None, None], &["192.0.2.254/24", "2001:db8:1::fe/64"]),
+            interface("lan.100", [None, Some(100)], &["198.51.100.254/24"]),
+            interface("lan.7.100", [Some(7), Some(100)], &[]),
+        ],
         workers: vec![worker(1, 12), worker(2, 99_999)],
         services: 2,
         backends_up: 2,
@@ -49,6 +71,11 @@ pub fn services() -> Vec<ServiceStatus> {
     let backend = |address: &str, mode, weight, health, reason: &str, conns| BackendStatus {
         address: address.parse().unwrap(),
         mode,
+        tunnel: (mode == Mode::Tunnel).then(|| Tunnel {
+            encapsulation: Encapsulation::Gue,
+            checksum: true,
+            ..Tunnel::default()
+        }),
         weight,
         health,
         reason: reason.to_owned(),
@@ -61,6 +88,9 @@ pub fn services() -> Vec<ServiceStatus> {
         name: name.to_owned(),
         service: key.parse().unwrap(),
         scheduler,
+        no_backend: NoBackend::Icmp,
+        one_packet: key.starts_with("udp"),
+        snat_pool: None,
         counters: counters(backends.iter().map(|backend| backend.counters.conns).sum()),
         backends,
     };
@@ -86,30 +116,47 @@ pub fn services() -> Vec<ServiceStatus> {
 pub fn flows() -> FlowList {
     let flow = |key: &str, client: &str, backend: &str, state: &str, expires_secs| Flow {
         worker: 0,
-        service: key.parse().unwrap(),
+        protocol: key.split(':').next().unwrap().parse().unwrap(),
+        service: key.parse().ok(),
         client: client.parse().unwrap(),
-        backend: backend.parse().unwrap(),
+        vip: key.split_once(':').unwrap().1.parse().ok(),
+        local: None,
+        backend: backend.parse().ok(),
         state: state.to_owned(),
         expires_secs,
+    };
+    let outward = Flow {
+        local: "198.51.100.200:40000".parse().ok(),
+        ..flow("tcp:", "192.0.2.7:1024", "", "SYN_RECV", 60)
+    };
+    let full_nat = Flow {
+        local: "[2001:db8:5::200]:40000".parse().ok(),
+        ..flow("udp:[2001:db8::1]:53", "[2001:db8:7::7]:1024", "[2001:db8:2::11]:53", "UDP", 30)
     };
     FlowList {
         flows: vec![
             flow("tcp:192.0.2.100:80", "203.0.113.99:31337", "198.51.100.7:8000", "ESTABLISHED", 899),
             flow("udp:192.0.2.100:53", "203.0.113.5:1024", "203.0.113.1:53", "UDP", 6000),
+            full_nat,
+            outward,
         ],
-        total: 12,
+        total: 14,
     }
 }
 
 pub fn stats() -> Stats {
     let worker = WorkerStats {
-        received: 100,
+        received: 103,
         injected: 2,
         taken_over: 1,
         sent: 95,
         punted: 3,
         handed_over: 1,
         answered: 1,
+        answered_for: Vec::new(),
+        routed: 0,
+        held: 3,
+        snat_exhausted: 0,
         dropped: 4,
         drops: drops(),
     };
@@ -126,14 +173,24 @@ pub fn stats() -> Stats {
     };
     let control = ControlStats {
         punted: 6,
+        from_host: 9,
         answered: 3,
         resolved: 1,
+        to_host: 2,
+        host_sent: 7,
         waiting: 1,
         dropped: 1,
         drops: Vec::new(),
         unsent: 0,
     };
-    Stats { workers: vec![worker.clone(), worker], control, ports: vec![port], services: services() }
+    let local = |address: &str, pool: Option<&str>, ports_used| LocalStats {
+        address: address.parse().unwrap(),
+        pool: pool.map(str::to_owned),
+        ports_used,
+        capacity: 129_024,
+    };
+    let locals = vec![local("198.51.100.200", Some("out"), 12), local("2001:db8:5::200", None, 0)];
+    Stats { workers: vec![worker.clone(), worker], control, ports: vec![port], locals, services: services() }
 }
 
 pub fn drops() -> Vec<Drop> {

@@ -1,6 +1,8 @@
 //! Tables of what was counted.
 
-use controlplane::api::{ControlStats, Counters, Drop, PortStats, ServiceStatus, Stats, WorkerStats};
+use controlplane::api::{
+    ControlStats, Counters, Drop, LocalStats, PortStats, ServiceStatus, Stats, WorkerStats,
+};
 
 use super::tables::{table, text};
 
@@ -8,14 +10,16 @@ use super::tables::{table, text};
 pub fn stats(stats: &Stats) -> String {
     let balances: String = stats.workers.iter().enumerate().map(|(n, worker)| balance(n, worker)).collect();
     let control = control(&stats.control);
-    format!("{balances}{control}\n{}\n{}", ports(&stats.ports), services(&stats.services))
+    let (ports, services) = (ports(&stats.ports), services(&stats.services));
+    let locals = if stats.locals.is_empty() { String::new() } else { locals(&stats.locals) + "\n" };
+    format!("{balances}{control}\n{ports}\n{locals}{services}")
 }
 
 /// Where the frames of one worker came from and went, as one equation.
 fn balance(number: usize, worker: &WorkerStats) -> String {
-    let WorkerStats { received, injected, taken_over, sent, punted, handed_over, dropped, .. } = worker;
+    let WorkerStats { received, injected, taken_over, sent, punted, handed_over, dropped, held, .. } = worker;
     let came = u128::from(*received) + u128::from(*injected) + u128::from(*taken_over);
-    let went = u128::from(*sent) + u128::from(*punted) + u128::from(*handed_over) + u128::from(*dropped);
+    let went = [sent, punted, handed_over, dropped, held].into_iter().map(|count| u128::from(*count)).sum();
     // The worker goes on while it is asked, so some frames may have come and not gone yet.
     let rest = match came.cmp(&went) {
         std::cmp::Ordering::Equal => String::new(),
@@ -24,17 +28,29 @@ fn balance(number: usize, worker: &WorkerStats) -> String {
     };
     format!(
         "worker {number}: {received} received + {injected} injected + {taken_over} taken over = \
-         {sent} sent + {punted} punted + {handed_over} handed over + {dropped} dropped{rest}\n"
+         {sent} sent + {punted} punted + {handed_over} handed over + {dropped} dropped + {held} held{rest}\n"
     )
 }
 
-/// What became of the frames that workers gave to the control thread.
+/// What became of the frames that the control thread was given.
 fn control(stats: &ControlStats) -> String {
-    let ControlStats { punted, answered, resolved, waiting, dropped, .. } = stats;
+    let ControlStats { punted, from_host, answered, resolved, to_host, host_sent, waiting, dropped, .. } =
+        stats;
     format!(
-        "control: {punted} punted = {answered} answered + {resolved} resolved + {waiting} waiting + \
-         {dropped} dropped\n"
+        "control: {punted} punted + {from_host} from host = {answered} answered + {resolved} resolved + \
+         {to_host} to host + {host_sent} sent for host + {waiting} waiting + {dropped} dropped\n"
     )
+}
+
+/// Local addresses of full NAT, and how full they are.
+fn locals(locals: &[LocalStats]) -> String {
+    let mut list = table(&["LocalAddress", "Pool", "PortsUsed", "Ports"], 2..4);
+    for local in locals {
+        let pool = local.pool.as_deref().unwrap_or("-");
+        let [used, all] = [local.ports_used, local.capacity].map(|count| count.to_string());
+        list.add_row([&local.address.to_string(), pool, &used, &all]);
+    }
+    text(&list)
 }
 
 fn ports(ports: &[PortStats]) -> String {
@@ -92,12 +108,16 @@ mod tests {
         assert_eq!(
             stats(&samples::stats()),
             "\
-worker 0: 100 received + 2 injected + 1 taken over = 95 sent + 3 punted + 1 handed over + 4 dropped
-worker 1: 100 received + 2 injected + 1 taken over = 95 sent + 3 punted + 1 handed over + 4 dropped
-control: 6 punted = 3 answered + 1 resolved + 1 waiting + 1 dropped
+worker 0: 103 received + 2 injected + 1 taken over = 95 sent + 3 punted + 1 handed over + 4 dropped + 3 held
+worker 1: 103 received + 2 injected + 1 taken over = 95 sent + 3 punted + 1 handed over + 4 dropped + 3 held
+control: 6 punted + 9 from host = 3 answered + 1 resolved + 2 to host + 7 sent for host + 1 waiting + 1 dropped
 
 Port  RxPkts  RxBytes  RxMissed  RxErrors  RxNoMbuf  TxPkts  TxBytes  TxErrors
 lan      100     6400         1         2         3      95     6080         4
+
+LocalAddress     Pool  PortsUsed   Ports
+198.51.100.200   out          12  129024
+2001:db8:5::200  -             0  129024
 
 Service                 Conns  InPkts  OutPkts  InBytes  OutBytes
 tcp:192.0.2.100:80         42     420      378    42000    378000
@@ -113,9 +133,9 @@ udp:192.0.2.100:53          0       0        0        0         0
     fn frames_in_hand_keep_the_balance_true() {
         let mut worker = samples::stats().workers.remove(0);
         worker.received += 3;
-        assert!(balance(0, &worker).ends_with("4 dropped + 3 in hand\n"));
+        assert!(balance(0, &worker).ends_with("3 held + 3 in hand\n"));
         worker.received -= 5;
-        assert!(balance(0, &worker).ends_with("4 dropped - 2 that came meanwhile\n"));
+        assert!(balance(0, &worker).ends_with("3 held - 2 that came meanwhile\n"));
     }
 
     #[test]

@@ -1,9 +1,14 @@
 //! Tables of what there is: status, services, backends, flows.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use comfy_table::{CellAlignment, Table, presets};
-use controlplane::api::{BackendStatus, Flow, FlowList, Health, ServiceStatus, Status};
+use config::model::Tunnel;
+use config::words::Encapsulation;
+use controlplane::api::{
+    BackendStatus, Flow, FlowList, Health, InterfaceStatus, ServiceStatus, Status, WorkerStatus,
+};
 
 /// A table without borders, whose first row is its headings; the columns in `numbers` align to the right.
 pub fn table(headings: &[&str], numbers: Range<usize>) -> Table {
@@ -25,7 +30,7 @@ pub fn text(table: &Table) -> String {
 
 /// `trutina status`.
 pub fn status(status: &Status) -> String {
-    let mut ports = table(&["Port", "Device", "Driver", "MAC", "Link", "MTU"], 5..6);
+    let mut ports = table(&["Port", "Devices", "Driver", "MAC", "Link", "MTU"], 5..6);
     for port in &status.ports {
         let link = match (port.link_up, port.speed_mbps) {
             (false, _) => "down".to_owned(),
@@ -33,22 +38,24 @@ pub fn status(status: &Status) -> String {
             (true, Some(speed)) => format!("up, {speed} Mbit/s"),
         };
         let mac = port.mac.to_string();
-        ports.add_row([&port.name, &port.device, &port.driver, &mac, &link, &port.mtu.to_string()]);
+        let devices = port.devices.join(" ");
+        ports.add_row([&port.name, &devices, &port.driver, &mac, &link, &port.mtu.to_string()]);
     }
-    let mut workers = table(&["Worker", "Core", "Flows", "Capacity", "Generation"], 0..5);
+    let mut workers = table(&["Worker", "Core", "Flows", "Capacity", "Wide", "Generation"], 0..6);
     for (number, worker) in status.workers.iter().enumerate() {
-        let counts = [worker.flows, worker.flow_capacity, worker.generation].map(|count| count.to_string());
+        let WorkerStatus { flows, flow_capacity, wide_capacity, generation, .. } = *worker;
+        let counts = [flows, flow_capacity, wide_capacity, generation].map(|count| count.to_string());
         workers.add_row([number, worker.core].map(|number| number.to_string()).into_iter().chain(counts));
     }
-    let mut neighbours = table(&["Neighbour", "MAC", "Port"], 0..0);
+    let mut neighbours = table(&["Neighbour", "MAC", "Interface"], 0..0);
     for neighbour in &status.neighbours {
         let mac = neighbour.mac.map_or_else(|| "awaited".to_owned(), |mac| mac.to_string());
-        neighbours.add_row([&neighbour.address.to_string(), &mac, &neighbour.port]);
+        neighbours.add_row([&neighbour.address.to_string(), &mac, &neighbour.interface]);
     }
     format!(
         "trutinad {} on {}, process {}, up {}\n\
          configuration {}, generation {}\n\
-         {} services, {} of {} backends up\n\n{}\n{}\n{}",
+         {} services, {} of {} backends up\n\n{}\n{}\n{}\n{}",
         status.version,
         status.dpdk,
         status.pid,
@@ -59,9 +66,32 @@ pub fn status(status: &Status) -> String {
         status.backends_up,
         status.backends,
         text(&ports),
+        interfaces(&status.interfaces),
         text(&workers),
         text(&neighbours),
     )
+}
+
+fn interfaces(interfaces: &[InterfaceStatus]) -> String {
+    let mut list = table(&["Interface", "Port", "VLAN", "MTU", "Host", "Gateway", "Addresses"], 3..4);
+    for interface in interfaces {
+        let vlan = match (interface.outer_vlan, interface.vlan) {
+            (Some(outer), Some(inner)) => format!("{outer}.{inner}"),
+            (_, Some(vlan)) => vlan.to_string(),
+            (_, None) => "-".to_owned(),
+        };
+        let addresses: Vec<String> = interface.addresses.iter().map(|address| address.to_string()).collect();
+        list.add_row([
+            interface.name.as_str(),
+            &interface.port,
+            &vlan,
+            &interface.mtu.to_string(),
+            interface.host.as_deref().unwrap_or("-"),
+            if interface.gateway { "yes" } else { "-" },
+            &addresses.join(" "),
+        ]);
+    }
+    text(&list)
 }
 
 /// `trutina service list`, with the columns of `ipvsadm -L` and the health after them.
@@ -80,12 +110,13 @@ pub fn services(services: &[ServiceStatus]) -> String {
     for service in services {
         let protocol = service.service.protocol.to_string().to_uppercase();
         let (vip, scheduler) = (service.service.vip(), service.scheduler.to_string());
-        list.add_row([&protocol, &vip, &scheduler, "", "", "", "", &service.name]);
+        let flags = if service.one_packet { "ops" } else { "" };
+        list.add_row([&protocol, &vip, &scheduler, flags, "", "", "", &service.name]);
         for backend in &service.backends {
             list.add_row([
                 "  ->",
                 &backend.address.to_string(),
-                &backend.mode.to_string(),
+                &way(backend),
                 &backend.weight.to_string(),
                 &backend.active.to_string(),
                 &backend.inactive.to_string(),
@@ -106,7 +137,7 @@ pub fn backends(services: &[ServiceStatus]) -> String {
         list.add_row([
             &service.service.to_string(),
             &backend.address.to_string(),
-            &backend.mode.to_string(),
+            &way(backend),
             &backend.weight.to_string(),
             &backend.active.to_string(),
             &backend.inactive.to_string(),
@@ -119,6 +150,19 @@ pub fn backends(services: &[ServiceStatus]) -> String {
     text(&list)
 }
 
+/// How packets reach a backend: `nat`, or `tunnel gue:6080 csum`.
+fn way(backend: &BackendStatus) -> String {
+    let checksum = |tunnel: &Tunnel| if tunnel.checksum { " csum" } else { "" };
+    match &backend.tunnel {
+        Some(tunnel) => match tunnel.encapsulation {
+            Encapsulation::Ipip => "tunnel".to_owned(),
+            Encapsulation::Gue => format!("tunnel gue:{}{}", tunnel.port, checksum(tunnel)),
+            Encapsulation::Gre => format!("tunnel gre{}", checksum(tunnel)),
+        },
+        None => backend.mode.to_string(),
+    }
+}
+
 fn health(backend: &BackendStatus) -> &'static str {
     match backend.health {
         Health::Up => "up",
@@ -127,9 +171,10 @@ fn health(backend: &BackendStatus) -> &'static str {
     }
 }
 
-/// `trutina flow list`, with the columns of `ipvsadm -Lc`.
+/// `trutina flow list`, with the columns of `ipvsadm -Lc`, and the local end of full NAT after them.
 pub fn flows(list: &FlowList) -> String {
-    let mut flows = table(&["pro", "expire", "state", "source", "virtual", "destination", "worker"], 6..7);
+    let headings = ["pro", "expire", "state", "source", "virtual", "destination", "local", "worker"];
+    let mut flows = table(&headings, 7..8);
     for flow in &list.flows {
         flows.add_row(flow_row(flow));
     }
@@ -140,14 +185,16 @@ pub fn flows(list: &FlowList) -> String {
     }
 }
 
-fn flow_row(flow: &Flow) -> [String; 7] {
+fn flow_row(flow: &Flow) -> [String; 8] {
+    let or_none = |end: Option<SocketAddr>| end.map_or_else(|| "-".to_owned(), |end| end.to_string());
     [
-        flow.service.protocol.to_string().to_uppercase(),
+        flow.protocol.to_string().to_uppercase(),
         format!("{:02}:{:02}", flow.expires_secs / 60, flow.expires_secs % 60),
         flow.state.clone(),
         flow.client.to_string(),
-        flow.service.vip(),
-        flow.backend.to_string(),
+        or_none(flow.vip),
+        or_none(flow.backend),
+        or_none(flow.local),
         flow.worker.to_string(),
     ]
 }
@@ -175,15 +222,20 @@ trutinad 0.1.0 on DPDK 22.11.7, process 4242, up 1d 02:03:04
 configuration /etc/trutina/trutina.toml, generation 7
 2 services, 2 of 3 backends up
 
-Port  Device              Driver   MAC                Link               MTU
+Port  Devices             Driver   MAC                Link               MTU
 lan   net_tap0,iface=lan  net_tap  02:00:5e:00:53:01  up, 10000 Mbit/s  1500
 wan   net_tap0,iface=wan  net_tap  02:00:5e:00:53:01  down              1500
 
-Worker  Core  Flows  Capacity  Generation
-     0     1     12    100000           7
-     1     2  99999    100000           7
+Interface  Port  VLAN    MTU  Host     Gateway  Addresses
+lan        lan   -      1500  tap-lan  -        192.0.2.254/24 2001:db8:1::fe/64
+lan.100    lan   100    1500  -        -        198.51.100.254/24
+lan.7.100  lan   7.100  1500  -        yes
 
-Neighbour   MAC                Port
+Worker  Core  Flows  Capacity   Wide  Generation
+     0     1     12    100000  25000           7
+     1     2  99999    100000  25000           7
+
+Neighbour   MAC                Interface
 192.0.2.11  02:00:5e:00:53:0b  lan
 192.0.2.12  awaited            lan
 "
@@ -195,13 +247,13 @@ Neighbour   MAC                Port
         assert_eq!(
             services(&samples::services()),
             "\
-Prot  LocalAddress:Port   Scheduler                                            Name
-  ->  RemoteAddress:Port  Forward    Weight  ActiveConn  InActConn  Health     Reason
-TCP   192.0.2.100:80      wrr                                                  web
-  ->  198.51.100.7:8000   nat             4           5       1234  up         HTTP 200 in 1 ms
-  ->  198.51.100.8:8000   tunnel      65535           5       1234  down       connection refused
-UDP   192.0.2.100:53      rr                                                   udp:192.0.2.100:53
-  ->  203.0.113.1:53      dr              1           5       1234  unchecked  no check
+Prot  LocalAddress:Port   Scheduler                                                       Name
+  ->  RemoteAddress:Port  Forward               Weight  ActiveConn  InActConn  Health     Reason
+TCP   192.0.2.100:80      wrr                                                             web
+  ->  198.51.100.7:8000   nat                        4           5       1234  up         HTTP 200 in 1 ms
+  ->  198.51.100.8:8000   tunnel gue:6080 csum   65535           5       1234  down       connection refused
+UDP   192.0.2.100:53      rr                       ops                                    udp:192.0.2.100:53
+  ->  203.0.113.1:53      dr                         1           5       1234  unchecked  no check
 "
         );
         assert_eq!(services(&[]).lines().count(), 2);
@@ -210,10 +262,10 @@ UDP   192.0.2.100:53      rr                                                   u
     #[test]
     fn backends_are_shown() {
         assert_eq!(backends(&samples::services()), "\
-Service             Backend            Mode    Weight  Active  Inactive  Conns  Health     Since     Reason
-tcp:192.0.2.100:80  198.51.100.7:8000  nat          4       5      1234     40  up         00:01:01  HTTP 200 in 1 ms
-tcp:192.0.2.100:80  198.51.100.8:8000  tunnel   65535       5      1234      2  down       00:01:01  connection refused
-udp:192.0.2.100:53  203.0.113.1:53     dr           1       5      1234      0  unchecked  00:01:01  no check
+Service             Backend            Mode                  Weight  Active  Inactive  Conns  Health     Since     Reason
+tcp:192.0.2.100:80  198.51.100.7:8000  nat                        4       5      1234     40  up         00:01:01  HTTP 200 in 1 ms
+tcp:192.0.2.100:80  198.51.100.8:8000  tunnel gue:6080 csum   65535       5      1234      2  down       00:01:01  connection refused
+udp:192.0.2.100:53  203.0.113.1:53     dr                         1       5      1234      0  unchecked  00:01:01  no check
 ");
     }
 
@@ -223,13 +275,15 @@ udp:192.0.2.100:53  203.0.113.1:53     dr           1       5      1234      0  
         assert_eq!(
             flows(&list),
             "\
-pro  expire  state        source              virtual         destination        worker
-TCP  14:59   ESTABLISHED  203.0.113.99:31337  192.0.2.100:80  198.51.100.7:8000       0
-UDP  100:00  UDP          203.0.113.5:1024    192.0.2.100:53  203.0.113.1:53          0
-10 more; --limit 12 shows all
+pro  expire  state        source                virtual           destination          local                    worker
+TCP  14:59   ESTABLISHED  203.0.113.99:31337    192.0.2.100:80    198.51.100.7:8000    -                             0
+UDP  100:00  UDP          203.0.113.5:1024      192.0.2.100:53    203.0.113.1:53       -                             0
+UDP  00:30   UDP          [2001:db8:7::7]:1024  [2001:db8::1]:53  [2001:db8:2::11]:53  [2001:db8:5::200]:40000       0
+TCP  01:00   SYN_RECV     192.0.2.7:1024        -                 -                    198.51.100.200:40000          0
+10 more; --limit 14 shows all
 "
         );
-        list.total = 2;
+        list.total = 4;
         assert!(!flows(&list).contains("more"));
     }
 

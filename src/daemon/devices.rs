@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use config::model::Config;
+use config::model::{Config, Device};
 use config::words::MacAddr;
 use controlplane::api::{PortStats, PortStatus};
 use controlplane::engine::Devices;
@@ -18,20 +18,62 @@ pub struct DpdkDevices {
 }
 
 struct Configured {
-    port: Arc<Port>,
-    device: String,
+    name: String,
+    /// At least one; what they have in common is told of the first.
+    devices: Vec<Arc<Port>>,
+    texts: Vec<String>,
     mtu: u16,
 }
 
 impl DpdkDevices {
-    /// The opened ports of a configuration, in its order.
-    pub fn new(config: &Config, ports: Vec<Arc<Port>>, mempool: Arc<Mempool>) -> Self {
-        let configured = ports.into_iter().zip(&config.ports).map(|(port, model)| Configured {
-            port,
-            device: device_text(&model.device).to_owned(),
+    /// The opened devices of a configuration's ports, in its order.
+    pub fn new(config: &Config, ports: Vec<Vec<Arc<Port>>>, mempool: Arc<Mempool>) -> Self {
+        let text = |device: &Device| device_text(device).to_owned();
+        let configured = ports.into_iter().zip(&config.ports).map(|(devices, model)| Configured {
+            name: model.name.clone(),
+            devices,
+            texts: model.devices.iter().map(text).collect(),
             mtu: model.mtu,
         });
         Self { ports: configured.collect(), mempool }
+    }
+}
+
+impl Configured {
+    fn first(&self) -> &Port {
+        &self.devices[0]
+    }
+
+    fn is_up(&self) -> bool {
+        self.devices.iter().all(|device| device.link().up)
+    }
+
+    fn status(&self) -> PortStatus {
+        let first = self.first();
+        PortStatus {
+            name: self.name.clone(),
+            devices: self.texts.clone(),
+            driver: first.driver().to_owned(),
+            mac: first.mac(),
+            link_up: self.is_up(),
+            speed_mbps: first.link().speed_mbps,
+            mtu: self.mtu,
+        }
+    }
+
+    fn stats(&self) -> PortStats {
+        let mut sum = PortStats { name: self.name.clone(), ..PortStats::default() };
+        for driver in self.devices.iter().map(|device| device.stats()) {
+            sum.rx_packets += driver.ipackets;
+            sum.rx_bytes += driver.ibytes;
+            sum.rx_missed += driver.imissed;
+            sum.rx_errors += driver.ierrors;
+            sum.rx_no_mbuf += driver.rx_nombuf;
+            sum.tx_packets += driver.opackets;
+            sum.tx_bytes += driver.obytes;
+            sum.tx_errors += driver.oerrors;
+        }
+        sum
     }
 }
 
@@ -43,44 +85,18 @@ impl Devices for DpdkDevices {
     }
 
     fn macs(&self) -> Vec<MacAddr> {
-        self.ports.iter().map(|configured| configured.port.mac()).collect()
+        self.ports.iter().map(|port| port.first().mac()).collect()
     }
 
     fn links(&self) -> Vec<bool> {
-        self.ports.iter().map(|configured| configured.port.link().up).collect()
+        self.ports.iter().map(Configured::is_up).collect()
     }
 
     fn status(&self) -> Vec<PortStatus> {
-        let status = |Configured { port, device, mtu }: &Configured| {
-            let link = port.link();
-            PortStatus {
-                name: port.name().to_owned(),
-                device: device.clone(),
-                driver: port.driver().to_owned(),
-                mac: port.mac(),
-                link_up: link.up,
-                speed_mbps: link.speed_mbps,
-                mtu: *mtu,
-            }
-        };
-        self.ports.iter().map(status).collect()
+        self.ports.iter().map(Configured::status).collect()
     }
 
     fn stats(&self) -> Vec<PortStats> {
-        let stats = |Configured { port, .. }: &Configured| {
-            let driver = port.stats();
-            PortStats {
-                name: port.name().to_owned(),
-                rx_packets: driver.ipackets,
-                rx_bytes: driver.ibytes,
-                rx_missed: driver.imissed,
-                rx_errors: driver.ierrors,
-                rx_no_mbuf: driver.rx_nombuf,
-                tx_packets: driver.opackets,
-                tx_bytes: driver.obytes,
-                tx_errors: driver.oerrors,
-            }
-        };
-        self.ports.iter().map(stats).collect()
+        self.ports.iter().map(Configured::stats).collect()
     }
 }

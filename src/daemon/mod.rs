@@ -1,8 +1,9 @@
 //! Starts and stops the parts of the appliance.
 
 mod devices;
+mod ports;
 
-use std::collections::BTreeMap;
+use std::hash::RandomState;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,34 +14,26 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use config::model::Config;
 use controlplane::engine::{Devices as _, Engine, Identity, Plan, Signals};
+use controlplane::host::Host;
 use controlplane::state::Limits;
-use controlplane::{metrics, neighbour, report, server};
+use controlplane::{metrics, report, server};
 use dataplane::clock::Clock;
 use dataplane::dpdk::eal::{Eal, Registered};
-use dataplane::dpdk::ethdev::{self, Port, PortQueue};
+use dataplane::dpdk::ethdev::PortQueue;
 use dataplane::dpdk::mbuf::Mbuf;
-use dataplane::dpdk::mempool::Mempool;
-use dataplane::dpdk::rss::Side;
 use dataplane::flow::table::HashSecret;
-use dataplane::forward::Setup;
+use dataplane::forward::{PieceSetup, Setup};
 use dataplane::publish;
 use dataplane::stats::WorkerStats;
-use dataplane::toeplitz::Owners;
-use dataplane::worker::{self, FRAMES_IN_QUEUES, Handle, Shared, Worker};
+use dataplane::worker::{self, Handle, Shared, Worker};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use devices::DpdkDevices;
+use ports::{Mempools, Opened};
 
-/// Frames that the control thread makes and that threads keep in their caches, beside all queues.
-const SPARE_FRAMES: usize = 512;
-/// Mbufs that a thread's mempool cache may hold: one and a half times its size.
-const CACHED_FRAMES: usize = 384;
 /// Calls and scrapes that wait for the control thread.
 const WAITING_CALLS: usize = 64;
-
-/// Packet memory by NUMA node.
-type Mempools = BTreeMap<i32, Arc<Mempool>>;
 
 /// Runs the appliance until it is told to stop.
 pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration>) -> anyhow::Result<()> {
@@ -57,7 +50,7 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
         None => None,
     };
     let eal = Eal::start(&config)?;
-    let Opened { ports, queues, mempools } = open_ports(&config, &eal)?;
+    let Opened { ports, queues, mempools } = ports::open(&config, &eal)?;
     let identity = Identity {
         version: env!("TRUTINA_VERSION").to_owned(),
         dpdk: eal.version(),
@@ -68,21 +61,16 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
     let devices = DpdkDevices::new(&config, ports.clone(), control_frames);
     let limits = Limits::for_config(&config);
     let plan = Plan::new(config.clone(), &devices.macs(), limits)?;
+    let host = runtime.block_on(Host::open(&config, &devices.macs()))?;
     let (publisher, readers) = publish::channel(plan.snapshot(), config.cores.workers.len());
     let shared = Shared { stop: Arc::default(), clock: Clock::start() };
-    let setup = Setup {
-        number: 0,
-        workers: config.cores.workers.len(),
-        flow_capacity: config.flow_table.capacity as usize,
-        services: limits.services,
-        secret: HashSecret::random(),
-    };
-    let team = worker::team(by_worker(queues), &setup, limits.backends, readers, &shared);
+    let team = worker::team(queues, &setup(&config, limits), limits.backends, readers, &shared);
     let (workers, handles): (Vec<_>, Vec<Handle<Mbuf>>) = team.into_iter().unzip();
     let stats: Vec<Arc<WorkerStats>> = handles.iter().map(|handle| Arc::clone(&handle.stats)).collect();
+    // It gives workers what they need from their first packet on, so it comes before they run.
+    let engine = Engine::new(identity, plan, devices, host, publisher, handles, shared.clone());
     let threads = start_workers(&config, workers, &shared);
     let ended = threads.and_then(|threads| {
-        let engine = Engine::new(identity, plan, devices, publisher, handles, shared.clone());
         runtime.block_on(control(engine, socket, scraped, signals));
         stop_workers(threads, &shared)
     });
@@ -97,51 +85,21 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
     ended
 }
 
-/// What runs when all devices are set up.
-struct Opened {
-    ports: Vec<Arc<Port>>,
-    /// By port and worker.
-    queues: Vec<Vec<PortQueue>>,
-    mempools: Mempools,
-}
-
-/// Finds and opens all ports, each with memory on its own NUMA node.
-fn open_ports(config: &Config, eal: &Arc<Eal>) -> anyhow::Result<Opened> {
-    let workers = config.cores.workers.len();
-    let found = config.ports.iter().map(ethdev::Device::find).collect::<Result<Vec<_>, _>>()?;
-    let mut on_node: BTreeMap<i32, usize> = BTreeMap::new();
-    for device in &found {
-        *on_node.entry(device.numa_node()).or_default() += 1;
-    }
-    let mut mempools = Mempools::new();
-    for (node, ports) in on_node {
-        let rings = ports * workers * 2 * usize::from(ethdev::RING_LEN);
-        let queues = workers * (FRAMES_IN_QUEUES + CACHED_FRAMES) + neighbour::MAX_WAITING;
-        let frames = u32::try_from(rings + queues + SPARE_FRAMES).context("too many workers and ports")?;
-        mempools.insert(node, Arc::new(Mempool::new(eal, node, frames)?));
-    }
-    let owners = Owners::new(workers);
-    let (mut ports, mut queues) = (Vec::new(), Vec::new());
-    for (device, port) in found.into_iter().zip(&config.ports) {
-        let mempool = Arc::clone(&mempools[&device.numa_node()]);
-        let (opened, its_queues) = device.open(port, Side::Both, &owners, &mempool)?;
-        tracing::info!("port {}: {}, RSS: {}", port.name, opened.driver(), opened.rss());
-        ports.push(opened);
-        queues.push(its_queues);
-    }
-    Ok(Opened { ports, queues, mempools })
-}
-
-/// Queues by port and worker → by worker and port.
-fn by_worker(queues: Vec<Vec<PortQueue>>) -> Vec<Vec<PortQueue>> {
-    let mut by_port: Vec<_> = queues.into_iter().map(Vec::into_iter).collect();
-    let mut by_worker = Vec::new();
-    loop {
-        let queues: Vec<PortQueue> = by_port.iter_mut().filter_map(Iterator::next).collect();
-        if queues.is_empty() {
-            return by_worker;
-        }
-        by_worker.push(queues);
+/// What all workers have in common.
+fn setup(config: &Config, limits: Limits) -> Setup {
+    Setup {
+        number: 0,
+        workers: config.cores.workers.len(),
+        flow_capacity: config.flow_table.capacity as usize,
+        wide_capacity: config.flow_table.wide_capacity as usize,
+        pieces: PieceSetup {
+            capacity: config.fragments.capacity as usize,
+            timeout: config.fragments.timeout_secs,
+            remember: config.fragments.remember_secs,
+            secret: RandomState::new(),
+        },
+        services: limits.services,
+        secret: HashSecret::random(),
     }
 }
 
