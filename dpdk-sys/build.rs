@@ -10,7 +10,7 @@ const OLDEST_DPDK: &str = "22.11";
 const FUNCTIONS: &[&str] = &[
     "rte_eal_(cleanup|get_runtime_dir|init)",
     "rte_eth_dev_(adjust_nb_rx_tx_desc|close|configure|default_mac_addr_set)",
-    "rte_eth_dev_(get_port_by_name|info_get|set_mtu|socket_id|start|stop)",
+    "rte_eth_dev_(get_port_by_name|info_get|rss_reta_update|set_mtu|socket_id|start|stop)",
     "rte_eth_(link_get_nowait|macaddr_get|rx_queue_setup|stats_get|tx_queue_setup)",
     "rte_mempool_(avail_count|free)",
     "rte_pktmbuf_(free_bulk|pool_create)",
@@ -19,7 +19,8 @@ const FUNCTIONS: &[&str] = &[
     "rte_version",
     "trutina_.*",
 ];
-const VARIABLES: &[&str] = &["rte_eth_fp_ops", "TRUTINA_.*", "RTE_PKTMBUF_HEADROOM"];
+const VARIABLES: &[&str] =
+    &["rte_eth_fp_ops", "TRUTINA_.*", "RTE_ETH_RETA_GROUP_SIZE", "RTE_PKTMBUF_HEADROOM"];
 
 fn main() {
     println!("cargo:rerun-if-changed=shim.h");

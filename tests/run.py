@@ -4,6 +4,7 @@
 A step that can not run here is named and counted as skipped, never passed over in silence.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Line coverage of dataplane's pure modules, in percent.
+LEAST_COVERAGE = 95
+COVERAGE = ("--ignore-filename-regex", "/(tests|testing|samples)", "--output-path")
 CARGO_COUNTS = re.compile(r"^test result: .*?(\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
 PYTEST_COUNT = re.compile(r"(\d+) (passed|failed|error|errors|skipped|xfailed|xpassed)\b")
 
@@ -47,6 +51,31 @@ def cargo(*words, env=None):
     return step
 
 
+def covered(totals):
+    """The tests of the pure modules without DPDK, and how many of their lines these run."""
+    why_not = coverage_missing()
+    words = ("-p", "dataplane", "--no-default-features")
+    if why_not:
+        print(f"SKIPPED: coverage: {why_not}", flush=True)
+        totals.update(skipped=1)
+        return cargo("test", *words)(totals)
+    report = ROOT / "target" / "coverage.json"
+    report.parent.mkdir(exist_ok=True)
+    passed = cargo("llvm-cov", "test", *words, "--json", "--summary-only", *COVERAGE, report)(totals)
+    percent = json.loads(report.read_text())["data"][0]["totals"]["lines"]["percent"] if passed else 0
+    print(f"line coverage of the pure modules: {percent:.1f} %, at least {LEAST_COVERAGE} % are asked for")
+    return passed and percent >= LEAST_COVERAGE
+
+
+def coverage_missing():
+    """Why coverage can not be measured, after trying to install what that needs; `None` if it can."""
+    return missing(
+        ("rustup", "component", "add", "llvm-tools"),
+        ("cargo", "install", "--locked", "cargo-llvm-cov"),
+        ("cargo", "llvm-cov", "--version"),
+    )
+
+
 def miri(totals):
     """The pure modules under miri, which sees undefined behaviour; needs the nightly toolchain."""
     why_not = miri_missing()
@@ -63,17 +92,22 @@ def miri(totals):
 
 def miri_missing():
     """Why miri can not be used, after trying to install it; `None` if it can."""
-    try:
-        add = ("rustup", "component", "add", "--toolchain", "nightly", "miri", "rust-src")
-        added = subprocess.run(add, capture_output=True, text=True, timeout=300)
-        setup = ("cargo", "+nightly", "miri", "setup")
-        ready = subprocess.run(setup, capture_output=True, text=True, timeout=600, cwd=ROOT)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    if ready.returncode == 0:
-        return None
-    lines = (added.stderr if added.returncode else ready.stderr).strip().splitlines()
-    return lines[-1] if lines else "`cargo miri setup` fails"
+    return missing(
+        ("rustup", "component", "add", "--toolchain", "nightly", "miri", "rust-src"),
+        ("cargo", "+nightly", "miri", "setup"),
+    )
+
+
+def missing(*commands):
+    """Why the last of these commands does not work after the others were tried; `None` if it does."""
+    lines = []
+    for command in commands:
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=ROOT)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        lines += ended.stderr.strip().splitlines() if ended.returncode else []
+    return None if ended.returncode == 0 else (lines or [f"`{' '.join(commands[-1])}` fails"])[-1]
 
 
 def pytest(*places):
@@ -111,7 +145,7 @@ def stream(*argv, env=None):
 
 STEPS = {
     "cargo test": cargo("test", "--workspace"),
-    "dataplane without DPDK": cargo("test", "-p", "dataplane", "--no-default-features"),
+    "dataplane without DPDK": covered,
     "miri": miri,
     "replay and end to end": pytest("tests/replay", "tests/e2e"),
     "against IPVS in a virtual machine": pytest("tests/oracle"),

@@ -1,12 +1,14 @@
 //! Trutina's configuration.
 //!
-//! `words` is the vocabulary, `model` what a valid configuration says, `rules` what makes one valid. A leaf:
-//! nothing here knows of packets, DPDK or sockets.
+//! `words` is the vocabulary, `model` what a valid configuration says, `rules` what makes one valid, `limits`
+//! how much it may say, and `network` where its addresses are. A leaf: nothing here knows of packets, DPDK or
+//! sockets. Addresses are of either IP version everywhere; a rule that is about one of them says so.
 //!
 //! The journey of a file: [`load`] takes its bytes → [`parse`] makes a TOML tree with positions → `file`
 //! reads it table by table, through `reader` (which keys, where) and `values` (which types) → `rules` judge
-//! what it says, with `network` telling where addresses are → a [`model::Config`], or every
-//! [`Problem`] with file, line, column, key and the fix.
+//! what it says, with `network` telling where addresses are → a [`model::Config`], or every [`Problem`] with
+//! file, line, column, key and the fix. What arrives by the control socket is already a [`model::Service`] or
+//! [`model::Backend`]; [`rules::check_service`] and [`rules::check_backend`] judge it alike.
 //!
 //! A new key is a field in `model` and one line in the function of its table in `file`; if it can be wrong in
 //! ways of its own, a rule in `rules` as well. A file that says everything:

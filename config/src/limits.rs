@@ -10,10 +10,20 @@ pub const SYNTAX_LEN: usize = 256 << 10;
 pub const PROBLEMS: usize = 1_000;
 /// Ethernet devices.
 pub const PORTS: usize = 16;
-/// Own addresses of one port.
+/// VLANs of one port.
+pub const VLANS: usize = 255;
+/// Devices of all ports together: `RTE_MAX_ETHPORTS`.
+pub const DEVICES: usize = 32;
+/// Own addresses of one interface.
 pub const ADDRESSES: usize = 256;
 /// Worker cores.
 pub const WORKERS: usize = 64;
+/// Addresses of all pools together: each worker has a share of the ports of each.
+pub const POOL_ADDRESSES: usize = 256;
+/// Classes of packets.
+pub const CLASSES: usize = 256;
+/// Source prefixes of one class.
+pub const SOURCES: usize = 256;
 /// Services.
 pub const SERVICES: usize = 65_000;
 /// Backends of all services together.
@@ -22,6 +32,8 @@ pub const BACKENDS: usize = 1_000_000;
 pub const NAME_LEN: usize = 64;
 /// Bytes of a Unix socket's path: `sun_path` less its closing NUL.
 pub const SOCKET_PATH_LEN: usize = 107;
+/// Bytes of a tap device's name: the kernel's `IFNAMSIZ` less its closing NUL.
+pub const TAP_NAME_LEN: usize = 15;
 /// Bytes of a device's name: `RTE_DEV_NAME_MAX_LEN` less its closing NUL.
 pub const DEVICE_NAME_LEN: usize = 63;
 
@@ -31,10 +43,27 @@ pub const CORE: RangeInclusive<usize> = 0..=1023;
 pub const MEMORY_MIB: RangeInclusive<u32> = 32..=1 << 20;
 /// Bytes of an IP packet: the least RFC 791 allows to what switches call jumbo.
 pub const MTU: RangeInclusive<u16> = 68..=9600;
+/// Bytes of an IPv6 packet that every link carries (RFC 8200, section 5).
+pub const IPV6_MTU: u16 = 1280;
+/// Bytes of a TCP segment: the least that every host takes (RFC 9293, 3.7.1) to the most that jumbo frames
+/// carry.
+pub const MSS: RangeInclusive<u16> = 536..=9000;
+/// Numbers of a VLAN (IEEE 802.1Q): 0 and 4095 are none.
+pub const VLAN: RangeInclusive<u16> = 1..=4094;
+/// Differentiated services code points (RFC 2474).
+pub const DSCP: RangeInclusive<u8> = 0..=63;
 /// Flows of one worker.
 pub const CAPACITY: RangeInclusive<u32> = 1..=1 << 30;
-/// Seconds a flow may be idle: up to 31 days.
-pub const IDLE_SECS: RangeInclusive<u32> = 1..=31 * 86_400;
+/// The least wide flows of one worker unless the file says otherwise.
+pub const WIDE_CAPACITY: u32 = 1024;
+/// Seconds a flow may be idle: up to 30 days.
+pub const IDLE_SECS: RangeInclusive<u32> = 1..=30 * 86_400;
+/// ICMP messages a second of one worker.
+pub const ICMP_RATE: RangeInclusive<u32> = 0..=10_000_000;
+/// Pieces of datagrams that one worker holds.
+pub const FRAGMENTS: RangeInclusive<u32> = 1..=1 << 20;
+/// Seconds a piece waits for its first one, or a datagram is known: RFC 8200, 4.5, gives up after 60.
+pub const FRAGMENT_SECS: RangeInclusive<u32> = 1..=60;
 /// Share of new flows.
 pub const WEIGHT: RangeInclusive<u16> = 0..=u16::MAX;
 /// TCP and UDP port numbers.

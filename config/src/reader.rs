@@ -112,7 +112,19 @@ impl<'a> Table<'a> {
         read: impl ReadValue<T>,
     ) -> Option<Vec<T>> {
         self.insist(key, example);
-        let value = self.ask(key)?.get_ref();
+        let values = self.array(key, limit, read);
+        values.filter(|_| self.has(key))
+    }
+
+    /// The values of an array, `limit` at most; none if the key is left out. `None` if any of them is wrong.
+    pub(crate) fn array<T>(
+        &self,
+        key: &'static str,
+        limit: usize,
+        read: impl ReadValue<T>,
+    ) -> Option<Vec<T>> {
+        let Some(value) = self.ask(key) else { return Some(Vec::new()) };
+        let value = value.get_ref();
         let DeValue::Array(values) = value else {
             self.report(&[Key(key)], unexpected("an array", value));
             return None;
@@ -126,7 +138,8 @@ impl<'a> Table<'a> {
 
     fn insist(&self, key: &'static str, example: &str) {
         if !self.has(key) {
-            // Only a table that is left out as a whole has to be named: others are where the problem is shown.
+            // Only a table that is left out as a whole has to be named: others are where the problem is
+            // shown.
             let header = if self.entries.is_none() { format!("[{}] ", self.path) } else { String::new() };
             let help = format!("add {header}{key} = {example}");
             self.report(&[Key(key)], Wrong::new("this key is missing").help(help));
@@ -164,6 +177,22 @@ impl<'a> Table<'a> {
             self.asked.borrow_mut().push(key);
             None
         }
+    }
+
+    /// What is on or off, with keys of its own if it is on: a table, or `true` for one without keys. `None`
+    /// if it is off, left out, or of another type.
+    pub(crate) fn switch<T>(&self, key: &'static str, read: impl FnOnce(&Table) -> T) -> Option<T> {
+        let value = self.ask(key)?;
+        let entries = match value.get_ref() {
+            DeValue::Boolean(false) => return None,
+            DeValue::Boolean(true) => None,
+            DeValue::Table(table) => Some(table),
+            other => {
+                self.report(&[Key(key)], unexpected("true, false or a table", other));
+                return None;
+            }
+        };
+        Some(Table::read(self.source, join(&self.path, key), value.span().start, entries, read))
     }
 
     /// Each table of an array of tables, at most `limit` of them; none if the key is left out.
@@ -215,21 +244,31 @@ impl<'a> Table<'a> {
         self.source.line(self.offset(at))
     }
 
+    /// Whether the file has a value `at` exactly this place.
+    pub(crate) fn has_at(&self, at: &[Step]) -> bool {
+        self.follow(at).1 == at.len()
+    }
+
     fn offset(&self, at: &[Step]) -> usize {
-        let (Some((Key(first), rest)), Some(entries)) = (at.split_first(), self.entries) else {
-            return self.start;
-        };
-        let Some(mut value) = entries.get(*first) else { return self.start };
-        for step in rest {
-            let next = match (step, value.get_ref()) {
-                (Key(key), DeValue::Table(table)) => table.get(*key),
-                (Index(index), DeValue::Array(values)) => values.get(*index),
+        self.follow(at).0.map_or(self.start, |value| value.span().start)
+    }
+
+    /// The last value on the way to the one `at`, and how many steps lead to it.
+    fn follow(&self, at: &[Step]) -> (Option<&'a Spanned<DeValue<'a>>>, usize) {
+        let mut found: Option<&Spanned<DeValue>> = None;
+        for (steps, step) in at.iter().enumerate() {
+            let next = match (step, found.map(Spanned::get_ref)) {
+                (Key(key), None) => self.entries.and_then(|entries| entries.get(*key)),
+                (Key(key), Some(DeValue::Table(table))) => table.get(*key),
+                (Index(index), Some(DeValue::Array(values))) => values.get(*index),
                 _ => None,
             };
-            let Some(next) = next else { break };
-            value = next;
+            if next.is_none() {
+                return (found, steps);
+            }
+            found = next;
         }
-        value.span().start
+        (found, at.len())
     }
 }
 

@@ -1,12 +1,12 @@
 //! How single values are read: each function takes a TOML value and says what would have been right.
 
 use std::fmt::Display;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use crate::limits;
@@ -14,7 +14,7 @@ use crate::model::Device;
 use crate::problem::{Wrong, list, nearest, quote};
 use crate::reader::{ReadValue, unexpected};
 use crate::rules::{self, Fault};
-use crate::words::MacAddr;
+use crate::words::{self, ClassName, MacAddr, Ports};
 
 pub(crate) fn boolean(value: &DeValue) -> Result<bool, Wrong> {
     value.as_bool().ok_or_else(|| unexpected("true or false", value))
@@ -67,38 +67,70 @@ pub(crate) fn word<T: FromStr>(what: &'static str, words: &'static [&'static str
 fn parsed<T: FromStr>(value: &DeValue, what: &str, example: &str) -> Result<T, Wrong> {
     let text = text(value)?;
     text.parse().map_err(|_| {
-        if is_ipv6(text) {
-            let wrong = Wrong::new(format!("{} is an IPv6 address", quote(text)));
-            return wrong.help(format!("this version balances IPv4: write {what} such as {example}"));
-        }
         Wrong::new(format!("{} is not {what}", quote(text))).help(format!("write it as {example}"))
     })
 }
 
-fn is_ipv6(text: &str) -> bool {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse::<Ipv6Addr>().is_ok()
-        || bare.parse::<Ipv6Net>().is_ok()
-        || text.parse::<SocketAddrV6>().is_ok()
+pub(crate) fn address(value: &DeValue) -> Result<IpAddr, Wrong> {
+    parsed(value, "an address", "192.0.2.1 or 2001:db8::1")
 }
 
-pub(crate) fn address(value: &DeValue) -> Result<Ipv4Addr, Wrong> {
-    parsed(value, "an IPv4 address", "192.0.2.1")
+/// A virtual address and its ports.
+pub(crate) fn address_and_ports(value: &DeValue) -> Result<(IpAddr, Ports), Wrong> {
+    let text = text(value)?;
+    words::address_and_ports(text).ok_or_else(|| {
+        let wrong = Wrong::new(format!("{} is not an address and port", quote(text)));
+        wrong.help("write it as 192.0.2.1:80 or [2001:db8::1]:80; 8000-8099 are several ports, and 0 is any")
+    })
 }
 
-pub(crate) fn address_and_port(value: &DeValue) -> Result<SocketAddrV4, Wrong> {
-    parsed(value, "an IPv4 address and port", "192.0.2.1:80")
+pub(crate) fn address_and_port(value: &DeValue) -> Result<SocketAddr, Wrong> {
+    parsed(value, "an address and port", "192.0.2.1:80 or [2001:db8::1]:80")
 }
 
 /// Destination of a route; the rules tell of bits behind the prefix.
-pub(crate) fn destination(value: &DeValue) -> Result<Ipv4Net, Wrong> {
-    parsed(value, "an IPv4 prefix", "198.51.100.0/24, or 0.0.0.0/0 for the default route")
+pub(crate) fn destination(value: &DeValue) -> Result<IpNet, Wrong> {
+    parsed(value, "a prefix", "198.51.100.0/24 or 2001:db8::/32, or 0.0.0.0/0 or ::/0 for a default route")
 }
 
 /// Own address of a port, with its connected prefix.
-pub(crate) fn own_address(value: &DeValue) -> Result<Ipv4Net, Wrong> {
-    let address = parsed(value, "an IPv4 address with prefix length", "192.0.2.1/24")?;
+pub(crate) fn own_address(value: &DeValue) -> Result<IpNet, Wrong> {
+    let address = parsed(value, "an address with prefix length", "192.0.2.1/24 or 2001:db8::1/64")?;
     rules::own_address_fault(address).map_or(Ok(address), |fault| Err(fault.into()))
+}
+
+/// Source prefix of a class.
+pub(crate) fn source(value: &DeValue) -> Result<IpNet, Wrong> {
+    let prefix = parsed(value, "a prefix", "203.0.113.0/24 or 2001:db8::/32")?;
+    rules::prefix_fault(prefix).map_or(Ok(prefix), |fault| Err(fault.into()))
+}
+
+/// Addresses of a pool: one, or all of a prefix.
+pub(crate) fn pool_addresses(value: &DeValue) -> Result<Vec<IpAddr>, Wrong> {
+    let text = text(value)?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(vec![address]);
+    }
+    let prefix: IpNet = parsed(value, "an address or prefix", "198.51.100.200 or 198.51.100.208/29")?;
+    if let Some(fault) = rules::prefix_fault(prefix) {
+        return Err(fault.into());
+    }
+    let most = limits::POOL_ADDRESSES;
+    let host_bits = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
+    if host_bits > most.ilog2() {
+        let wrong = Wrong::new(format!("{prefix} has more than {most} addresses"));
+        return Err(wrong.help(
+            "use a longer prefix: one address is enough for tens of thousands of connections to each backend",
+        ));
+    }
+    Ok(match prefix {
+        IpNet::V4(prefix) => {
+            (0..1 << host_bits).map(|n| IpAddr::V4((prefix.addr().to_bits() | n).into())).collect()
+        }
+        IpNet::V6(prefix) => {
+            (0..1 << host_bits).map(|n| IpAddr::V6((prefix.addr().to_bits() | n).into())).collect()
+        }
+    })
 }
 
 /// MAC address of one station.
@@ -117,9 +149,23 @@ pub(crate) fn loopback(value: &DeValue) -> Result<SocketAddr, Wrong> {
     if listen.port() == 0 { Err(Fault::PortZero.into()) } else { Ok(listen) }
 }
 
-/// Name of a port or service.
+/// Name of a port, service or pool.
 pub(crate) fn name(value: &DeValue) -> Result<String, Wrong> {
     ruled(value, rules::name_fault)
+}
+
+/// Name of a class.
+pub(crate) fn class_name(value: &DeValue) -> Result<ClassName, Wrong> {
+    let text = text(value)?;
+    text.parse().map_err(|_| {
+        let wrong = Wrong::new(format!("{} is not a name of a class", quote(text)));
+        wrong.help(format!("use 1 to {} letters, digits, `-` and `_`", ClassName::LONGEST))
+    })
+}
+
+/// Name of a tap device.
+pub(crate) fn tap_name(value: &DeValue) -> Result<String, Wrong> {
+    ruled(value, rules::tap_name_fault)
 }
 
 /// Request target of an HTTP check.
@@ -220,16 +266,6 @@ mod tests {
         }
         for text in ["", ".", "..", "a/b", "-a", "a b", "%d", "a\0"] {
             assert!(file_prefix(&value(text)).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn ipv6_is_recognised_in_every_form() {
-        for text in ["::1", "2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:80", "2001:db8::/32"] {
-            assert!(is_ipv6(text), "{text}");
-        }
-        for text in ["", "192.0.2.1", "192.0.2.1:80", "02:00:5e:00:53:01", "web"] {
-            assert!(!is_ipv6(text), "{text}");
         }
     }
 }

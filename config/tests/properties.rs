@@ -1,5 +1,6 @@
 //! Laws of reading that hold for any text.
 
+use config::words::{Ports, Protocol, ServiceKey};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -37,12 +38,25 @@ const PIECES: &[&str] = &[
     "0.0.0.0/0",
     "/33",
     ":0",
+    "-0",
+    ":80-90",
+    "[2001:db8::1]:80",
+    "::ffff:192.0.2.1",
+    "fe80::1",
+    "2001:db8::/64",
+    "@gold",
     "255.255.255.255",
     "[service]",
     "[[service.backend]]",
     "backend = []",
     "check = {}",
     "port = []",
+    "[[port.vlan]]",
+    "[[snat_pool]]",
+    "[[class]]",
+    "devices = []",
+    "gateway = true",
+    "tunnel = { type = 'gue' }",
 ];
 
 /// One careless edit of the file.
@@ -122,6 +136,24 @@ proptest! {
             lines[line] = format!("{key} = {value}");
         }
         reads(&lines.join("\n"))?;
+    }
+}
+
+proptest! {
+    #[test]
+    fn keys_of_services_read_back_as_written(
+        tcp in any::<bool>(),
+        address in any::<std::net::IpAddr>(),
+        ports in (1..=u16::MAX, 1..=u16::MAX),
+        class in prop::option::of("[a-zA-Z0-9_-]{1,15}"),
+    ) {
+        let key = ServiceKey {
+            protocol: if tcp { Protocol::Tcp } else { Protocol::Udp },
+            address,
+            ports: Ports { first: ports.0.min(ports.1), last: ports.0.max(ports.1) },
+            class: class.map(|class| class.parse().unwrap()),
+        };
+        prop_assert_eq!(key.to_string().parse(), Ok(key));
     }
 }
 

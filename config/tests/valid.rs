@@ -4,80 +4,181 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use config::model::{
-    Backend, Check, CheckKind, Config, Control, Cores, Device, Dpdk, FlowTable, Metrics, Neighbour, Port,
-    Route, Service, Timeouts,
+    Backend, Check, CheckKind, Class, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments, Gateway,
+    Icmp, Interface, Metrics, Neighbour, Port, Route, Service, SnatPool, Tags, Timeouts, Tunnel,
 };
-use config::words::{Mode, Scheduler};
+use config::words::{Encapsulation, Mode, NoBackend, Scheduler};
 use config::{LoadError, limits};
 
-fn port(name: &str, device: Device, addresses: &[&str]) -> Port {
-    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    Port { name: name.to_owned(), device, addresses, mtu: 1500, mac: None }
+fn port(name: &str, devices: &[&str]) -> Port {
+    let devices = devices.iter().map(|device| Device::Vdev((*device).to_owned())).collect();
+    Port { name: name.to_owned(), devices, mtu: 1500, mac: None }
 }
 
-fn backend(address: &str, mode: Mode, weight: u16) -> Backend {
-    Backend { address: address.parse().unwrap(), mode, weight }
+fn interface(name: &str, port: usize, tags: (u16, u16), addresses: &[&str]) -> Interface {
+    Interface {
+        name: name.to_owned(),
+        port,
+        tags: Tags { outer: tags.0, inner: tags.1 },
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        mtu: 1500,
+        host: None,
+        gateway: None,
+    }
 }
 
-#[test]
-fn every_key_is_read() {
-    let lan = Device::Vdev("net_af_packet0,iface=l0,qdisc_bypass=1".to_owned());
-    let lan = port("lan", lan, &["192.0.2.254/24", "203.0.113.1/31"]);
+fn route(to: &str, via: &str) -> Route {
+    Route { to: to.parse().unwrap(), via: via.parse().unwrap() }
+}
+
+fn backend(address: &str, mode: Mode) -> Backend {
+    Backend { address: address.parse().unwrap(), mode, tunnel: Tunnel::default(), weight: 1 }
+}
+
+/// A service that says nothing but its key and backends.
+fn service(key: &str, backends: &[Backend]) -> Service {
+    Service {
+        name: key.to_owned(),
+        key: key.parse().unwrap(),
+        scheduler: Scheduler::Wrr,
+        check: None,
+        no_backend: NoBackend::Icmp,
+        mss: None,
+        timeouts: None,
+        one_packet: false,
+        snat_pool: None,
+        echo: true,
+        backends: backends.to_vec(),
+    }
+}
+
+fn expected_interfaces() -> Vec<Interface> {
+    let pool = Some("out".to_owned());
+    let lan = ["192.0.2.254/24", "203.0.113.1/31", "2001:db8:1::fe/64"];
+    vec![
+        Interface {
+            mtu: 9000,
+            host: Some("tap-lan".to_owned()),
+            gateway: Some(Gateway { snat_pool: None }),
+            ..interface("lan", 0, (0, 0), &lan)
+        },
+        Interface {
+            host: Some("tap-servers".to_owned()),
+            gateway: Some(Gateway { snat_pool: pool }),
+            ..interface("servers", 0, (0, 100), &["198.51.100.130/26"])
+        },
+        Interface { mtu: 9000, ..interface("lan.200.7", 0, (200, 7), &["2001:db8:7::fe/64"]) },
+        interface("wan", 1, (0, 0), &["198.51.100.2/25"]),
+        interface("trunk", 2, (0, 0), &[]),
+        interface("trunk.100", 2, (0, 100), &["2001:db8:8::fe/64"]),
+    ]
+}
+
+fn expected_services() -> Vec<Service> {
     let http = CheckKind::Http {
         path: "/health".to_owned(),
         host: Some("www.example.org".to_owned()),
         status: Some(204),
     };
-    let web = Service {
-        name: "web".to_owned(),
-        key: "tcp:192.0.2.100:80".parse().unwrap(),
-        scheduler: Scheduler::Rr,
-        check: Some(Check {
-            kind: http,
-            port: Some(8081),
-            interval_ms: 1000,
-            timeout_ms: 500,
-            rise: 1,
-            fall: 2,
-        }),
-        backends: vec![backend("192.0.2.11:80", Mode::Dr, 4), backend("10.0.0.12:8000", Mode::Nat, 1)],
-    };
-    let tcp = CheckKind::Tcp;
-    let dns = Service {
-        name: "udp:192.0.2.100:53".to_owned(),
-        key: "udp:192.0.2.100:53".parse().unwrap(),
-        scheduler: Scheduler::Wrr,
-        check: Some(Check {
-            kind: tcp,
-            port: Some(53),
-            interval_ms: 2000,
-            timeout_ms: 1000,
-            rise: 2,
-            fall: 3,
-        }),
-        backends: vec![backend("192.0.2.13:53", Mode::Nat, 1), backend("10.0.0.13:53", Mode::Tunnel, 1)],
-    };
+    let check = Check { kind: http, port: Some(8081), interval_ms: 1000, timeout_ms: 500, rise: 1, fall: 2 };
+    let dns_check =
+        Check { kind: CheckKind::Tcp, port: Some(53), interval_ms: 2000, timeout_ms: 1000, rise: 2, fall: 3 };
+    let gue = Tunnel { encapsulation: Encapsulation::Gue, port: 6081, checksum: true };
+    let gre = Tunnel { encapsulation: Encapsulation::Gre, ..Tunnel::default() };
+    let web = [
+        Backend { weight: 4, ..backend("192.0.2.11:80", Mode::Dr) },
+        backend("10.0.0.12:8000", Mode::Nat),
+        backend("[2001:db8:9::12]:8000", Mode::FullNat),
+        Backend { tunnel: gue, ..backend("10.0.0.13:80", Mode::Tunnel) },
+        Backend { tunnel: gre, ..backend("[2001:db8:9::13]:80", Mode::Tunnel) },
+    ];
+    let dns = [backend("192.0.2.13:53", Mode::Nat), backend("10.0.0.13:53", Mode::Tunnel)];
+    let range = [backend("[2001:db8:1::11]:0", Mode::Nat), backend("[2001:db8:1::12]:9000", Mode::Nat)];
+    vec![
+        Service {
+            name: "web".to_owned(),
+            scheduler: Scheduler::Rr,
+            check: Some(check),
+            no_backend: NoBackend::Rst,
+            mss: Some(1400),
+            timeouts: Some(Timeouts { established_secs: 3600, ..Timeouts::IPVS }),
+            snat_pool: Some("out".to_owned()),
+            echo: false,
+            ..service("tcp:192.0.2.100:80@gold", &web)
+        },
+        Service { check: Some(dns_check), one_packet: true, ..service("udp:192.0.2.100:53", &dns) },
+        service("tcp:[2001:db8:1::100]:8000-8099", &range),
+    ]
+}
+
+fn expected_pools() -> Vec<SnatPool> {
+    let v4 = ["198.51.100.100", "198.51.100.104", "198.51.100.105", "198.51.100.106", "198.51.100.107"];
+    let v6 = ["2001:db8:5::", "2001:db8:5::1", "2001:db8:5::2", "2001:db8:5::3"];
+    let addresses = v4.iter().chain(&v6).map(|address| address.parse().unwrap()).collect();
+    vec![SnatPool { name: "out".to_owned(), addresses }]
+}
+
+#[test]
+fn every_key_is_read() {
+    let lan = port("lan", &["net_af_packet0,iface=l0,qdisc_bypass=1"]);
+    let wan = ["net_af_xdp0,iface=w0,start_queue=0", "net_af_xdp1,iface=w0,start_queue=1"];
     let expected = Config {
         dpdk: Dpdk { hugepages: false, memory_mib: 128, file_prefix: "lab".to_owned() },
         cores: Cores { control: 2, workers: vec![3, 4], shared: false },
         ports: vec![
             Port { mtu: 9000, mac: "02:00:5e:00:53:01".parse().ok(), ..lan },
-            port("wan", Device::Pci("0000:03:00.0,rxq=2".to_owned()), &["198.51.100.2/25"]),
+            port("wan", &wan),
+            Port { devices: vec![Device::Pci("0000:03:00.0,rxq=2".to_owned())], ..port("trunk", &[]) },
         ],
-        routes: vec![Route { to: "0.0.0.0/0".parse().unwrap(), via: "198.51.100.1".parse().unwrap() }],
+        interfaces: expected_interfaces(),
+        routes: vec![route("0.0.0.0/0", "198.51.100.1"), route("2001:db8:9::/48", "2001:db8:1::1")],
         neighbours: vec![Neighbour {
             address: "192.0.2.11".parse().unwrap(),
             mac: "02:00:5e:00:53:0b".parse().unwrap(),
         }],
-        flow_table: FlowTable {
-            capacity: 100_000,
-            timeouts: Timeouts { tcp_secs: 600, tcp_fin_secs: 60, udp_secs: 30 },
+        snat_pools: expected_pools(),
+        classes: vec![Class {
+            name: "gold".parse().unwrap(),
+            sources: vec!["203.0.113.0/24".parse().unwrap(), "2001:db8:ffff::/48".parse().unwrap()],
+            vlan: Some(100),
+            dscp: Some(46),
+        }],
+        flow_table: FlowTable { capacity: 100_000, wide_capacity: 50_000 },
+        timeouts: Timeouts {
+            none_secs: 3,
+            established_secs: 600,
+            syn_sent_secs: 4,
+            syn_recv_secs: 20,
+            fin_wait_secs: 8,
+            time_wait_secs: 9,
+            close_secs: 5,
+            close_wait_secs: 10,
+            last_ack_secs: 11,
+            listen_secs: 110,
+            synack_secs: 25,
+            udp_secs: 30,
         },
+        icmp: Icmp { rate: 100, no_service: NoBackend::Icmp },
+        fragments: Fragments { capacity: 1024, timeout_secs: 3, remember_secs: 20 },
         control: Control { socket: "/run/lab.sock".into() },
         metrics: Some(Metrics { listen: "127.0.0.1:9400".parse().unwrap() }),
-        services: vec![web, dns],
+        services: expected_services(),
     };
     assert_eq!(config::parse("t", include_str!("every-key.toml")), Ok(expected));
+}
+
+/// The file with all keys is their documentation: some line of each says what it is for.
+#[test]
+fn every_key_is_explained() {
+    let text = include_str!("every-key.toml");
+    let key = |line: &str| line.split_once(" = ").map(|(key, _)| key.trim_start_matches("# ").to_owned());
+    let plain = |key: &String| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let explained: Vec<_> = text.lines().filter(|line| line.contains("  # ")).filter_map(key).collect();
+    // What these say is in their names.
+    let obvious = ["address", "to", "via", "mac", "name", "device", "backend", "check"];
+    for key in text.lines().filter_map(key).filter(plain) {
+        assert!(explained.contains(&key) || obvious.contains(&key.as_str()), "{key}");
+    }
 }
 
 const LEAST: &str = "
@@ -94,13 +195,16 @@ fn all_else_has_a_default() {
     let expected = Config {
         dpdk: Dpdk { hugepages: true, memory_mib: 1024, file_prefix: "trutina".to_owned() },
         cores: Cores { control: 0, workers: vec![1], shared: false },
-        ports: vec![port("lan", Device::Vdev("net_null0".to_owned()), &["192.0.2.254/24"])],
+        ports: vec![port("lan", &["net_null0"])],
+        interfaces: vec![interface("lan", 0, (0, 0), &["192.0.2.254/24"])],
         routes: Vec::new(),
         neighbours: Vec::new(),
-        flow_table: FlowTable {
-            capacity: 1_000_000,
-            timeouts: Timeouts { tcp_secs: 900, tcp_fin_secs: 120, udp_secs: 300 },
-        },
+        snat_pools: Vec::new(),
+        classes: Vec::new(),
+        flow_table: FlowTable { capacity: 1_000_000, wide_capacity: 250_000 },
+        timeouts: Timeouts::IPVS,
+        icmp: Icmp { rate: 1000, no_service: NoBackend::Drop },
+        fragments: Fragments { capacity: 4096, timeout_secs: 5, remember_secs: 30 },
         control: Control { socket: "/run/trutina.sock".into() },
         metrics: None,
         services: Vec::new(),
@@ -108,6 +212,10 @@ fn all_else_has_a_default() {
     assert_eq!(config::parse("t", LEAST), Ok(expected));
     let small = config::parse("t", &format!("{LEAST}[dpdk]\nhugepages = false")).unwrap();
     assert_eq!(small.dpdk.memory_mib, 256);
+    let few = config::parse("t", &format!("{LEAST}[flow_table]\ncapacity = 4000")).unwrap();
+    assert_eq!(few.flow_table.wide_capacity, 1024);
+    let bare = format!("{LEAST}[[service]]\nvip = \"192.0.2.100:0\"\nprotocol = \"udp\"\n");
+    assert_eq!(config::parse("t", &bare).unwrap().services, [service("udp:192.0.2.100:0", &[])]);
 }
 
 #[test]
@@ -128,6 +236,62 @@ fn legal_at_the_edges() {
     let config = config::parse("t", &text).unwrap();
     assert_eq!(config.flow_table.capacity, 1 << 30);
     assert_eq!(config.services.len(), 2);
+}
+
+#[test]
+fn both_ip_versions_stand_side_by_side() {
+    let text = LEAST.replace("\"192.0.2.254/24\"", "\"192.0.2.254/24\", \"2001:db8:1::fe/64\"")
+        + "gateway = false\n\
+           [[snat_pool]]\nname = \"out\"\naddresses = [\"192.0.2.200\", \"2001:db8:1::200\"]\n\
+           [[service]]\nvip = \"[2001:db8:1::100]:80\"\nprotocol = \"tcp\"\nsnat_pool = \"out\"\n\
+           backend = [\n\
+           { address = \"192.0.2.11:8000\", mode = \"full-nat\" },\n\
+           { address = \"192.0.2.12:80\", mode = \"tunnel\" },\n\
+           { address = \"[2001:db8:1::11]:80\", mode = \"dr\" },\n\
+           { address = \"[2001:db8:1::12]:8000\", mode = \"nat\" },\n\
+           ]\n\
+           [[service]]\nvip = \"192.0.2.254:80\"\nprotocol = \"tcp\"\nsnat_pool = \"out\"\n\
+           backend = [\n\
+           { address = \"[2001:db8:1::11]:80\", mode = \"full-nat\" },\n\
+           { address = \"[2001:db8:1::12]:80\", mode = \"tunnel\" },\n\
+           ]\n";
+    let config = config::parse("t", &text).unwrap();
+    assert_eq!(config.interfaces[0].gateway, None);
+    assert_eq!(config.services.iter().map(|service| service.backends.len()).collect::<Vec<_>>(), [4, 2]);
+}
+
+#[test]
+fn narrower_services_stand_beside_wider_ones() {
+    let service = |vip: &str| format!("[[service]]\nvip = \"192.0.2.100:{vip}\"\nprotocol = \"tcp\"\n");
+    let services: String = ["0", "80-90", "85", "80-85", "90", "80"].map(service).concat();
+    let gold = format!("{}class = \"gold\"\n", service("85-95"));
+    let class = "[[class]]\nname = \"gold\"\ndscp = 46\n";
+    let config = config::parse("t", &format!("{LEAST}{class}{services}{gold}")).unwrap();
+    assert_eq!(config.services.len(), 7);
+}
+
+#[test]
+fn pools_fill_their_room_exactly() {
+    let pools = "[[snat_pool]]\nname = \"a\"\naddresses = [\"10.0.0.0/25\"]\n\
+                 [[snat_pool]]\nname = \"b\"\naddresses = [\"2001:db8:5::/121\"]\n";
+    let config = config::parse("t", &(LEAST.to_owned() + pools)).unwrap();
+    assert_eq!(config.snat_pools.iter().map(|pool| pool.addresses.len()).sum::<usize>(), 256);
+}
+
+#[test]
+fn devices_are_bounded() {
+    let port = |port: usize| {
+        let device = |number: usize| format!("\"net_af_xdp{}\"", 16 * port + number);
+        let devices: Vec<_> = (0..16).map(device).collect();
+        format!("[[port]]\nname = \"p{port}\"\ndevices = [{}]\naddresses = []\n", devices.join(", "))
+    };
+    let workers: Vec<_> = (1..=16).collect();
+    let most = format!("[cores]\nworkers = {workers:?}\n{}{}", port(0), port(1));
+    assert_eq!(config::parse("t", &most).unwrap().ports[1].devices.len(), 16);
+    let problems = config::parse("t", &(most + &port(2))).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].key, "port[2].devices[0]");
+    assert_eq!(problems[0].message, "there are 48 devices, but DPDK has room for 32");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! A rewrite never recomputes a transport checksum: it adds the difference it makes. So a checksum that
 //! was right stays right, and one that was wrong stays wrong and is caught by the receiver.
 
+use crate::packet::Addresses;
+
 /// The one's complement sum of `bytes`, taken as big-endian 16-bit words; an odd last byte counts as the
 /// high half of a word. Not complemented.
 pub fn sum(bytes: &[u8]) -> u16 {
@@ -19,6 +21,30 @@ pub fn sum(bytes: &[u8]) -> u16 {
 pub fn sum_header(header: &[u8; 20]) -> u16 {
     let (words, _) = header.as_chunks::<4>();
     fold(words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum())
+}
+
+/// The sum of the pseudo header that TCP, UDP and ICMPv6 checksums cover (RFC 9293, 3.1; RFC 8200, 8.1): the
+/// two addresses, the protocol number `next`, and `len`, the bytes of the transport header and its data.
+pub fn sum_pseudo_header(addresses: Addresses, next: u8, len: u16) -> u16 {
+    let addresses = match addresses {
+        Addresses::V4 { src, dst } => u64::from(src) + u64::from(dst),
+        Addresses::V6 { src, dst } => longs(src) + longs(dst),
+    };
+    fold(addresses + u64::from(next) + u64::from(len))
+}
+
+/// The checksum of a transport header and its data, `bytes`, whose checksum field is 0.
+pub fn transport(addresses: Addresses, next: u8, bytes: &[u8]) -> u16 {
+    // No IP packet is longer.
+    let pseudo_header = sum_pseudo_header(addresses, next, bytes.len() as u16);
+    !fold(u64::from(pseudo_header) + u64::from(sum(bytes)))
+}
+
+/// The sum of the four 32-bit parts of a field.
+#[inline(always)]
+fn longs(wide: u128) -> u64 {
+    let (high, low) = ((wide >> 64) as u64, wide as u64);
+    (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff)
 }
 
 /// What a set of changed fields adds to a checksum: the sum of all `~m + m'` of RFC 1624, equation 3.
@@ -41,6 +67,13 @@ impl Delta {
     pub fn long(self, old: u32, new: u32) -> Self {
         // The halves need not be taken apart: 2^16 is congruent to 1 modulo 2^16 - 1.
         Self(self.0 + u64::from(!old) + u64::from(new))
+    }
+
+    /// Notes that a 128-bit field at an even offset, such as an IPv6 address, changes from `old` to `new`.
+    #[must_use]
+    #[inline(always)]
+    pub fn wide(self, old: u128, new: u128) -> Self {
+        Self(self.0 + longs(!old) + longs(new))
     }
 
     /// The checksum that follows `hc`: HC' = ~(~HC + ~m + m'), RFC 1624, equation 3.
@@ -101,6 +134,28 @@ mod tests {
             bytes[..4].copy_from_slice(&new.to_be_bytes());
             bytes[4..6].copy_from_slice(&port.to_be_bytes());
             prop_assert_eq!(delta.apply(before), !sum(&bytes));
+        }
+
+        #[test]
+        fn incremental_equals_full_for_ipv6_addresses(
+            old: (u128, u128), new: (u128, u128), data in prop::collection::vec(any::<u8>(), 1..80),
+        ) {
+            let addresses = |(src, dst)| Addresses::V6 { src, dst };
+            // The length is not 0, so that neither sum is.
+            let before = transport(addresses(old), 6, &data);
+            let delta = Delta::default().wide(old.0, new.0).wide(old.1, new.1);
+            prop_assert_eq!(delta.apply(before), transport(addresses(new), 6, &data));
+        }
+
+        #[test]
+        fn a_pseudo_header_counts_as_its_bytes(src: u128, dst: u128, next: u8, len: u16) {
+            let mut bytes = [src.to_be_bytes(), dst.to_be_bytes()].concat();
+            bytes.extend([0, 0, len.to_be_bytes()[0], len.to_be_bytes()[1], 0, 0, 0, next]);
+            prop_assert_eq!(sum_pseudo_header(Addresses::V6 { src, dst }, next, len), sum(&bytes));
+            let (src, dst) = (src as u32, dst as u32);
+            let mut bytes = [src.to_be_bytes(), dst.to_be_bytes()].concat();
+            bytes.extend([0, next, len.to_be_bytes()[0], len.to_be_bytes()[1]]);
+            prop_assert_eq!(sum_pseudo_header(Addresses::V4 { src, dst }, next, len), sum(&bytes));
         }
 
         #[test]

@@ -31,18 +31,40 @@ reasons! {
     Truncated = "truncated",
     /// the destination MAC is not the address of the port it came in by
     NotOurMac = "not_our_mac",
-    /// neither IPv4 nor ARP
+    /// more than two VLAN tags, or tags of a VLAN that the port has no interface for
+    BadVlan = "bad_vlan",
+    /// neither IPv4, IPv6 nor ARP
     UnknownEthertype = "unknown_ethertype",
-    /// IP version other than 4, or a header length under 20 bytes (RFC 1812, 5.2.2)
+    /// an IP version other than the Ethertype's, a header length under 20 bytes (RFC 1812, 5.2.2), or a
+    /// malformed option
     BadIpHeader = "bad_ip_header",
     /// the IPv4 header checksum is wrong (RFC 1812, 5.2.2)
     BadIpChecksum = "bad_ip_checksum",
-    /// the IPv4 total length is shorter than the IPv4 header
+    /// the IPv4 total length is shorter than the IPv4 header, or the IPv6 payload length is 0
     BadIpLength = "bad_ip_length",
     /// a source or destination address that no packet on a wire may have (RFC 1812, 5.3.7)
     MartianAddress = "martian_address",
-    /// a piece of a fragmented packet
+    /// an IPv4 option asks for a route of the sender's choice (RFC 7126, 4.3 and 4.4)
+    SourceRoute = "source_route",
+    /// more than eight IPv6 extension headers, one that runs past the packet, or a hop-by-hop header that is
+    /// not the first (RFC 8200, 4.1)
+    BadExtensionHeader = "bad_extension_header",
+    /// an IPv6 routing header of type 0 (RFC 5095), or one that makes us a waypoint
+    RoutingHeader = "routing_header",
+    /// an IPv6 packet with nothing in it (RFC 8200, 4.7)
+    NoNextHeader = "no_next_header",
+    /// a piece of a fragmented packet that is neither TCP nor UDP
     Fragment = "fragment",
+    /// a piece of a fragmented packet that lies: its length is no multiple of 8, or it ends beyond 65,535
+    BadFragment = "bad_fragment",
+    /// a first piece without a whole transport header, or one inside a TCP header (RFC 1858, 3128, 7112)
+    FragmentTiny = "fragment_tiny",
+    /// pieces of a fragmented packet overlap or came twice; in IPv6 all of them die (RFC 5722)
+    FragmentOverlap = "fragment_overlap",
+    /// too many pieces wait for their first ones: in all, from one sender, of one packet, or with too many gaps
+    FragmentTableFull = "fragment_table_full",
+    /// a piece of a fragmented packet waited for the first one in vain
+    FragmentTimeout = "fragment_timeout",
     /// an IP protocol other than TCP, UDP and ICMP
     UnknownProtocol = "unknown_protocol",
     /// TCP data offset under 20 bytes or past the end of the packet
@@ -55,6 +77,8 @@ reasons! {
     BadIcmp = "bad_icmp",
     /// an ICMP type that is neither an echo request for us nor an error
     UnknownIcmp = "unknown_icmp",
+    /// a ping to a VIP that is configured not to answer it
+    EchoRefused = "echo_refused",
     /// more ICMP packets to be answered in a second than a worker answers
     IcmpRate = "icmp_rate",
     /// the TTL would become 0 (RFC 1812, 5.3.1), and the sender was not told so
@@ -71,12 +95,18 @@ reasons! {
     ReplyAmbiguous = "reply_ambiguous",
     /// no place for another flow, and none to be evicted
     FlowTableFull = "flow_table_full",
+    /// no local address and port is free for a flow of full NAT
+    LocalPortsExhausted = "local_ports_exhausted",
     /// no route to the destination
     NoRoute = "no_route",
     /// longer than the MTU of the port it leaves by, and the sender was not told so
     TooBig = "too_big",
     /// no headroom in the buffer for an outer header
     NoHeadroom = "no_headroom",
+    /// its new checksum covers bytes behind the first segment of its buffer
+    Scattered = "scattered",
+    /// an address of the other IP version was to be put into it
+    WrongFamily = "wrong_family",
     /// the device's transmit queue is full
     TxFull = "tx_full",
     /// the queue to the control thread is full

@@ -1,29 +1,41 @@
 //! A burst of frames through all its stages: the whole packet path of one worker.
 //!
 //! Four short loops over the burst instead of one long one over each frame, so that the cache misses of 32
-//! frames overlap. Every frame ends in exactly one place: a transmit burst, the control thread, another
-//! worker, or a drop counter.
+//! frames overlap; what is no TCP or UDP packet waits for their end. Every frame ends in exactly one place: a
+//! transmit burst, the control thread, another worker, a table of waiting pieces, or a drop counter.
 
+mod answer;
 mod bind;
+mod deliver;
+mod flows;
 mod icmp;
+mod local;
+mod pieces;
 
+use std::hash::RandomState;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use config::words::{Mode, Protocol};
+use config::words::Protocol;
 use crossbeam::queue::ArrayQueue;
 
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
 use crate::clock::Seconds;
 use crate::drops::DropReason;
-use crate::flow::table::{FlowHash, FlowTable, HashSecret};
-use crate::parse::{Headers, Ipv4, Refusal, parse};
-use crate::rewrite;
-use crate::route::{NextHop, PortId};
+use crate::flow::table::{FlowHash, HashSecret};
+use crate::fragment::Transport;
+use crate::local::{LocalAddress, LocalSlot};
+use crate::packet::{Addresses, Headers, Packet};
+use crate::parse::{Refusal, parse};
+use crate::port::PortId;
+use crate::route::{InterfaceId, NextHop};
 use crate::schedule::Schedulers;
-use crate::snapshot::{BackendSlot, Egress, ServiceSlot, Snapshot};
+use crate::snapshot::{BackendSlot, Egress, Found, Gateway, Local, ServiceSlot, Snapshot};
 use crate::stats::WorkerStats;
-use crate::wire::ipv4;
+use crate::toeplitz::Owners;
+use crate::wire::eth::Tags;
+pub use flows::Flows;
 
 /// Frames ahead of the one being parsed whose headers are asked for.
 const PREFETCH_AHEAD: usize = 4;
@@ -40,14 +52,26 @@ pub struct Punt<F> {
 /// What the control thread does with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PuntReason {
-    /// An ARP packet that came in by a port.
-    Arp(PortId),
+    /// An ARP packet that came in by an interface.
+    Arp(InterfaceId),
+    /// A neighbour discovery packet that came in by an interface.
+    Nd(InterfaceId),
+    /// A packet for an own address of an interface, which its tap device gives to the kernel.
+    Host(InterfaceId),
     /// A finished frame whose next hop has no known Ethernet address; it is to be injected when it has.
     Resolve(NextHop),
 }
 
-/// A frame from one worker to the owner of its flow, and the port it came in by.
-pub type HandedOver<F> = (PortId, F);
+/// A frame from one worker to the owner of its flow.
+#[derive(Debug)]
+pub struct HandedOver<F> {
+    /// The device port it came in by.
+    pub port: PortId,
+    /// The frame.
+    pub frame: F,
+    /// What its first piece said, if it is a piece of a packet and its worker found that out.
+    pub transport: Option<Transport>,
+}
 
 /// Where frames leave a worker.
 pub struct Outbox<F> {
@@ -68,40 +92,80 @@ pub struct Context<'a> {
     pub now: Seconds,
 }
 
-/// Which way a packet goes, and for which service.
+/// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     /// From a client to a service.
-    Request(ServiceSlot),
+    Request(Found),
     /// From a NAT backend to a client; the flow tells the service.
     Reply,
+    /// From a full NAT backend to a local address.
+    LocalReply(LocalSlot),
+    /// From a station on an inside interface to the world.
+    Outward(Gateway),
+    /// From the world to a station on an inside interface.
+    Inward,
+}
+
+/// What becomes of a packet whose flow is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// To the backend, by its mode.
+    Backend,
+    /// To the backend, from this local address and port.
+    BackendFrom(LocalSlot, u16),
+    /// To the client that it is addressed to, from this port of the service.
+    Client { from: u16 },
+    /// To this client, from this port of the service.
+    ClientAt { client: IpAddr, port: u16, from: u16 },
+    /// On its way, as a router does.
+    Onward,
+    /// The same, from this local address and port.
+    OnwardFrom(LocalSlot, u16),
+    /// To this station inside, which a local address stood for.
+    Inside { station: IpAddr, port: u16 },
 }
 
 /// A packet on its way through the stages.
 #[derive(Clone, Copy)]
 struct Work {
     headers: Headers,
+    tags: Tags,
     role: Role,
     hash: FlowHash,
     /// Set by the third stage.
     service: ServiceSlot,
     /// Set by the third stage.
     backend: BackendSlot,
+    /// Set by the third stage.
+    target: Target,
 }
 
 impl Work {
     const NONE: Self = Self {
         headers: Headers {
-            ip: Ipv4 { src: 0, dst: 0, l3: 0, l4: 0, len: 0, ttl: 0, dont_fragment: false },
+            ip: Packet {
+                addresses: Addresses::V4 { src: 0, dst: 0 },
+                l3: 0,
+                l4: 0,
+                len: 0,
+                ttl: 0,
+                tos: 0,
+                next: 0,
+                dont_fragment: false,
+                fragment: None,
+            },
             src_port: 0,
             dst_port: 0,
             protocol: Protocol::Tcp,
             tcp_flags: 0,
         },
+        tags: Tags { outer: 0, inner: 0 },
         role: Role::Reply,
         hash: FlowHash::ZERO,
         service: ServiceSlot(0),
         backend: BackendSlot(0),
+        target: Target::Backend,
     };
 }
 
@@ -135,105 +199,146 @@ impl Iterator for Live {
 }
 
 /// How a worker is set up; the same for all but for `number`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// Its number among `workers`.
     pub number: usize,
     /// How many there are.
     pub workers: usize,
-    /// Flows its table is rated for.
+    /// Flows its narrow table is rated for.
     pub flow_capacity: usize,
+    /// Flows its wide table is rated for.
+    pub wide_capacity: usize,
+    /// How pieces of packets are treated.
+    pub pieces: PieceSetup,
     /// Service slots there may be.
     pub services: usize,
     /// Secret of the flow hash, shared by all workers.
     pub secret: HashSecret,
 }
 
+/// How a worker treats pieces of packets.
+#[derive(Clone, Debug)]
+pub struct PieceSetup {
+    /// Pieces that may wait for their first ones.
+    pub capacity: usize,
+    /// Seconds that they wait.
+    pub timeout: Seconds,
+    /// Seconds for which the ports of a packet are remembered.
+    pub remember: Seconds,
+    /// Secret by which all workers agree on who owns a packet's pieces.
+    pub secret: RandomState,
+}
+
 /// One worker's packet path with all that belongs to it alone.
-pub struct Forwarder {
+pub struct Forwarder<F: Frame> {
     number: usize,
     workers: usize,
-    flows: FlowTable,
+    owners: Owners,
+    flows: Flows,
     schedulers: Schedulers,
     stats: Arc<WorkerStats>,
-    /// Identification of the next tunnel packet that may be fragmented.
-    tunnel_id: u16,
-    icmp_budget: icmp::Budget,
+    /// Identification of the next packet that is made here and may be fragmented.
+    next_id: u16,
+    icmp_budget: answer::Budget,
+    pieces: pieces::Pieces<F>,
     /// Taken out while a burst is forwarded; kept here so that it is not cleared each time.
     batch: Option<Box<Batch>>,
 }
 
-impl Forwarder {
-    /// A packet path with an empty flow table.
+impl<F: Frame> Forwarder<F> {
+    /// A packet path with empty tables.
     pub fn new(setup: &Setup, stats: Arc<WorkerStats>) -> Self {
         Self {
             number: setup.number,
             workers: setup.workers,
-            flows: FlowTable::new(setup.flow_capacity, setup.secret),
+            owners: Owners::new(setup.workers),
+            flows: Flows::new(setup, Arc::clone(&stats)),
             schedulers: Schedulers::new(setup.services),
             stats,
-            tunnel_id: 0,
-            icmp_budget: icmp::Budget::default(),
+            next_id: 0,
+            icmp_budget: answer::Budget::default(),
+            pieces: pieces::Pieces::new(setup),
             batch: Some(Box::new([Work::NONE; BURST])),
         }
     }
 
+    /// Takes over this worker's ports of a local address.
+    pub fn install(&mut self, slot: LocalSlot, address: Box<LocalAddress>) {
+        self.flows.install(slot, address);
+    }
+
     /// The worker's flows.
-    pub fn flows(&self) -> &FlowTable {
+    pub fn flows(&self) -> &Flows {
         &self.flows
     }
 
     /// Takes a burst that came in by `port` through all stages; it is empty afterwards.
-    pub fn forward<F: Frame>(
-        &mut self,
-        context: Context,
-        port: PortId,
-        burst: &mut Burst<F>,
-        out: &mut Outbox<F>,
-    ) {
+    pub fn forward(&mut self, context: Context, port: PortId, burst: &mut Burst<F>, out: &mut Outbox<F>) {
         let Some(mut batch) = self.batch.take() else { return };
-        let parsed = self.parse(context, port, &mut batch, burst, out);
-        let classified = self.classify(context, port, parsed, &mut batch, burst, out);
-        let bound = self.bind(context, classified, &mut batch, burst);
-        self.rewrite(context, bound, &batch, burst, out);
+        let (packets, others) = self.parse(context, port, &mut batch, burst);
+        self.forward_packets(context, port, packets, &mut batch, burst, out);
+        // Only now, so that an ICMP error finds the flow of a packet that came just before it.
+        for slot in others {
+            self.take_other(context, port, burst.take(slot), out);
+        }
         self.batch = Some(batch);
         burst.clear();
     }
 
-    /// First stage: headers.
-    fn parse<F: Frame>(
+    /// The stages behind the first.
+    #[inline]
+    fn forward_packets(
+        &mut self,
+        context: Context,
+        port: PortId,
+        packets: Live,
+        batch: &mut Batch,
+        burst: &mut Burst<F>,
+        out: &mut Outbox<F>,
+    ) {
+        let classified = self.classify(context, port, packets, batch, burst, out);
+        let bound = self.bind(context, classified, batch, burst, out);
+        self.deliver(context, bound, batch, burst, out);
+    }
+
+    /// First stage: headers. Returns the packets with ports, and the frames that are something else.
+    fn parse(
         &mut self,
         context: Context,
         port: PortId,
         batch: &mut Batch,
         burst: &mut Burst<F>,
-        out: &mut Outbox<F>,
-    ) -> Live {
-        let own =
-            context.snapshot.parts.ports.get(usize::from(port.0)).map(|info| info.mac).unwrap_or_default();
+    ) -> (Live, Live) {
+        let own = context.snapshot.mac(port).unwrap_or_default();
         for slot in 0..burst.len().min(PREFETCH_AHEAD) {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
-        let mut left = Live::default();
+        let (mut packets, mut others) = (Live::default(), Live::default());
         for (slot, work) in batch.iter_mut().enumerate().take(burst.len()) {
             burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
             let Some(frame) = burst.get(slot) else { continue };
             match parse(frame.head(), frame.len(), own) {
-                Ok(headers) => {
+                Ok((headers, tags)) => {
                     work.headers = headers;
-                    left.keep(slot);
+                    work.tags = tags;
+                    // What comes without a tag needs no look at the interfaces.
+                    if tags == Tags::default() || context.snapshot.interface_of(port, tags).is_some() {
+                        packets.keep(slot);
+                    } else {
+                        self.drop(burst.take(slot), DropReason::BadVlan);
+                    }
                 }
                 Err(Refusal::Drop(why)) => self.drop(burst.take(slot), why),
-                Err(Refusal::Arp) => self.punt(burst.take(slot), PuntReason::Arp(port), out),
-                Err(Refusal::Icmp(packet)) => self.take_icmp(context, port, &packet, burst.take(slot), out),
+                Err(_) => others.keep(slot),
             }
         }
-        left
+        (packets, others)
     }
 
     /// Second stage: which way each packet goes, and which flow line to fetch. Packets whose flows belong
     /// to another worker leave here.
-    fn classify<F: Frame>(
+    fn classify(
         &mut self,
         context: Context,
         port: PortId,
@@ -245,124 +350,64 @@ impl Forwarder {
         let mut left = Live::default();
         for slot in live {
             let work = &mut batch[slot];
-            let Headers { ip: Ipv4 { src, dst, ttl, .. }, src_port, dst_port, protocol, .. } = work.headers;
-            let client = if let Some(service) = context.snapshot.service_at(protocol, dst, dst_port) {
-                work.role = Role::Request(service);
-                (src, src_port)
-            } else if !context.snapshot.replies_of(protocol, src, src_port).is_empty() {
-                work.role = Role::Reply;
-                (dst, dst_port)
+            if let Some(found) = context.snapshot.service_for(&work.headers, work.tags) {
+                work.role = Role::Request(found);
+                work.hash = self.flows.hash_src(&work.headers);
+            } else if !context.snapshot.replies_by(&work.headers).is_empty() {
+                work.role = reply_role(context, &work.headers);
+                work.hash = self.flows.hash_dst(&work.headers);
+            } else if let Some(role) = self.classify_rest(context, port, work, slot, burst, out) {
+                work.role = role;
+                work.hash = match role {
+                    Role::LocalReply(_) => self.flows.hash_dst(&work.headers),
+                    _ => self.flows.hash_src(&work.headers),
+                };
             } else {
-                self.drop(burst.take(slot), DropReason::NoService);
                 continue;
-            };
-            if ttl <= 1 {
+            }
+            if work.headers.ip.ttl <= 1 {
                 self.refuse(context, work, DropReason::TtlExceeded, burst.take(slot), out);
                 continue;
             }
-            work.hash = self.flows.hash(client.0, client.1);
-            let owner = work.hash.owner(self.workers);
+            let owner = self.owner(work);
             if owner != self.number {
-                self.hand_over(burst.take(slot), port, owner, out);
+                let transport = work.headers.ip.fragment.map(|_| Transport::of(&work.headers));
+                self.hand_over(burst.take(slot), port, owner, transport, out);
                 continue;
             }
-            self.flows.prefetch(work.hash);
+            match work.role {
+                Role::Request(found) => self.flows.prefetch(work.hash, found.narrow, work.headers.dst_port),
+                Role::Reply => {
+                    let replies = context.snapshot.replies_by(&work.headers);
+                    let first = replies.iter().next();
+                    first.inspect(|(found, port)| self.flows.prefetch(work.hash, found.narrow, *port));
+                }
+                Role::LocalReply(local) => self.flows.prefetch_local(local, &work.headers),
+                Role::Outward(_) | Role::Inward => {}
+            }
             left.keep(slot);
         }
         left
     }
 
-    /// Fourth stage: change each frame and hand it to its port.
-    fn rewrite<F: Frame>(
-        &mut self,
-        context: Context,
-        live: Live,
-        batch: &Batch,
-        burst: &mut Burst<F>,
-        out: &mut Outbox<F>,
-    ) {
-        for slot in live {
-            let work = &batch[slot];
-            let Some(mut frame) = burst.take(slot) else { continue };
-            // Padding ends here: the device adds its own where a frame needs it.
-            frame.truncate(usize::from(work.headers.ip.l3) + usize::from(work.headers.ip.len));
-            let refused = match work.role {
-                Role::Request(_) => match self.rewrite_request(context, work, &mut frame) {
-                    Ok(egress) => {
-                        self.send(frame, egress, out);
-                        continue;
-                    }
-                    Err(why) => why,
-                },
-                Role::Reply => match self.rewrite_reply(context, work, &mut frame) {
-                    Ok(egress) => {
-                        self.send(frame, &egress, out);
-                        continue;
-                    }
-                    Err(why) => why,
-                },
-            };
-            self.refuse(context, work, refused, Some(frame), out);
+    /// The worker that owns a packet's flow: by its client or, in full NAT, by the address that stands for one.
+    #[inline]
+    fn owner(&self, work: &Work) -> usize {
+        if self.workers == 1 {
+            return 0;
+        }
+        let Headers { ip, src_port, dst_port, .. } = &work.headers;
+        let from_src = matches!(work.role, Role::Request(_) | Role::Outward(_));
+        match ip.addresses {
+            Addresses::V4 { src, .. } if from_src => self.owners.of_v4(src, *src_port),
+            Addresses::V4 { dst, .. } => self.owners.of_v4(dst, *dst_port),
+            Addresses::V6 { src, .. } if from_src => self.owners.of_v6(src, *src_port),
+            Addresses::V6 { dst, .. } => self.owners.of_v6(dst, *dst_port),
         }
     }
 
     #[inline(always)]
-    fn rewrite_request<'a, F: Frame>(
-        &mut self,
-        context: Context<'a>,
-        work: &Work,
-        frame: &mut F,
-    ) -> Result<&'a Egress, DropReason> {
-        let backend = context.snapshot.backend(work.backend).ok_or(DropReason::NoBackend)?;
-        let egress = context.snapshot.backend_egress(work.backend).ok_or(DropReason::NoRoute)?;
-        let headers = &work.headers;
-        let overhead = if backend.mode == Mode::Tunnel { ipv4::HEADER_LEN } else { 0 };
-        if usize::from(headers.ip.len) + overhead > usize::from(egress.mtu) {
-            return Err(DropReason::TooBig);
-        }
-        match backend.mode {
-            Mode::Nat => rewrite::to_backend(frame.head_mut(), headers, backend.address.into(), &egress.link),
-            Mode::Dr => rewrite::dr(frame.head_mut(), &headers.ip, &egress.link),
-            Mode::Tunnel => {
-                let path = (backend.tunnel_src, backend.address.ip().to_bits());
-                let id = self.next_tunnel_id();
-                rewrite::tunnel(frame, &headers.ip, path, id, &egress.link)?;
-            }
-        }
-        let counters = self.stats.backend(work.backend);
-        counters.in_packets.add(1);
-        counters.in_bytes.add(u64::from(headers.ip.len));
-        Ok(egress)
-    }
-
-    /// Identification of the next tunnel packet, of use if that may be fragmented.
-    fn next_tunnel_id(&mut self) -> u16 {
-        let id = self.tunnel_id;
-        self.tunnel_id = id.wrapping_add(1);
-        id
-    }
-
-    #[inline(always)]
-    fn rewrite_reply<F: Frame>(
-        &self,
-        context: Context,
-        work: &Work,
-        frame: &mut F,
-    ) -> Result<Egress, DropReason> {
-        let service = context.snapshot.service(work.service).ok_or(DropReason::NoService)?;
-        let egress = context.snapshot.egress_to(work.headers.ip.dst).ok_or(DropReason::NoRoute)?;
-        if work.headers.ip.len > egress.mtu {
-            return Err(DropReason::TooBig);
-        }
-        rewrite::to_client(frame.head_mut(), &work.headers, service.key.vip.into(), &egress.link);
-        let counters = self.stats.backend(work.backend);
-        counters.out_packets.add(1);
-        counters.out_bytes.add(u64::from(work.headers.ip.len));
-        Ok(egress)
-    }
-
-    #[inline(always)]
-    fn send<F: Frame>(&self, frame: F, egress: &Egress, out: &mut Outbox<F>) {
+    fn send(&self, frame: F, egress: &Egress, out: &mut Outbox<F>) {
         if !egress.resolved {
             // Half of the queue is kept for ARP: frames for a station that is silent must not crowd out
             // the answers of all others.
@@ -372,7 +417,7 @@ impl Forwarder {
             return self.punt(Some(frame), PuntReason::Resolve(egress.next_hop), out);
         }
         // The bursts were empty when this one began, so none of them is full.
-        match out.transmit.get_mut(usize::from(egress.next_hop.port.0)) {
+        match out.transmit.get_mut(usize::from(egress.port.0)) {
             Some(transmit) => match transmit.push(frame) {
                 Ok(()) => {}
                 Err(frame) => self.drop(Some(frame), DropReason::TxFull),
@@ -382,7 +427,7 @@ impl Forwarder {
     }
 
     #[cold]
-    fn punt<F: Frame>(&self, frame: Option<F>, why: PuntReason, out: &mut Outbox<F>) {
+    fn punt(&self, frame: Option<F>, why: PuntReason, out: &mut Outbox<F>) {
         let Some(frame) = frame else { return };
         match out.punt.push(Punt { frame, why }) {
             Ok(()) => self.stats.punted.add(1),
@@ -390,24 +435,56 @@ impl Forwarder {
         }
     }
 
-    fn hand_over<F: Frame>(&self, frame: Option<F>, port: PortId, owner: usize, out: &mut Outbox<F>) {
+    fn hand_over(
+        &self,
+        frame: Option<F>,
+        port: PortId,
+        owner: usize,
+        transport: Option<Transport>,
+        out: &mut Outbox<F>,
+    ) {
         let Some(frame) = frame else { return };
         let Some(queue) = out.owners.get(owner) else {
             return self.drop(Some(frame), DropReason::HandOverFull);
         };
-        match queue.push((port, frame)) {
+        match queue.push(HandedOver { port, frame, transport }) {
             Ok(()) => self.stats.handed_over.add(1),
-            Err((_, frame)) => self.drop(Some(frame), DropReason::HandOverFull),
+            Err(HandedOver { frame, .. }) => self.drop(Some(frame), DropReason::HandOverFull),
         }
     }
 
     /// Frees a frame and counts why.
     #[cold]
-    fn drop<F: Frame>(&self, frame: Option<F>, why: DropReason) {
+    fn drop(&self, frame: Option<F>, why: DropReason) {
         if frame.is_some() {
             self.stats.drops.count(why);
         }
     }
+
+    /// Identification of the next packet that is made here and may be fragmented.
+    fn next_id(&mut self) -> u16 {
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(1);
+        id
+    }
+
+    /// A bounded piece of the work that no packet waits for: takes out dead flows of a few lines, and pieces
+    /// that waited in vain.
+    pub fn housekeeping(&mut self, context: Context, lines: usize) {
+        self.flows.sweep(context, lines);
+        self.expire_pieces(context);
+    }
+}
+
+/// A NAT backend's packet goes to a client or, in full NAT, to the local address that stands for one.
+#[inline]
+fn reply_role(context: Context, headers: &Headers) -> Role {
+    if context.snapshot.has_locals()
+        && let Some(Local::Snat(slot)) = context.snapshot.local(headers.ip.addresses.dst())
+    {
+        return Role::LocalReply(slot);
+    }
+    Role::Reply
 }
 
 #[cfg(test)]

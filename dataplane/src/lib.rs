@@ -20,6 +20,8 @@ pub mod dpdk;
 pub mod drops;
 pub mod flow;
 pub mod forward;
+pub mod fragment;
+pub mod local;
 pub mod lookup;
 pub mod packet;
 pub mod parse;
@@ -31,8 +33,11 @@ pub mod route;
 pub mod schedule;
 pub mod snapshot;
 pub mod stats;
+pub mod toeplitz;
 pub mod wire;
 pub mod worker;
 
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod testing;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use config::words::Protocol;
 
 /// Source and destination of an IP packet, host order. The variant is the packet's IP version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Addresses {
     /// IPv4.
     V4 {
@@ -62,6 +62,14 @@ pub struct Packet {
     pub dont_fragment: bool,
     /// Where it is a piece of a fragmented packet: how.
     pub fragment: Option<Fragment>,
+}
+
+impl Packet {
+    /// Whether it is an IPv4 packet.
+    #[inline]
+    pub fn is_v4(&self) -> bool {
+        matches!(self.addresses, Addresses::V4 { .. })
+    }
 }
 
 /// Which piece of a fragmented packet a packet is.

@@ -3,6 +3,10 @@
 use crate::buf::Frame;
 use crate::burst::Burst;
 
+/// Number of a device port, counted from 0. Interfaces share one by their VLANs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PortId(pub u8);
+
 /// Queues that frames come from and go to. With DPDK they are a device's; tests use queues in memory.
 pub trait Queue {
     /// The frames it carries.

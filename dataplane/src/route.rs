@@ -1,67 +1,119 @@
-//! Longest-prefix match by binary search.
+//! Longest-prefix match by binary search, for both IP versions.
 //!
 //! Prefixes are nested or apart, so they cut the address space into ranges with one answer each. A lookup
 //! finds the range: about nine steps for 500 routes.
 
-use std::net::Ipv4Addr;
+use std::cmp::Reverse;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
-/// Number of a port, counted from 0.
+/// Number of an interface, counted from 0: a port's own one, or one of its VLANs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PortId(pub u8);
+pub struct InterfaceId(pub u16);
+
+/// An IP address as the number it is looked up by, host order: `u32` is IPv4, `u128` is IPv6.
+pub trait Address: Copy + Ord + Default {
+    /// A prefix of such addresses.
+    type Net;
+
+    /// First and last address of a prefix.
+    fn range(net: Self::Net) -> (Self, Self);
+
+    /// The next higher address, if there is one.
+    fn next(self) -> Option<Self>;
+
+    /// The address, of either version.
+    fn ip(self) -> IpAddr;
+}
+
+impl Address for u32 {
+    type Net = Ipv4Net;
+
+    fn range(net: Ipv4Net) -> (Self, Self) {
+        (net.network().to_bits(), net.broadcast().to_bits())
+    }
+
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+
+    #[inline]
+    fn ip(self) -> IpAddr {
+        Ipv4Addr::from_bits(self).into()
+    }
+}
+
+impl Address for u128 {
+    type Net = Ipv6Net;
+
+    fn range(net: Ipv6Net) -> (Self, Self) {
+        (net.network().to_bits(), net.broadcast().to_bits())
+    }
+
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+
+    #[inline]
+    fn ip(self) -> IpAddr {
+        Ipv6Addr::from_bits(self).into()
+    }
+}
 
 /// Where packets for a prefix go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// The port they leave by.
-    pub port: PortId,
+pub struct Route<A> {
+    /// The interface they leave by.
+    pub interface: InterfaceId,
     /// The router they are given to; without one the destination itself is on the link.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<A>,
 }
 
 /// The next station on the way to a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NextHop {
-    /// The port it is on.
-    pub port: PortId,
-    /// Its address, host order.
-    pub address: u32,
+    /// The interface it is on.
+    pub interface: InterfaceId,
+    /// Its address.
+    pub address: IpAddr,
 }
 
-/// All routes of a snapshot.
+/// All routes of one IP version in a snapshot.
 #[derive(Clone, Debug, Default)]
-pub struct RouteTable {
+pub struct RouteTable<A> {
     /// First addresses of the ranges, ascending; a range ends before the next one's first address.
-    starts: Vec<u32>,
+    starts: Vec<A>,
     /// The routes of the ranges.
-    routes: Vec<Option<Route>>,
+    routes: Vec<Option<Route<A>>>,
 }
 
-impl RouteTable {
+impl<A: Address> RouteTable<A> {
     /// A table of these routes. Of equal prefixes the first one counts.
-    pub fn new(routes: impl IntoIterator<Item = (Ipv4Net, Route)>) -> Self {
-        let mut prefixes: Vec<_> = routes.into_iter().map(|(net, route)| (net.trunc(), route)).collect();
-        prefixes.sort_by_key(|(net, _)| (net.network(), net.prefix_len()));
-        prefixes.dedup_by_key(|(net, _)| *net);
+    pub fn new(routes: impl IntoIterator<Item = (A::Net, Route<A>)>) -> Self {
+        let mut prefixes: Vec<_> = routes.into_iter().map(|(net, route)| (A::range(net), route)).collect();
+        // A prefix comes before those within it.
+        prefixes.sort_by_key(|((first, last), _)| (*first, Reverse(*last)));
+        prefixes.dedup_by_key(|(range, _)| *range);
         let mut table = Self::default();
-        table.begin(0, None);
-        // The prefixes that are open at the current address, from the widest to the narrowest.
-        let mut open: Vec<(Ipv4Net, Route)> = Vec::new();
-        for (net, route) in prefixes {
-            while let Some((inner, _)) = open.pop_if(|(outer, _)| !outer.contains(&net)) {
-                table.end(inner, open.last().map(|(_, route)| *route));
+        table.begin(A::default(), None);
+        // The prefixes that are open at the current address, from the widest to the narrowest: their last
+        // addresses and routes.
+        let mut open: Vec<(A, Route<A>)> = Vec::new();
+        for ((first, last), route) in prefixes {
+            while let Some((ended, _)) = open.pop_if(|(open_last, _)| *open_last < first) {
+                table.end(ended, open.last().map(|(_, route)| *route));
             }
-            table.begin(net.network().to_bits(), Some(route));
-            open.push((net, route));
+            table.begin(first, Some(route));
+            open.push((last, route));
         }
-        while let Some((inner, _)) = open.pop() {
-            table.end(inner, open.last().map(|(_, route)| *route));
+        while let Some((ended, _)) = open.pop() {
+            table.end(ended, open.last().map(|(_, route)| *route));
         }
         table
     }
 
-    fn begin(&mut self, start: u32, route: Option<Route>) {
+    fn begin(&mut self, start: A, route: Option<Route<A>>) {
         if self.starts.last() == Some(&start) {
             self.starts.pop();
             self.routes.pop();
@@ -70,19 +122,18 @@ impl RouteTable {
         self.routes.push(route);
     }
 
-    fn end(&mut self, net: Ipv4Net, outer: Option<Route>) {
-        if let Some(start) = net.broadcast().to_bits().checked_add(1) {
+    fn end(&mut self, last: A, outer: Option<Route<A>>) {
+        if let Some(start) = last.next() {
             self.begin(start, outer);
         }
     }
 
-    /// The next hop towards an address (host order), if a route covers it.
+    /// The next hop towards an address, if a route covers it.
     #[inline]
-    pub fn next_hop(&self, destination: u32) -> Option<NextHop> {
+    pub fn next_hop(&self, destination: A) -> Option<NextHop> {
         let after = self.starts.partition_point(|&start| start <= destination);
         let route = (*self.routes.get(after.checked_sub(1)?)?)?;
-        let address = route.gateway.map_or(destination, Ipv4Addr::to_bits);
-        Some(NextHop { port: route.port, address })
+        Some(NextHop { interface: route.interface, address: route.gateway.unwrap_or(destination).ip() })
     }
 }
 
@@ -91,63 +142,104 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn on_link(port: u8) -> Route {
-        Route { port: PortId(port), gateway: None }
+    fn on_link<A>(interface: u16) -> Route<A> {
+        Route { interface: InterfaceId(interface), gateway: None }
     }
 
     #[test]
     fn the_longest_prefix_wins_and_outer_routes_go_on_behind_it() {
         let gateway = Ipv4Addr::new(192, 0, 2, 1);
-        let table = RouteTable::new([
+        let table = RouteTable::<u32>::new([
             ("192.0.2.0/24".parse().unwrap(), on_link(0)),
-            ("0.0.0.0/0".parse().unwrap(), Route { port: PortId(0), gateway: Some(gateway) }),
+            (
+                "0.0.0.0/0".parse().unwrap(),
+                Route { interface: InterfaceId(0), gateway: Some(gateway.to_bits()) },
+            ),
             ("198.51.100.0/24".parse().unwrap(), on_link(1)),
             ("198.51.100.128/25".parse().unwrap(), on_link(2)),
             ("198.51.100.200/32".parse().unwrap(), on_link(3)),
         ]);
-        let port =
-            |address: &str| table.next_hop(address.parse::<Ipv4Addr>().unwrap().to_bits()).unwrap().port.0;
-        assert_eq!(port("192.0.2.7"), 0);
-        assert_eq!([port("198.51.100.127"), port("198.51.100.128"), port("198.51.100.200")], [1, 2, 3]);
-        assert_eq!([port("198.51.100.201"), port("198.51.101.0"), port("255.255.255.255")], [2, 0, 0]);
-        let default = table.next_hop(0x0101_0101).unwrap();
-        assert_eq!(default.address, gateway.to_bits());
-        assert_eq!(table.next_hop(0xc000_0207).unwrap().address, 0xc000_0207);
+        let hop = |address: &str| table.next_hop(address.parse::<Ipv4Addr>().unwrap().to_bits()).unwrap();
+        let interface = |address: &str| hop(address).interface.0;
+        assert_eq!(interface("192.0.2.7"), 0);
+        assert_eq!(["198.51.100.127", "198.51.100.128", "198.51.100.200"].map(interface), [1, 2, 3]);
+        assert_eq!(["198.51.100.201", "198.51.101.0", "255.255.255.255"].map(interface), [2, 0, 0]);
+        assert_eq!(hop("1.1.1.1").address, gateway);
+        assert_eq!(hop("192.0.2.7").address, Ipv4Addr::new(192, 0, 2, 7));
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_in_ipv6_too() {
+        let gateway: Ipv6Addr = "2001:db8::1".parse().unwrap();
+        let table = RouteTable::<u128>::new([
+            ("::/0".parse().unwrap(), Route { interface: InterfaceId(0), gateway: Some(gateway.to_bits()) }),
+            ("2001:db8:0:1::/64".parse().unwrap(), on_link(1)),
+            ("2001:db8:0:1::ff00/120".parse().unwrap(), on_link(300)),
+        ]);
+        let hop = |address: &str| table.next_hop(address.parse::<Ipv6Addr>().unwrap().to_bits()).unwrap();
+        let interface = |address: &str| hop(address).interface.0;
+        let inside = ["2001:db8:0:1::", "2001:db8:0:1::ff00", "2001:db8:0:1::1:0"];
+        assert_eq!(inside.map(interface), [1, 300, 1]);
+        let outside = ["2001:db8::ffff", "2001:db8:0:2::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"];
+        assert_eq!(outside.map(interface), [0; 3]);
+        assert_eq!(hop("2001:db8::ffff").address, gateway);
+        assert_eq!(hop("2001:db8:0:1::7").address, "2001:db8:0:1::7".parse::<Ipv6Addr>().unwrap());
     }
 
     #[test]
     fn without_routes_nothing_is_reachable() {
-        assert_eq!(RouteTable::new([]).next_hop(0xc000_0201), None);
-        assert_eq!(RouteTable::default().next_hop(1), None);
+        assert_eq!(RouteTable::<u32>::new([]).next_hop(0xc000_0201), None);
+        assert_eq!(RouteTable::<u128>::new([]).next_hop(0), None);
+        assert_eq!(RouteTable::default().next_hop(1u32), None);
+    }
+
+    /// Compares the table with a search through all its prefixes, at these addresses and at all edges.
+    fn agrees<A: Address + std::fmt::Debug>(
+        nets: Vec<A::Net>,
+        probes: Vec<A>,
+        below: impl Fn(A) -> A,
+    ) -> Result<(), TestCaseError>
+    where
+        A::Net: Copy,
+    {
+        let numbered: Vec<(A::Net, u16)> = nets.into_iter().zip(0..).collect();
+        let table = RouteTable::new(numbered.iter().map(|&(net, number)| (net, on_link(number))));
+        let ranges: Vec<((A, A), u16)> =
+            numbered.iter().map(|&(net, number)| (A::range(net), number)).collect();
+        let edges = ranges
+            .iter()
+            .flat_map(|&((first, last), _)| [first, below(first), last, last.next().unwrap_or_default()]);
+        for probe in probes.into_iter().chain(edges) {
+            // The longest prefix begins last and, of those with one beginning, ends first; of equal ones the
+            // first one given counts.
+            let expected = ranges
+                .iter()
+                .filter(|((first, last), _)| *first <= probe && probe <= *last)
+                .max_by_key(|((first, last), number)| (*first, Reverse(*last), Reverse(*number)));
+            let found = table.next_hop(probe).map(|hop| hop.interface.0);
+            prop_assert_eq!(found, expected.map(|(_, number)| *number), "{:?}", probe);
+        }
+        Ok(())
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         #[test]
         fn agrees_with_a_search_through_all_prefixes(
-            prefixes in prop::collection::vec((any::<u32>(), 0u8..=32, any::<u8>()), 0..20),
+            prefixes in prop::collection::vec((any::<u32>(), 0u8..=32), 0..20),
             probes in prop::collection::vec(any::<u32>(), 0..50),
         ) {
-            let routes: Vec<(Ipv4Net, Route)> = prefixes
-                .iter()
-                .map(|&(address, len, port)| (Ipv4Net::new(address.into(), len).unwrap().trunc(), on_link(port)))
-                .collect();
-            let table = RouteTable::new(routes.clone());
-            let edges = routes.iter().flat_map(|(net, _)| {
-                let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
-                [first, first.wrapping_sub(1), last, last.wrapping_add(1)]
-            });
-            for probe in probes.into_iter().chain(edges) {
-                let longest = routes
-                    .iter()
-                    .filter(|(net, _)| net.contains(&Ipv4Addr::from_bits(probe)))
-                    .map(|(net, _)| net.prefix_len())
-                    .max();
-                let expected = routes.iter().find(|(net, _)| {
-                    Some(net.prefix_len()) == longest && net.contains(&Ipv4Addr::from_bits(probe))
-                });
-                prop_assert_eq!(table.next_hop(probe).map(|hop| hop.port), expected.map(|(_, route)| route.port));
-            }
+            let nets = prefixes.iter().map(|&(address, len)| Ipv4Net::new(address.into(), len).unwrap());
+            agrees(nets.collect(), probes, |address| address.wrapping_sub(1))?;
+        }
+
+        #[test]
+        fn agrees_with_a_search_through_all_ipv6_prefixes(
+            prefixes in prop::collection::vec((any::<u128>(), 0u8..=128), 0..20),
+            probes in prop::collection::vec(any::<u128>(), 0..50),
+        ) {
+            let nets = prefixes.iter().map(|&(address, len)| Ipv6Net::new(address.into(), len).unwrap());
+            agrees(nets.collect(), probes, |address| address.wrapping_sub(1))?;
         }
     }
 }

@@ -1,17 +1,28 @@
 //! What workers need to forward, frozen: services, backends, routes, neighbours.
 //!
 //! Made by the control thread, read by all workers, changed by nobody; a change is a new snapshot. What
-//! changes with packets (flows, scheduler positions, counters) belongs to the workers.
+//! changes with packets (flows, scheduler positions, counters, local ports) belongs to the workers.
 
-use std::net::SocketAddrV4;
+mod service;
+mod tables;
+
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use config::words::{MacAddr, Mode, Protocol, Scheduler, ServiceKey};
+use config::words::{MacAddr, Mode, NoBackend, Ports, Protocol};
+use ipnet::IpNet;
 
 use crate::flow::state::Timeouts;
+use crate::local::LocalSlot;
 use crate::lookup::Lookup;
-use crate::route::{NextHop, PortId, RouteTable};
-use crate::wire::eth;
+use crate::packet::{Addresses, Headers};
+use crate::port::PortId;
+use crate::rewrite::tunnel::Encapsulation;
+use crate::route::{InterfaceId, NextHop, RouteTable};
+use crate::wire::eth::{self, LinkHeader, Tags};
+pub use service::{Candidate, Service};
+use tables::Tables;
+pub use tables::{Found, Local, Repliers};
 
 /// Number of a service for as long as it or one of its flows exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,58 +32,71 @@ pub struct ServiceSlot(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendSlot(pub u32);
 
-/// A port as packets see it.
+impl BackendSlot {
+    /// No backend: of the flows that NAT gateways keep.
+    pub const NONE: Self = Self(0x00ff_ffff);
+}
+
+/// Number of an SNAT pool in one snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolSlot(pub u16);
+
+/// A port, or one VLAN of it, as packets see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortInfo {
+pub struct Interface {
+    /// The device port that its frames come and go by.
+    pub port: PortId,
+    /// Its VLAN.
+    pub tags: Tags,
     /// Its Ethernet address.
     pub mac: MacAddr,
     /// Largest IP packet it sends, in bytes.
     pub mtu: u16,
-    /// Its own address, host order, from which it tells senders what went wrong.
-    pub address: Option<u32>,
+    /// Its own IPv4 address, host order, from which it tells senders what went wrong.
+    pub v4: Option<u32>,
+    /// Its own IPv6 address, for the same.
+    pub v6: Option<u128>,
+    /// Whether the kernel has a tap device for it, and gets what is for its own addresses.
+    pub host: bool,
+    /// Whether stations on it may use the appliance as their router.
+    pub gateway: Option<Gateway>,
 }
 
-/// A service that is configured, or was and has flows left.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Service {
-    /// Protocol, address and port.
-    pub key: ServiceKey,
-    /// How a new flow's backend is chosen.
-    pub scheduler: Scheduler,
-    /// Whether it was removed and only its flows remain.
-    pub retired: bool,
-    /// Tells services apart that have the same slot one after the other.
-    pub incarnation: u64,
-    /// Changes whenever `candidates` does, so that schedulers notice.
-    pub version: u64,
-    /// Backends that take new flows, none with weight 0, in the order of configuration.
-    pub candidates: Vec<Candidate>,
-    /// Largest weight of the candidates.
-    pub max_weight: u32,
-    /// Greatest common divisor of their weights.
-    pub weight_gcd: u32,
+/// How an inside interface's stations reach others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gateway {
+    /// Their packets leave with an address of this pool, if there is one.
+    pub pool: Option<PoolSlot>,
 }
 
-/// A backend that takes new flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Which one.
-    pub backend: BackendSlot,
-    /// Its share of new flows; not 0.
-    pub weight: u16,
+/// A named kind of packets: all that is given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Class {
+    /// Prefixes one of which covers the source; none means any source.
+    pub sources: Vec<IpNet>,
+    /// The (inner) VLAN it came by; 0 is untagged.
+    pub vlan: Option<u16>,
+    /// Its differentiated services code point.
+    pub dscp: Option<u8>,
 }
 
-impl Service {
-    /// A service with these candidates.
-    pub fn new(key: ServiceKey, scheduler: Scheduler, version: u64, candidates: Vec<Candidate>) -> Self {
-        let weights = || candidates.iter().map(|candidate| u32::from(candidate.weight));
-        let (max_weight, weight_gcd) = (weights().max().unwrap_or(0), weights().fold(0, gcd));
-        Self { key, scheduler, retired: false, incarnation: 0, version, candidates, max_weight, weight_gcd }
+impl Class {
+    /// Whether a packet is of this class.
+    pub fn has(&self, headers: &Headers, tags: Tags) -> bool {
+        let from = |net: &IpNet| net.contains(&headers.ip.addresses.src());
+        (self.sources.is_empty() || self.sources.iter().any(from))
+            && self.vlan.is_none_or(|vlan| vlan == tags.inner)
+            && self.dscp.is_none_or(|dscp| dscp == headers.ip.tos >> 2)
     }
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
+/// Local addresses of full NAT, by IP version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// IPv4 ones.
+    pub v4: Vec<LocalSlot>,
+    /// IPv6 ones.
+    pub v6: Vec<LocalSlot>,
 }
 
 /// A backend that is configured, or was and has flows left.
@@ -80,14 +104,38 @@ fn gcd(a: u32, b: u32) -> u32 {
 pub struct Backend {
     /// The service it belongs to.
     pub service: ServiceSlot,
-    /// Its address and port.
-    pub address: SocketAddrV4,
+    /// Its address and port; port 0 is that of the client's packet.
+    pub address: SocketAddr,
     /// How packets reach it.
     pub mode: Mode,
-    /// Source address of the outer header, host order; of use with [`Mode::Tunnel`] only.
-    pub tunnel_src: u32,
+    /// The outer header, with [`Mode::Tunnel`].
+    pub tunnel: Option<Tunnel>,
     /// Whether its checks let it live. One that is down keeps its flows, but no opening of one.
     pub up: bool,
+    /// Which of the snapshot's timeouts its flows have.
+    pub timeouts: u16,
+    /// What is added to a port of the service to get the backend's (modulo 2^16).
+    pub port_shift: u16,
+}
+
+impl Backend {
+    /// What a backend's port adds to a service's: ports of a range go to the backend's one by one, and port 0
+    /// leaves them as they are.
+    pub fn port_shift(service: Ports, backend: u16) -> u16 {
+        match backend {
+            0 => 0,
+            base => base.wrapping_sub(service.first),
+        }
+    }
+}
+
+/// How a tunnel to a backend is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Source address of the outer header, of the backend's IP version.
+    pub src: IpAddr,
+    /// What is between the headers.
+    pub encapsulation: Encapsulation,
 }
 
 /// How to send a packet on its next hop.
@@ -95,40 +143,91 @@ pub struct Backend {
 pub struct Egress {
     /// The next station.
     pub next_hop: NextHop,
+    /// The device port it is reached by.
+    pub port: PortId,
     /// Ethernet header; its destination is of no meaning unless `resolved`.
-    pub link: [u8; eth::HEADER_LEN],
+    pub link: LinkHeader,
     /// Whether the next station's Ethernet address is known.
     pub resolved: bool,
-    /// Largest IP packet the port sends, in bytes.
+    /// Largest IP packet the interface sends, in bytes.
     pub mtu: u16,
 }
 
-/// Ethernet addresses of the stations on the links.
-pub type NeighbourTable = Lookup<MacAddr>;
+/// All routes, by IP version.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    /// IPv4.
+    pub v4: RouteTable<u32>,
+    /// IPv6.
+    pub v6: RouteTable<u128>,
+}
 
-/// Key of a station in the [`NeighbourTable`].
-pub fn neighbour_key(station: NextHop) -> u64 {
-    // The high bit keeps it from being 0.
-    1 << 63 | u64::from(station.port.0) << 32 | u64::from(station.address)
+/// Ethernet addresses of the stations on the links.
+#[derive(Clone, Debug)]
+pub struct NeighbourTable {
+    v4: Lookup<u64, MacAddr>,
+    v6: Lookup<[u64; 3], MacAddr>,
+}
+
+impl NeighbourTable {
+    /// A table of these stations.
+    pub fn new(stations: impl IntoIterator<Item = (NextHop, MacAddr)>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for (station, mac) in stations {
+            match station.address {
+                IpAddr::V4(address) => v4.push((station_v4(station.interface, address.to_bits()), mac)),
+                IpAddr::V6(address) => v6.push((station_v6(station.interface, address.to_bits()), mac)),
+            }
+        }
+        Self { v4: Lookup::new(v4.into_iter()), v6: Lookup::new(v6.into_iter()) }
+    }
+
+    /// The Ethernet address of a station, if it is known.
+    #[inline]
+    pub fn get(&self, station: NextHop) -> Option<MacAddr> {
+        match station.address {
+            IpAddr::V4(address) => self.v4.get(station_v4(station.interface, address.to_bits())),
+            IpAddr::V6(address) => self.v6.get(station_v6(station.interface, address.to_bits())),
+        }
+    }
+}
+
+/// Not 0, by its high bit.
+fn station_v4(interface: InterfaceId, address: u32) -> u64 {
+    1 << 63 | u64::from(interface.0) << 32 | u64::from(address)
+}
+
+fn station_v6(interface: InterfaceId, address: u128) -> [u64; 3] {
+    [(address >> 64) as u64, address as u64, 1 << 63 | u64::from(interface.0)]
 }
 
 /// What a snapshot is made from.
 #[derive(Clone, Debug)]
 pub struct Parts {
-    /// All ports, by number.
-    pub ports: Vec<PortInfo>,
-    /// All own addresses, host order.
-    pub own: Vec<u32>,
+    /// All interfaces, by number.
+    pub interfaces: Vec<Interface>,
+    /// All own addresses, and whose they are.
+    pub own: Vec<(IpAddr, InterfaceId)>,
     /// All routes.
-    pub routes: Arc<RouteTable>,
+    pub routes: Arc<Routes>,
     /// All known stations.
     pub neighbours: Arc<NeighbourTable>,
+    /// Packet classes by number.
+    pub classes: Vec<Class>,
+    /// Local addresses of full NAT, by slot.
+    pub locals: Vec<IpAddr>,
+    /// SNAT pools by slot.
+    pub pools: Vec<Pool>,
     /// Services by slot.
     pub services: Vec<Option<Arc<Service>>>,
     /// Backends by slot.
     pub backends: Vec<Option<Backend>>,
-    /// Idle timeouts of flows.
-    pub timeouts: Timeouts,
+    /// Idle timeouts of flows; the first are those of flows without a service.
+    pub timeouts: Vec<Timeouts>,
+    /// What becomes of a packet for one of our addresses that no service listens for.
+    pub no_service: NoBackend,
+    /// ICMP packets that a worker makes in a second at most.
+    pub icmp_rate: u32,
 }
 
 /// Forwarding state that is in force from one generation to the next.
@@ -136,81 +235,109 @@ pub struct Parts {
 pub struct Snapshot {
     /// The parts, as they were given.
     pub parts: Parts,
-    /// Own addresses and VIPs.
-    local: Lookup<()>,
-    /// Service slots by protocol, address and port.
-    services: Lookup<ServiceSlot>,
-    /// By a NAT backend's protocol, address and port: the range of `reply_services` it replies for.
-    replies: Lookup<(u32, u32)>,
-    reply_services: Vec<ServiceSlot>,
+    tables: Tables,
+    /// Interface numbers by device port, and whether it is untagged.
+    interfaces: Vec<Vec<(Tags, InterfaceId)>>,
     /// How each backend is reached, by slot.
     egress: Vec<Option<Egress>>,
+    /// The shortest of all timeouts, in seconds: no flow that is idle for less is dead.
+    pub shortest_timeout: u32,
 }
 
 impl Snapshot {
     /// Makes the tables that packets are looked up in.
     pub fn new(parts: Parts) -> Self {
-        let keys: Vec<_> = parts
-            .services
-            .iter()
-            .enumerate()
-            .filter_map(|(slot, service)| {
-                let key = service.as_ref()?.key;
-                Some((
-                    endpoint_key(key.protocol, key.vip.ip().to_bits(), key.vip.port()),
-                    ServiceSlot(slot as u16),
-                ))
-            })
-            .collect();
-        let (replies, reply_services) = reply_tables(&parts);
-        let vips = parts.services.iter().flatten().filter(|service| !service.retired);
-        let local: Vec<u64> = parts
-            .own
-            .iter()
-            .copied()
-            .chain(vips.map(|vip| vip.key.vip.ip().to_bits()))
-            .map(u64::from)
-            .collect();
         let mut snapshot = Self {
-            local: Lookup::new(local.into_iter().map(|address| (address, ()))),
-            services: Lookup::new(keys.into_iter()),
-            replies,
-            reply_services,
+            tables: Tables::new(&parts),
+            interfaces: by_port(&parts.interfaces),
             egress: Vec::new(),
+            shortest_timeout: parts.timeouts.iter().map(Timeouts::shortest).min().unwrap_or(0),
             parts,
         };
-        snapshot.egress = snapshot
-            .parts
-            .backends
-            .iter()
-            .map(|backend| snapshot.egress_to(backend.as_ref()?.address.ip().to_bits()))
-            .collect();
+        let backends = snapshot.parts.backends.iter();
+        snapshot.egress =
+            backends.map(|backend| snapshot.egress_to(backend.as_ref()?.address.ip())).collect();
         snapshot
     }
 
-    /// The service that listens on an address and port.
+    /// The interface that a port's frames with these VLAN tags belong to.
     #[inline]
-    pub fn service_at(&self, protocol: Protocol, address: u32, port: u16) -> Option<ServiceSlot> {
-        self.services.get(endpoint_key(protocol, address, port))
+    pub fn interface_of(&self, port: PortId, tags: Tags) -> Option<InterfaceId> {
+        let interfaces = self.interfaces.get(usize::from(port.0))?;
+        interfaces.iter().find(|(its, _)| *its == tags).map(|(_, interface)| *interface)
     }
 
-    /// Whether an address is an own one or a VIP.
-    pub fn is_local(&self, address: u32) -> bool {
-        self.local.get(u64::from(address)).is_some()
-    }
-
-    /// A port's own address.
-    pub fn own_address(&self, port: PortId) -> Option<u32> {
-        self.parts.ports.get(usize::from(port.0))?.address
-    }
-
-    /// The services for which a NAT backend with this address and port replies; none if there is no such
-    /// backend.
+    /// An interface by its number.
     #[inline]
-    pub fn replies_of(&self, protocol: Protocol, address: u32, port: u16) -> &[ServiceSlot] {
-        match self.replies.get(endpoint_key(protocol, address, port)) {
-            Some((start, end)) => self.reply_services.get(start as usize..end as usize).unwrap_or(&[]),
-            None => &[],
+    pub fn interface(&self, number: InterfaceId) -> Option<&Interface> {
+        self.parts.interfaces.get(usize::from(number.0))
+    }
+
+    /// The Ethernet address of a device port.
+    pub fn mac(&self, port: PortId) -> Option<MacAddr> {
+        self.parts.interfaces.iter().find(|interface| interface.port == port).map(|interface| interface.mac)
+    }
+
+    /// The service that a packet is for.
+    #[inline]
+    pub fn service_for(&self, headers: &Headers, tags: Tags) -> Option<Found> {
+        self.tables.service_for(&self.parts, headers, tags, |_| true)
+    }
+
+    /// The same among the services that still take new flows.
+    #[cold]
+    pub fn open_service_for(&self, headers: &Headers, tags: Tags) -> Option<Found> {
+        let is_open = |slot| self.service(slot).is_some_and(|service| !service.retired);
+        self.tables.service_for(&self.parts, headers, tags, is_open)
+    }
+
+    /// The services for which a NAT backend with this address and port replies, with their ports; none if
+    /// there is no such backend.
+    #[inline]
+    pub fn replies_of(&self, protocol: Protocol, address: IpAddr, port: u16) -> Repliers<'_> {
+        self.tables.replies_of(protocol, address, port)
+    }
+
+    /// The same for the source of a packet.
+    #[inline]
+    pub fn replies_by(&self, headers: &Headers) -> Repliers<'_> {
+        match headers.ip.addresses {
+            Addresses::V4 { src, .. } => self.tables.replies_v4(headers.protocol, src, headers.src_port),
+            Addresses::V6 { src, .. } => self.tables.replies_v6(headers.protocol, src, headers.src_port),
+        }
+    }
+
+    /// Which address of ours an address is: an own one, a VIP, or a local one of full NAT.
+    #[inline]
+    pub fn local(&self, address: IpAddr) -> Option<Local> {
+        self.tables.local(address)
+    }
+
+    /// Whether there are local addresses, so that replies of full NAT may come.
+    #[inline]
+    pub fn has_locals(&self) -> bool {
+        !self.parts.locals.is_empty()
+    }
+
+    /// The local addresses of a pool that backends of the same IP version as `toward` see.
+    #[inline]
+    pub fn pool(&self, slot: PoolSlot, toward: IpAddr) -> Option<&[LocalSlot]> {
+        let pool = self.parts.pools.get(usize::from(slot.0))?;
+        Some(if toward.is_ipv4() { &pool.v4 } else { &pool.v6 })
+    }
+
+    /// The address in a local slot.
+    #[inline]
+    pub fn local_address(&self, slot: LocalSlot) -> Option<IpAddr> {
+        self.parts.locals.get(usize::from(slot.0)).copied()
+    }
+
+    /// The address from which an interface speaks to stations of the same IP version as `toward`.
+    pub fn own_address(&self, interface: InterfaceId, toward: IpAddr) -> Option<IpAddr> {
+        let interface = self.interface(interface)?;
+        match toward {
+            IpAddr::V4(_) => interface.v4.map(|own| IpAddr::from(own.to_be_bytes())),
+            IpAddr::V6(_) => interface.v6.map(|own| IpAddr::from(own.to_be_bytes())),
         }
     }
 
@@ -234,87 +361,40 @@ impl Snapshot {
 
     /// How to reach an address; `None` without a route.
     #[inline]
-    pub fn egress_to(&self, destination: u32) -> Option<Egress> {
-        let next_hop = self.parts.routes.next_hop(destination)?;
-        let port = self.parts.ports.get(usize::from(next_hop.port.0))?;
-        let known = self.parts.neighbours.get(neighbour_key(next_hop));
+    pub fn egress_to(&self, destination: IpAddr) -> Option<Egress> {
+        let routes = &self.parts.routes;
+        let next_hop = match destination {
+            IpAddr::V4(address) => routes.v4.next_hop(address.to_bits())?,
+            IpAddr::V6(address) => routes.v6.next_hop(address.to_bits())?,
+        };
+        let interface = self.interface(next_hop.interface)?;
+        let known = self.parts.neighbours.get(next_hop);
+        let ethertype = if next_hop.address.is_ipv4() { eth::TYPE_IPV4 } else { eth::TYPE_IPV6 };
         Some(Egress {
             next_hop,
-            link: eth::header(known.unwrap_or_default(), port.mac, eth::TYPE_IPV4),
+            port: interface.port,
+            link: LinkHeader::new(known.unwrap_or_default(), interface.mac, interface.tags, ethertype),
             resolved: known.is_some(),
-            mtu: port.mtu,
+            mtu: interface.mtu,
         })
+    }
+
+    /// Idle timeouts of a backend's flows, or of flows without one.
+    #[inline]
+    pub fn timeouts_of(&self, slot: BackendSlot) -> Option<&Timeouts> {
+        let number = self.backend(slot).map_or(0, |backend| backend.timeouts);
+        self.parts.timeouts.get(usize::from(number))
     }
 }
 
-/// Key of a protocol, address and port; not 0 because no protocol has the number 0.
-#[inline]
-fn endpoint_key(protocol: Protocol, address: u32, port: u16) -> u64 {
-    let protocol = match protocol {
-        Protocol::Tcp => 1,
-        Protocol::Udp => 2,
-    };
-    u64::from(address) << 32 | u64::from(port) << 16 | protocol
-}
-
-fn reply_tables(parts: &Parts) -> (Lookup<(u32, u32)>, Vec<ServiceSlot>) {
-    let mut endpoints: Vec<(u64, ServiceSlot)> = parts
-        .backends
-        .iter()
-        .flatten()
-        .filter(|backend| backend.mode == Mode::Nat)
-        .filter_map(|backend| {
-            let service = parts.services.get(usize::from(backend.service.0))?.as_ref()?;
-            let (address, port) = (backend.address.ip().to_bits(), backend.address.port());
-            Some((endpoint_key(service.key.protocol, address, port), backend.service))
-        })
-        .collect();
-    endpoints.sort_unstable();
-    endpoints.dedup();
-    let mut ranges: Vec<(u64, (u32, u32))> = Vec::new();
-    for (index, (key, _)) in endpoints.iter().enumerate() {
-        match ranges.last_mut() {
-            Some((last, (_, end))) if last == key => *end += 1,
-            _ => ranges.push((*key, (index as u32, index as u32 + 1))),
-        }
+fn by_port(interfaces: &[Interface]) -> Vec<Vec<(Tags, InterfaceId)>> {
+    let ports = interfaces.iter().map(|interface| usize::from(interface.port.0) + 1).max().unwrap_or(0);
+    let mut by_port = vec![Vec::new(); ports];
+    for (number, interface) in interfaces.iter().enumerate() {
+        by_port[usize::from(interface.port.0)].push((interface.tags, InterfaceId(number as u16)));
     }
-    let services = endpoints.into_iter().map(|(_, service)| service).collect();
-    (Lookup::new(ranges.into_iter()), services)
+    by_port
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::route::Route;
-    use crate::testing;
-
-    #[test]
-    fn a_backend_of_two_services_replies_for_both() {
-        let mut parts = testing::parts();
-        let shared = testing::backend(0, "198.51.100.11:8000", Mode::Nat);
-        let other = Backend { service: ServiceSlot(1), ..shared };
-        parts.services = vec![
-            Some(testing::service("tcp:192.0.2.100:80", &[(0, 1)]).into()),
-            Some(testing::service("tcp:192.0.2.101:80", &[(1, 1)]).into()),
-        ];
-        parts.backends = vec![Some(shared), Some(other), Some(Backend { mode: Mode::Dr, ..shared })];
-        let snapshot = Snapshot::new(parts);
-        let address = shared.address.ip().to_bits();
-        assert_eq!(snapshot.replies_of(Protocol::Tcp, address, 8000), [ServiceSlot(0), ServiceSlot(1)]);
-        assert!(snapshot.replies_of(Protocol::Udp, address, 8000).is_empty());
-        assert!(snapshot.replies_of(Protocol::Tcp, address, 80).is_empty());
-    }
-
-    #[test]
-    fn egress_is_known_only_with_route_and_neighbour() {
-        let mut parts = testing::parts();
-        let snapshot = Snapshot::new(parts.clone());
-        let known = snapshot.egress_to(u32::from_be_bytes([198, 51, 100, 11])).unwrap();
-        assert!(known.resolved && known.link[..6] == testing::mac(11).0);
-        assert!(!snapshot.egress_to(u32::from_be_bytes([198, 51, 100, 99])).unwrap().resolved);
-        let far = snapshot.egress_to(0x0808_0808).unwrap();
-        assert_eq!(far.next_hop.address, u32::from_be_bytes([198, 51, 100, 1]));
-        parts.routes = Arc::new(RouteTable::new(std::iter::empty::<(ipnet::Ipv4Net, Route)>()));
-        assert!(Snapshot::new(parts).egress_to(0x0808_0808).is_none());
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use crate::drops::DropReason;
+use crate::local::{self, LocalSlot};
 use crate::snapshot::BackendSlot;
 
 /// A number with one writer and any readers.
@@ -92,7 +93,7 @@ const _: () = assert!(size_of::<BackendCounters>() == 64);
 
 /// Everything one worker counts.
 ///
-/// Law: received + injected + taken_over = sent + punted + handed_over + dropped, between turns.
+/// Law: received + injected + taken_over = sent + punted + handed_over + dropped + held, between turns.
 #[derive(Debug)]
 pub struct WorkerStats {
     /// Frames taken from receive queues.
@@ -109,7 +110,15 @@ pub struct WorkerStats {
     pub handed_over: Counter,
     /// Packets made into an answer to their senders: echo replies and ICMP errors. They are sent or punted.
     pub answered: Counter,
-    /// Gauge: flows in the table.
+    /// Packets made into an answer instead of being dropped for these reasons.
+    pub answered_for: DropCounters,
+    /// Packets sent on as a router does, in and out of inside networks. They are sent or punted.
+    pub routed: Counter,
+    /// New flows that found no free local port.
+    pub local_ports_exhausted: Counter,
+    /// Gauge: pieces of packets that wait for their first ones.
+    pub held: Counter,
+    /// Gauge: flows in the tables.
     pub flows: Counter,
     /// Flows that ended by their idle timeout.
     pub expired: Counter,
@@ -117,6 +126,8 @@ pub struct WorkerStats {
     pub evicted: Counter,
     /// Frames dropped.
     pub drops: DropCounters,
+    /// Gauges: local ports in use, by local slot.
+    locals: Box<[Counter]>,
     backends: Box<[BackendCounters]>,
     /// Where slots beyond the table would be counted; there are none (`Limits` of the control thread).
     beyond: BackendCounters,
@@ -133,13 +144,24 @@ impl WorkerStats {
             punted: Counter::default(),
             handed_over: Counter::default(),
             answered: Counter::default(),
+            answered_for: DropCounters::default(),
+            routed: Counter::default(),
+            local_ports_exhausted: Counter::default(),
+            held: Counter::default(),
             flows: Counter::default(),
             expired: Counter::default(),
             evicted: Counter::default(),
             drops: DropCounters::default(),
+            locals: (0..local::SLOTS).map(|_| Counter::default()).collect(),
             backends: (0..backends).map(|_| BackendCounters::default()).collect(),
             beyond: BackendCounters::default(),
         }
+    }
+
+    /// Ports in use of the local address in a slot.
+    pub fn local_ports(&self, slot: LocalSlot) -> &Counter {
+        // There are as many as slots.
+        &self.locals[usize::from(slot.0)]
     }
 
     /// The counters of the backend in a slot.

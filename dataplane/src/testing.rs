@@ -1,49 +1,107 @@
 //! What the crate's tests share: a small configured world, and frames with documentation addresses
 //! (RFC 5737) and documentation MACs (RFC 7042).
 
+use std::hash::RandomState;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use config::words::{MacAddr, Mode, Scheduler};
-use ipnet::Ipv4Net;
+use config::words::{MacAddr, Mode, NoBackend, Ports, Preset, Scheduler};
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::csum;
 use crate::flow::state::Timeouts;
-use crate::lookup::Lookup;
-use crate::route::{NextHop, PortId, Route, RouteTable};
+use crate::flow::table::HashSecret;
+use crate::forward::{PieceSetup, Setup};
+use crate::port::PortId;
+use crate::rewrite::tunnel::Encapsulation;
+use crate::route::{InterfaceId, NextHop, Route, RouteTable};
 use crate::snapshot::{
-    Backend, BackendSlot, Candidate, Parts, PortInfo, Service, ServiceSlot, Snapshot, neighbour_key,
+    Backend, BackendSlot, Candidate, Interface, NeighbourTable, Parts, Routes, Service, ServiceSlot,
+    Snapshot, Tunnel,
 };
+use crate::wire::eth::Tags;
 use crate::wire::{eth, ipv4, tcp, udp};
 
 /// The port's own address: 198.51.100.254, with MAC [`mac`]`(254)`. The gateway is 198.51.100.1.
 pub const OWN: [u8; 4] = [198, 51, 100, 254];
 pub const CLIENT: [u8; 4] = [203, 0, 113, 7];
 pub const VIP: [u8; 4] = [192, 0, 2, 100];
+/// The port's own IPv6 address.
+pub const OWN6: &str = "2001:db8:b::254";
 
 pub fn mac(last: u8) -> MacAddr {
     MacAddr([0x02, 0x00, 0x5e, 0x00, 0x53, last])
 }
 
-/// One port on 198.51.100.0/24 with a default route; stations .1, .11, .12 and .13 are known.
+/// One port on 198.51.100.0/24 and 2001:db8:b::/64 with default routes; stations .1, .11, .12 and .13 of both
+/// are known.
 pub fn parts() -> Parts {
-    let station = |last: u8| {
-        let address = u32::from_be_bytes([198, 51, 100, last]);
-        (neighbour_key(NextHop { port: PortId(0), address }), mac(last))
-    };
-    let link: Ipv4Net = "198.51.100.254/24".parse().unwrap();
-    let gateway = Some("198.51.100.1".parse().unwrap());
+    let station = |address: IpAddr, last: u8| (NextHop { interface: InterfaceId(0), address }, mac(last));
+    let stations = [1, 11, 12, 13].into_iter().flat_map(|last| {
+        let v6 = format!("2001:db8:b::{last}").parse::<Ipv6Addr>().unwrap();
+        [station([198, 51, 100, last].into(), last), station(v6.into(), last)]
+    });
+    let own6: Ipv6Addr = OWN6.parse().unwrap();
+    let on_link = InterfaceId(0);
     Parts {
-        ports: vec![PortInfo { mac: mac(254), mtu: 1500, address: Some(u32::from_be_bytes(OWN)) }],
-        own: vec![u32::from_be_bytes(OWN)],
-        routes: Arc::new(RouteTable::new([
-            (link, Route { port: PortId(0), gateway: None }),
-            ("0.0.0.0/0".parse().unwrap(), Route { port: PortId(0), gateway }),
-        ])),
-        neighbours: Arc::new(Lookup::new([station(1), station(11), station(12), station(13)].into_iter())),
+        interfaces: vec![Interface {
+            port: PortId(0),
+            tags: Tags::default(),
+            mac: mac(254),
+            mtu: 1500,
+            v4: Some(u32::from_be_bytes(OWN)),
+            v6: Some(own6.to_bits()),
+            host: false,
+            gateway: None,
+        }],
+        own: vec![(OWN.into(), on_link), (own6.into(), on_link)],
+        routes: Arc::new(Routes { v4: routes_v4(), v6: routes_v6() }),
+        neighbours: Arc::new(NeighbourTable::new(stations)),
+        classes: Vec::new(),
+        locals: Vec::new(),
+        pools: Vec::new(),
         services: Vec::new(),
         backends: Vec::new(),
-        timeouts: Timeouts::new(config::model::Timeouts { tcp_secs: 900, tcp_fin_secs: 120, udp_secs: 300 }),
+        timeouts: vec![timeouts()],
+        no_service: NoBackend::Drop,
+        icmp_rate: 1000,
     }
+}
+
+fn routes_v4() -> RouteTable<u32> {
+    let link: Ipv4Net = "198.51.100.254/24".parse().unwrap();
+    let gateway = Some(u32::from_be_bytes([198, 51, 100, 1]));
+    RouteTable::new([
+        (link, Route { interface: InterfaceId(0), gateway: None }),
+        ("0.0.0.0/0".parse().unwrap(), Route { interface: InterfaceId(0), gateway }),
+    ])
+}
+
+fn routes_v6() -> RouteTable<u128> {
+    let link: Ipv6Net = "2001:db8:b::/64".parse().unwrap();
+    let gateway = Some("2001:db8:b::1".parse::<Ipv6Addr>().unwrap().to_bits());
+    RouteTable::new([
+        (link, Route { interface: InterfaceId(0), gateway: None }),
+        ("::/0".parse().unwrap(), Route { interface: InterfaceId(0), gateway }),
+    ])
+}
+
+/// How tests set a worker up, but for what they set themselves.
+pub fn setup() -> Setup {
+    Setup {
+        number: 0,
+        workers: 1,
+        flow_capacity: 100,
+        wide_capacity: 100,
+        pieces: PieceSetup { capacity: 16, timeout: 5, remember: 30, secret: RandomState::new() },
+        services: 16,
+        secret: HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]),
+    }
+}
+
+/// IPVS's timeouts.
+pub fn timeouts() -> Timeouts {
+    Timeouts::new(&config::model::Timeouts::preset(Preset::Ipvs))
 }
 
 pub fn service(key: &str, weights: &[(u32, u16)]) -> Service {
@@ -52,13 +110,19 @@ pub fn service(key: &str, weights: &[(u32, u16)]) -> Service {
     Service::new(key.parse().unwrap(), Scheduler::Rr, 1, candidates)
 }
 
+/// A backend of a service on port 80.
 pub fn backend(service: u16, address: &str, mode: Mode) -> Backend {
+    let address: SocketAddr = address.parse().unwrap();
+    let src = if address.is_ipv4() { OWN.into() } else { OWN6.parse().unwrap() };
+    let tunnel = Tunnel { src, encapsulation: Encapsulation::Ipip };
     Backend {
         service: ServiceSlot(service),
-        address: address.parse().unwrap(),
+        address,
         mode,
-        tunnel_src: u32::from_be_bytes(OWN),
+        tunnel: (mode == Mode::Tunnel).then_some(tunnel),
         up: true,
+        timeouts: 0,
+        port_shift: Backend::port_shift(Ports::one(80), address.port()),
     }
 }
 

@@ -11,11 +11,11 @@ use crossbeam::queue::ArrayQueue;
 use crate::burst::{BURST, Burst};
 use crate::clock::{Clock, Seconds};
 use crate::drops::DropReason;
-use crate::flow::{FlowKey, FlowValue};
+use crate::flow::{FlowOwner, FlowValue};
 use crate::forward::{Context, Forwarder, HandedOver, Outbox, Punt, Setup};
-use crate::port::Queue;
+use crate::local::{self, LocalAddress, LocalSlot};
+use crate::port::{PortId, Queue};
 use crate::publish::Reader;
-use crate::route::PortId;
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
 
@@ -53,7 +53,7 @@ pub struct Injection<F> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listed {
     /// A flow, and the worker's time when it was read.
-    Flow(FlowKey, FlowValue, Seconds),
+    Flow(FlowOwner, FlowValue, Seconds),
     /// The list is complete.
     End,
 }
@@ -68,6 +68,8 @@ pub struct Handle<F> {
     pub list: Arc<AtomicBool>,
     /// The list that was asked for.
     pub listing: Arc<ArrayQueue<Listed>>,
+    /// This worker's ports of new local addresses; they are in use when the next snapshot is.
+    pub locals: Arc<ArrayQueue<(LocalSlot, Box<LocalAddress>)>>,
     /// What the worker counts.
     pub stats: Arc<WorkerStats>,
 }
@@ -85,11 +87,12 @@ pub struct Shared {
 pub struct Worker<Q: Queue> {
     /// By port number.
     queues: Vec<Q>,
-    forwarder: Forwarder,
+    forwarder: Forwarder<Q::Frame>,
     out: Outbox<Q::Frame>,
     inject: Arc<ArrayQueue<Injection<Q::Frame>>>,
     /// Frames that other workers received but whose flows are here.
     taken_over: Arc<ArrayQueue<HandedOver<Q::Frame>>>,
+    locals: Arc<ArrayQueue<(LocalSlot, Box<LocalAddress>)>>,
     list: Arc<AtomicBool>,
     listing: Arc<ArrayQueue<Listed>>,
     /// The next line to be listed, while a list is being made.
@@ -121,10 +124,14 @@ pub fn team<Q: Queue>(
                 inject: Arc::new(ArrayQueue::new(INJECT_QUEUE)),
                 list: Arc::default(),
                 listing: Arc::new(ArrayQueue::new(LISTING_QUEUE)),
+                locals: Arc::new(ArrayQueue::new(local::SLOTS)),
                 stats: Arc::new(WorkerStats::new(backends)),
             };
             let worker = Worker {
-                forwarder: Forwarder::new(&Setup { number, workers, ..*setup }, Arc::clone(&handle.stats)),
+                forwarder: Forwarder::new(
+                    &Setup { number, workers, ..setup.clone() },
+                    Arc::clone(&handle.stats),
+                ),
                 out: Outbox {
                     transmit: queues.iter().map(|_| Burst::default()).collect(),
                     punt: Arc::clone(&handle.punt),
@@ -133,6 +140,7 @@ pub fn team<Q: Queue>(
                 queues,
                 inject: Arc::clone(&handle.inject),
                 taken_over: Arc::clone(&owners[number]),
+                locals: Arc::clone(&handle.locals),
                 list: Arc::clone(&handle.list),
                 listing: Arc::clone(&handle.listing),
                 list_line: None,
@@ -150,6 +158,7 @@ pub fn team<Q: Queue>(
 impl<Q: Queue> Worker<Q> {
     /// Polls until it is told to stop; then every frame it still holds is freed.
     pub fn run(mut self) {
+        self.install_locals();
         let mut turns = 0u32;
         while !self.shared.stop.load(Ordering::Relaxed) {
             turns = turns.wrapping_add(1);
@@ -163,7 +172,9 @@ impl<Q: Queue> Worker<Q> {
     /// Looks once at everything frames may come from.
     #[inline]
     pub fn turn(&mut self) {
-        self.snapshot.refresh();
+        if self.snapshot.refresh() {
+            self.install_locals();
+        }
         for number in 0..self.queues.len() {
             self.queues[number].receive(&mut self.burst);
             if !self.burst.is_empty() {
@@ -174,8 +185,19 @@ impl<Q: Queue> Worker<Q> {
         if !self.taken_over.is_empty() {
             self.take_over();
         }
+        if self.forwarder.has_ready() {
+            self.forward_ready();
+        }
         if !self.inject.is_empty() {
             self.send_injected();
+        }
+    }
+
+    /// Takes over the ports of local addresses that are new in the snapshot.
+    #[cold]
+    fn install_locals(&mut self) {
+        while let Some((slot, address)) = self.locals.pop() {
+            self.forwarder.install(slot, address);
         }
     }
 
@@ -186,24 +208,38 @@ impl<Q: Queue> Worker<Q> {
         self.flush();
     }
 
-    /// Forwards the frames that others handed over, up to a burst; frames of one port travel together.
+    /// Forwards the frames that others handed over, up to a burst; frames of one port travel together, and
+    /// pieces of packets alone.
     #[cold]
     fn take_over(&mut self) {
         let mut from = None;
         for _ in 0..BURST {
-            let Some((port, frame)) = self.taken_over.pop() else { break };
+            let Some(handed) = self.taken_over.pop() else { break };
             self.stats.taken_over.add(1);
-            if let Some(last) = from.replace(port)
-                && last != port
+            if handed.transport.is_some() {
+                let context = Context { snapshot: self.snapshot.current(), now: self.now };
+                self.forwarder.forward_handed(context, handed, &mut self.out);
+                self.flush();
+                continue;
+            }
+            if let Some(last) = from.replace(handed.port)
+                && last != handed.port
             {
                 self.forward(last);
             }
             // A burst holds as many as this loop takes.
-            let _ = self.burst.push(frame);
+            let _ = self.burst.push(handed.frame);
         }
         if let Some(port) = from {
             self.forward(port);
         }
+    }
+
+    #[cold]
+    fn forward_ready(&mut self) {
+        let context = Context { snapshot: self.snapshot.current(), now: self.now };
+        self.forwarder.forward_ready(context, &mut self.out);
+        self.flush();
     }
 
     #[cold]
@@ -247,7 +283,7 @@ impl<Q: Queue> Worker<Q> {
     pub fn housekeeping(&mut self) {
         self.now = self.shared.clock.now();
         let context = Context { snapshot: self.snapshot.current(), now: self.now };
-        self.forwarder.sweep(context, SWEEP_LINES);
+        self.forwarder.housekeeping(context, SWEEP_LINES);
         if self.list.swap(false, Ordering::AcqRel) {
             self.list_line = Some(0);
         }
@@ -264,9 +300,9 @@ impl<Q: Queue> Worker<Q> {
             if self.listing.capacity() - self.listing.len() < 4 {
                 return Some(line);
             }
-            for (key, value) in flows.visit(line) {
-                let _ = self.listing.push(Listed::Flow(key, value, self.now));
-            }
+            flows.visit(line, |owner, value| {
+                let _ = self.listing.push(Listed::Flow(owner, value, self.now));
+            });
         }
         if line + LIST_LINES < flows.lines() {
             return Some(line + LIST_LINES);

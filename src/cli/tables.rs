@@ -79,7 +79,7 @@ pub fn services(services: &[ServiceStatus]) -> String {
     ]);
     for service in services {
         let protocol = service.service.protocol.to_string().to_uppercase();
-        let (vip, scheduler) = (service.service.vip.to_string(), service.scheduler.to_string());
+        let (vip, scheduler) = (service.service.vip(), service.scheduler.to_string());
         list.add_row([&protocol, &vip, &scheduler, "", "", "", "", &service.name]);
         for backend in &service.backends {
             list.add_row([
@@ -146,7 +146,7 @@ fn flow_row(flow: &Flow) -> [String; 7] {
         format!("{:02}:{:02}", flow.expires_secs / 60, flow.expires_secs % 60),
         flow.state.clone(),
         flow.client.to_string(),
-        flow.service.vip.to_string(),
+        flow.service.vip(),
         flow.backend.to_string(),
         flow.worker.to_string(),
     ]

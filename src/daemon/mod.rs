@@ -20,10 +20,12 @@ use dataplane::dpdk::eal::{Eal, Registered};
 use dataplane::dpdk::ethdev::{self, Port, PortQueue};
 use dataplane::dpdk::mbuf::Mbuf;
 use dataplane::dpdk::mempool::Mempool;
+use dataplane::dpdk::rss::Side;
 use dataplane::flow::table::HashSecret;
 use dataplane::forward::Setup;
 use dataplane::publish;
 use dataplane::stats::WorkerStats;
+use dataplane::toeplitz::Owners;
 use dataplane::worker::{self, FRAMES_IN_QUEUES, Handle, Shared, Worker};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -118,10 +120,12 @@ fn open_ports(config: &Config, eal: &Arc<Eal>) -> anyhow::Result<Opened> {
         let frames = u32::try_from(rings + queues + SPARE_FRAMES).context("too many workers and ports")?;
         mempools.insert(node, Arc::new(Mempool::new(eal, node, frames)?));
     }
+    let owners = Owners::new(workers);
     let (mut ports, mut queues) = (Vec::new(), Vec::new());
     for (device, port) in found.into_iter().zip(&config.ports) {
         let mempool = Arc::clone(&mempools[&device.numa_node()]);
-        let (opened, its_queues) = device.open(port, workers, &mempool)?;
+        let (opened, its_queues) = device.open(port, Side::Both, &owners, &mempool)?;
+        tracing::info!("port {}: {}, RSS: {}", port.name, opened.driver(), opened.rss());
         ports.push(opened);
         queues.push(its_queues);
     }

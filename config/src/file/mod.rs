@@ -4,18 +4,21 @@
 //! before it gives up on any, so that all problems are told.
 
 mod links;
+mod pools;
+mod ports;
 mod services;
 
 use std::fmt::Display;
 use std::hash::Hash;
 
 use crate::limits;
-use crate::model::{Config, Control, Cores, Dpdk, FlowTable, Metrics, Timeouts};
+use crate::model::{Config, Control, Cores, Dpdk, FlowTable, Fragments, Icmp, Metrics, Timeouts};
 use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
-use crate::reader::Table;
-use crate::rules::{self, Fault};
-use crate::values::{boolean, file_prefix, loopback, number, socket_path};
+use crate::reader::{Step, Table};
+use crate::rules::{self, Fault, Surroundings};
+use crate::values::{boolean, file_prefix, loopback, number, socket_path, word};
+use crate::words::{NoBackend, Preset};
 
 impl From<Fault> for Wrong {
     fn from(fault: Fault) -> Self {
@@ -26,42 +29,60 @@ impl From<Fault> for Wrong {
 /// Reads the file. `None` only if a problem was reported; problems may be reported either way.
 pub(crate) fn config(root: &Table) -> Option<Config> {
     let dpdk = root.section("dpdk", dpdk);
-    let cores = root.section("cores", cores);
-    let links = links::links(root);
+    let cores = root.section("cores", cores).flatten();
+    let links = links::links(root, cores.as_ref().map(|cores| cores.workers.len()));
+    let network = links.network.as_ref();
+    let snat_pools = pools::snat_pools(root, network);
+    let classes = pools::classes(root);
     let flow_table = root.section("flow_table", flow_table);
+    let timeouts = root.section("timeouts", |table| timeouts(table, Timeouts::IPVS));
+    let icmp = root.section("icmp", icmp);
+    let fragments = root.section("fragments", fragments);
     let control = root.section("control", control);
     let metrics = root.optional_section("metrics", metrics);
-    let services = services::services(root, links.network.as_ref());
+    let surroundings = Surroundings::known(network, snat_pools.as_deref(), classes.as_deref());
+    links::check_gateways(root, links.interfaces.as_deref().unwrap_or_default(), &surroundings);
+    let services = services::services(root, &surroundings, timeouts.unwrap_or_default());
     Some(Config {
         dpdk: dpdk?,
-        cores: cores??,
+        cores: cores?,
         ports: links.ports?,
+        interfaces: links.interfaces?,
         routes: links.routes?,
         neighbours: links.neighbours?,
+        snat_pools: snat_pools?,
+        classes: classes?,
         flow_table: flow_table?,
+        timeouts: timeouts?,
+        icmp: icmp?,
+        fragments: fragments?,
         control: control?,
         metrics: metrics.flatten(),
         services: services?,
     })
 }
 
-/// Reports each value that stood already in an earlier table of the array `tables`.
+/// Reports each value that came before; `at` says where the value with an index stands.
 fn report_repeated<T: Copy + Display + Eq + Hash>(
     root: &Table,
-    tables: &'static str,
-    key: &'static str,
     values: &[Option<T>],
+    at: impl Fn(usize) -> Vec<Step>,
 ) {
     for (again, first) in rules::repeated(values) {
         if let Some(value) = values[again] {
-            let line = root.line(&[Key(tables), Index(first), Key(key)]);
-            let wrong = Wrong::new(format!("{value} is already on line {line}"));
-            root.report(
-                &[Key(tables), Index(again), Key(key)],
-                wrong.help("remove one of them, or change it"),
-            );
+            let wrong = Wrong::new(format!("{value} is already on line {}", root.line(&at(first))));
+            root.report(&at(again), wrong.help("remove one of them, or change it"));
         }
     }
+}
+
+/// Where `key` of each table of the array `tables` stands.
+fn each(tables: &'static str, key: &'static str) -> impl Fn(usize) -> Vec<Step> {
+    move |index| vec![Key(tables), Index(index), Key(key)]
+}
+
+fn all<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
+    items.into_iter().collect()
 }
 
 fn dpdk(table: &Table) -> Dpdk {
@@ -96,14 +117,35 @@ fn cores(table: &Table) -> Option<Cores> {
 }
 
 fn flow_table(table: &Table) -> FlowTable {
-    let seconds = |key, default| table.optional(key, number(limits::IDLE_SECS)).unwrap_or(default);
-    FlowTable {
-        capacity: table.optional("capacity", number(limits::CAPACITY)).unwrap_or(1_000_000),
-        timeouts: Timeouts {
-            tcp_secs: seconds("tcp_secs", 900),
-            tcp_fin_secs: seconds("tcp_fin_secs", 120),
-            udp_secs: seconds("udp_secs", 300),
-        },
+    let capacity = table.optional("capacity", number(limits::CAPACITY)).unwrap_or(1_000_000);
+    let wide = table.optional("wide_capacity", number(limits::CAPACITY));
+    FlowTable { capacity, wide_capacity: wide.unwrap_or((capacity / 4).max(limits::WIDE_CAPACITY)) }
+}
+
+/// Timeouts, of which those that are not given are as in `others` unless a preset is named.
+fn timeouts(table: &Table, others: Timeouts) -> Timeouts {
+    let preset = table.optional("preset", word("preset", Preset::WORDS));
+    let mut timeouts = preset.map_or(others, Timeouts::preset);
+    for (key, secs) in timeouts.each() {
+        *secs = table.optional(key, number(limits::IDLE_SECS)).unwrap_or(*secs);
+    }
+    timeouts
+}
+
+fn icmp(table: &Table) -> Icmp {
+    let no_service = table.optional("no_service", word("answer", NoBackend::WORDS));
+    Icmp {
+        rate: table.optional("rate", number(limits::ICMP_RATE)).unwrap_or(1000),
+        no_service: no_service.unwrap_or(NoBackend::Drop),
+    }
+}
+
+fn fragments(table: &Table) -> Fragments {
+    let seconds = |key, default| table.optional(key, number(limits::FRAGMENT_SECS)).unwrap_or(default);
+    Fragments {
+        capacity: table.optional("capacity", number(limits::FRAGMENTS)).unwrap_or(4096),
+        timeout_secs: seconds("timeout_secs", 5),
+        remember_secs: seconds("remember_secs", 30),
     }
 }
 

@@ -1,23 +1,41 @@
 //! Services, their backends and checks.
 
-use super::report_repeated;
+use super::{each, report_repeated, timeouts};
 use crate::limits;
-use crate::model::{Backend, Check, CheckKind, Service};
-use crate::network::Network;
+use crate::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
 use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
 use crate::reader::Table;
-use crate::rules;
-use crate::values::{address_and_port, check_host, check_path, name, number, word};
-use crate::words::{Mode, Protocol, Scheduler, ServiceKey};
+use crate::rules::{self, Fault, Surroundings, Terms};
+use crate::values::{
+    address_and_port, address_and_ports, boolean, check_host, check_path, class_name, name, number, word,
+};
+use crate::words::{Encapsulation, Mode, NoBackend, Ports, Protocol, Scheduler, ServiceKey};
 
-/// Reads all services; without a network, the rules that need one are left out.
-pub(super) fn services(root: &Table, network: Option<&Network>) -> Option<Vec<Service>> {
-    let services = root.tables("service", limits::SERVICES, |table| service(table, network))?;
+/// Reads all services. What one does not say of its timeouts is in `timeouts`.
+pub(super) fn services(
+    root: &Table,
+    surroundings: &Surroundings,
+    timeouts: Timeouts,
+) -> Option<Vec<Service>> {
+    let read = |table: &Table| service(table, surroundings, timeouts);
+    let services = root.tables("service", limits::SERVICES, read)?;
     let (keys, services): (Vec<_>, Vec<_>) = services.into_iter().unzip();
-    report_repeated(root, "service", "vip", &keys);
+    report_repeated(root, &keys, each("service", "vip"));
+    report_overlaps(root, &keys);
     limit_backends(root, &services);
     services.into_iter().collect()
+}
+
+fn report_overlaps(root: &Table, keys: &[Option<ServiceKey>]) {
+    for (later, earlier) in rules::overlapping(keys) {
+        if let (Some(key), Some(other)) = (keys[later], keys[earlier]) {
+            let fault = Fault::PortsOverlap { key, other };
+            let at = each("service", "vip");
+            let wrong = Wrong::new(format!("{fault}, on line {}", root.line(&at(earlier))));
+            root.report(&at(later), wrong.help(fault.help()));
+        }
+    }
 }
 
 fn limit_backends(root: &Table, services: &[Option<Service>]) {
@@ -37,72 +55,142 @@ fn limit_backends(root: &Table, services: &[Option<Service>]) {
 }
 
 /// A service, and its key even if something else of it can not be read.
-fn service(table: &Table, network: Option<&Network>) -> (Option<ServiceKey>, Option<Service>) {
+fn service(
+    table: &Table,
+    surroundings: &Surroundings,
+    defaults: Timeouts,
+) -> (Option<ServiceKey>, Option<Service>) {
     let name = table.optional("name", name);
-    let vip = table.required("vip", "\"192.0.2.100:80\"", address_and_port);
-    let protocol = table.required("protocol", "\"tcp\"", word("protocol", Protocol::WORDS));
-    let scheduler =
-        table.optional("scheduler", word("scheduler", Scheduler::WORDS)).unwrap_or(Scheduler::Wrr);
-    let mode = table.optional("mode", word("mode", Mode::WORDS)).unwrap_or(Mode::Nat);
-    // Only a check's need of a port depends on the protocol, and TCP has none: an unknown one passes as TCP.
-    let assumed = protocol.unwrap_or(Protocol::Tcp);
-    let key = vip.map(|vip| ServiceKey { protocol: assumed, vip });
-    if let Some(key) = &key {
-        let reach = network.and_then(|network| rules::vip_reach_fault(network, key));
-        for (at, fault) in rules::vip_faults(key).into_iter().chain(reach) {
-            table.report(&[Key(at)], fault);
-        }
+    let identity = identity(table, surroundings);
+    let scheduler = table.optional("scheduler", word("scheduler", Scheduler::WORDS));
+    let mode = mode(table, Some(Mode::Nat));
+    let tunnel = table.optional_section("tunnel", tunnel).flatten();
+    let snat_pool = table.optional("snat_pool", self::name);
+    let no_backend = table.optional("no_backend", word("answer", NoBackend::WORDS));
+    let mss = table.optional("mss", number(limits::MSS));
+    let timeouts = table.optional_section("timeouts", |table| timeouts(table, defaults));
+    let one_packet = table.optional("one_packet", boolean).unwrap_or(false);
+    let echo = table.optional("echo", boolean).unwrap_or(true);
+    let unknown_pool = snat_pool.as_deref().and_then(|name| rules::pool_name_fault(surroundings, name));
+    let options = identity.protocol.map(|protocol| rules::option_faults(protocol, mss, one_packet));
+    for (at, fault) in options.into_iter().flatten().chain(unknown_pool) {
+        table.report(&[Key(at)], fault);
     }
-    let check = table.optional_section("check", |table| check(table, assumed));
-    let place = Place { network, service: key.as_ref(), mode };
-    let backends = table.tables("backend", limits::BACKENDS, |table| backend(table, &place));
-    if let Some(backends) = &backends {
-        compare_backends(table, backends);
-    }
-    let key = key.filter(|_| protocol.is_some());
-    let backends = backends.and_then(|backends| backends.into_iter().collect());
+    let check = table.optional_section("check", |table| check(table, &identity));
+    // A pool whose name can not be read is not one that is missing.
+    let key = identity.key.as_ref().filter(|_| snat_pool.is_some() == table.has("snat_pool"));
+    let terms = key.map(|key| Terms { key, snat_pool: snat_pool.as_deref(), one_packet });
+    let place = Place { surroundings, terms, mode, tunnel };
+    let backends = backends(table, &place);
+    let key = identity.key.filter(|_| identity.certain);
     let service = key.zip(backends).map(|(key, backends)| Service {
         name: name.unwrap_or_else(|| key.to_string()),
         key,
-        scheduler,
+        scheduler: scheduler.unwrap_or(Scheduler::Wrr),
         check: check.flatten(),
+        no_backend: no_backend.unwrap_or(NoBackend::Icmp),
+        mss,
+        timeouts,
+        one_packet,
+        snat_pool,
+        echo,
         backends,
     });
     (key, service)
 }
 
-fn compare_backends(table: &Table, backends: &[Option<Backend>]) {
-    let addresses: Vec<_> = backends.iter().map(|backend| backend.map(|backend| backend.address)).collect();
-    report_repeated(table, "backend", "address", &addresses);
+/// What a service is known by, as far as it can be read.
+struct Identity {
+    protocol: Option<Protocol>,
+    /// `None` without an address and ports. A protocol that can not be read passes as TCP, of which less is
+    /// asked.
+    key: Option<ServiceKey>,
+    /// Whether the key is what the file says, to be compared with others.
+    certain: bool,
+}
+
+fn identity(table: &Table, surroundings: &Surroundings) -> Identity {
+    let vip = table.required("vip", "\"192.0.2.100:80\"", address_and_ports);
+    let protocol = table.required("protocol", "\"tcp\"", word("protocol", Protocol::WORDS));
+    let class = table.optional("class", class_name);
+    let assumed = protocol.unwrap_or(Protocol::Tcp);
+    let key = vip.map(|(address, ports)| ServiceKey { protocol: assumed, address, ports, class });
+    let vip_fault = key.as_ref().and_then(|key| rules::vip_fault(surroundings, key));
+    let class_fault = class.and_then(|class| rules::class_fault(surroundings, class));
+    for (at, fault) in vip_fault.into_iter().chain(class_fault) {
+        table.report(&[Key(at)], fault);
+    }
+    Identity { protocol, key, certain: protocol.is_some() && class.is_some() == table.has("class") }
 }
 
 /// What a backend is part of.
 struct Place<'a> {
-    network: Option<&'a Network>,
-    service: Option<&'a ServiceKey>,
-    mode: Mode,
+    surroundings: &'a Surroundings<'a>,
+    terms: Option<Terms<'a>>,
+    /// `None` if it can not be read.
+    mode: Option<Mode>,
+    tunnel: Option<Tunnel>,
+}
+
+fn mode(table: &Table, default: Option<Mode>) -> Option<Mode> {
+    let mode = table.optional("mode", word("mode", Mode::WORDS));
+    if table.has("mode") { mode } else { default }
+}
+
+fn backends(table: &Table, place: &Place) -> Option<Vec<Backend>> {
+    let backends = table.tables("backend", limits::BACKENDS, |table| backend(table, place))?;
+    let addresses: Vec<_> = backends.iter().map(|backend| backend.map(|backend| backend.address)).collect();
+    report_repeated(table, &addresses, each("backend", "address"));
+    let tunnels = backends.iter().flatten().any(|backend| backend.mode == Mode::Tunnel);
+    if place.tunnel.is_some() && place.mode.is_some_and(|mode| mode != Mode::Tunnel) && !tunnels {
+        table.report(&[Key("tunnel")], Fault::TunnelMode);
+    }
+    backends.into_iter().collect()
 }
 
 fn backend(table: &Table, place: &Place) -> Option<Backend> {
     let address = table.required("address", "\"192.0.2.11:80\"", address_and_port);
-    let mode = table.optional("mode", word("mode", Mode::WORDS)).unwrap_or(place.mode);
+    let mode = mode(table, place.mode);
+    let tunnel = table.optional_section("tunnel", tunnel).flatten();
     let weight = table.optional("weight", number(limits::WEIGHT)).unwrap_or(1);
-    let backend = Backend { address: address?, mode, weight };
-    let own = rules::backend_faults(&backend);
-    if own.is_empty() {
-        let service = place.service.map(|key| rules::backend_service_faults(key, &backend));
-        let reach = place.network.and_then(|network| rules::backend_reach_fault(network, &backend));
-        for (at, fault) in service.into_iter().flatten().chain(reach) {
-            table.report(&[Key(at)], fault);
+    let address = address?;
+    // Rules of a mode that can not be read would be those of another.
+    let Some(mode) = mode else {
+        let fault = rules::backend_address_fault(place.surroundings, address);
+        fault.into_iter().for_each(|(at, fault)| table.report(&[Key(at)], fault));
+        return None;
+    };
+    let tunnel = match mode {
+        Mode::Tunnel => tunnel.or(place.tunnel).unwrap_or_default(),
+        _ => {
+            tunnel.iter().for_each(|_| table.report(&[Key("tunnel")], Fault::TunnelMode));
+            Tunnel::default()
         }
-    }
-    for (at, fault) in own {
+    };
+    let backend = Backend { address, mode, tunnel, weight };
+    for (at, fault) in rules::backend_faults(place.surroundings, place.terms.as_ref(), &backend) {
         table.report(&[Key(at)], fault);
     }
     Some(backend)
 }
 
-fn check(table: &Table, protocol: Protocol) -> Option<Check> {
+fn tunnel(table: &Table) -> Option<Tunnel> {
+    let kind = table.required("type", "\"gue\"", word("type of tunnel", Encapsulation::WORDS));
+    let port = table.optional("port", number(limits::L4_PORT));
+    let checksum = table.optional("checksum", boolean).unwrap_or(false);
+    let encapsulation = kind?;
+    if port.is_some() && encapsulation != Encapsulation::Gue {
+        table.report(&[Key("port")], Fault::TunnelPort(encapsulation));
+        return None;
+    }
+    if checksum && encapsulation == Encapsulation::Ipip {
+        table.report(&[Key("checksum")], Fault::TunnelChecksum);
+        return None;
+    }
+    Some(Tunnel { encapsulation, port: port.unwrap_or(Tunnel::GUE_PORT), checksum })
+}
+
+fn check(table: &Table, identity: &Identity) -> Option<Check> {
     let kind = table.required("kind", "\"tcp\"", word::<String>("kind of check", &["tcp", "http"]));
     let http = CheckKind::Http {
         path: table.optional("path", check_path).unwrap_or_else(|| "/".to_owned()),
@@ -123,7 +211,10 @@ fn check(table: &Table, protocol: Protocol) -> Option<Check> {
     };
     let check = Check { kind, port, interval_ms, timeout_ms, rise, fall };
     if table.is_sound() {
-        for (at, fault) in rules::check_faults(protocol, &check) {
+        // Only the need of a port depends on the service, and that of one TCP port has none.
+        let protocol = identity.protocol.unwrap_or(Protocol::Tcp);
+        let ports = identity.key.map_or(Ports::one(1), |key| key.ports);
+        for (at, fault) in rules::check_faults(protocol, ports, &check) {
             table.report(&[Key(at)], fault);
         }
     }

@@ -1,36 +1,127 @@
-//! What a configuration must keep to, beyond being readable: rules over the model, without a file.
+//! What makes a configuration valid, and how each fault is told and mended.
 //!
-//! The reader of the file asks them and adds where the value stands; the control thread asks them for what
-//! arrives by the socket. A rule that needs the network takes one; all others hold anywhere.
+//! The reader of the file asks the rules and adds where the value stands; the control thread asks them, by
+//! [`check_service`] and [`check_backend`], for what arrives by the socket: the same rules either way.
 
+mod addresses;
+mod checks;
 mod fault;
+mod links;
+mod services;
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
-
+pub(crate) use self::addresses::{own_address_fault, prefix_fault};
+pub(crate) use self::checks::{check_faults, check_host_fault, check_path_fault};
 pub use self::fault::Fault;
+pub(crate) use self::links::{
+    gateway_pool_fault, neighbour_reach_fault, pool_address_fault, route_faults, route_reach_fault,
+    tap_name_fault,
+};
+pub(crate) use self::services::{
+    backend_address_fault, backend_faults, class_fault, option_faults, overlapping, pool_name_fault,
+    vip_fault,
+};
+use self::services::{overlap_fault, timeout_faults};
 use crate::limits;
-use crate::model::{Backend, Check, CheckKind, Neighbour, Route, Service};
+use crate::model::{Backend, Class, Service, SnatPool};
 use crate::network::Network;
-use crate::words::{Mode, Protocol, ServiceKey};
+use crate::words::ServiceKey;
 
 /// A broken rule, and the key of the value that breaks it.
 pub(crate) type Found = (&'static str, Fault);
 
-/// Whether a service, its check and its backends keep to all rules. The first fault is told.
+/// What services and backends are judged by, besides themselves.
+#[derive(Clone, Debug)]
+pub struct Surroundings<'a> {
+    /// Each part `None` if it could not be read: rules that need it would only repeat what was told.
+    network: Option<&'a Network>,
+    pools: Option<Pools<'a>>,
+    classes: Option<&'a [Class]>,
+}
+
+#[derive(Clone, Debug)]
+struct Pools<'a> {
+    pools: &'a [SnatPool],
+    by_address: HashMap<IpAddr, &'a str>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Those of a whole configuration.
+    pub fn new(network: &'a Network, pools: &'a [SnatPool], classes: &'a [Class]) -> Self {
+        Self::known(Some(network), Some(pools), Some(classes))
+    }
+
+    pub(crate) fn known(
+        network: Option<&'a Network>,
+        pools: Option<&'a [SnatPool]>,
+        classes: Option<&'a [Class]>,
+    ) -> Self {
+        Self { network, pools: pools.map(Pools::new), classes }
+    }
+
+    fn pool_address_fault(&self, address: IpAddr) -> Option<Fault> {
+        let pool = (*self.pools.as_ref()?.by_address.get(&address)?).to_owned();
+        Some(Fault::PoolAddress { address, pool })
+    }
+}
+
+impl<'a> Pools<'a> {
+    fn new(pools: &'a [SnatPool]) -> Self {
+        let addresses = |pool: &'a SnatPool| pool.addresses.iter().map(|own| (*own, pool.name.as_str()));
+        Self { pools, by_address: pools.iter().flat_map(addresses).collect() }
+    }
+
+    fn named(&self, name: &str) -> Option<&'a SnatPool> {
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+
+    fn names(&self) -> Vec<&'a str> {
+        self.pools.iter().map(|pool| pool.name.as_str()).collect()
+    }
+}
+
+/// What of a service its backends are judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// Its protocol, address, ports and class.
+    pub key: &'a ServiceKey,
+    /// The pool that full NAT speaks from.
+    pub snat_pool: Option<&'a str>,
+    /// Whether it keeps no flows.
+    pub one_packet: bool,
+}
+
+impl<'a> From<&'a Service> for Terms<'a> {
+    fn from(service: &'a Service) -> Self {
+        Self { key: &service.key, snat_pool: service.snat_pool.as_deref(), one_packet: service.one_packet }
+    }
+}
+
+/// Whether a service, its check and its backends keep to all rules, also beside the `others` that are
+/// configured; one of them with the same key does not count. The first fault is told.
 ///
 /// # Errors
 /// The rule that is broken.
-pub fn check_service(network: &Network, service: &Service) -> Result<(), Fault> {
-    let own = name_fault(&service.name).map(|fault| ("name", fault)).into_iter();
-    let own = own.chain(vip_faults(&service.key)).chain(vip_reach_fault(network, &service.key));
-    let checks = service.check.iter().flat_map(|check| check_faults(service.key.protocol, check));
-    first(own.chain(checks))?;
+pub fn check_service(
+    surroundings: &Surroundings,
+    others: impl IntoIterator<Item = ServiceKey>,
+    service: &Service,
+) -> Result<(), Fault> {
+    let Service { key, .. } = service;
+    let name = name_fault(&service.name).map(|fault| ("name", fault));
+    let named = name.into_iter().chain(vip_fault(surroundings, key));
+    let class = key.class.and_then(|class| class_fault(surroundings, class));
+    let pool = service.snat_pool.as_deref().and_then(|name| pool_name_fault(surroundings, name));
+    let options = option_faults(key.protocol, service.mss, service.one_packet);
+    let timeouts = service.timeouts.map(timeout_faults).unwrap_or_default();
+    let checks = service.check.iter().flat_map(|check| check_faults(key.protocol, key.ports, check));
+    first(named.chain(class).chain(pool).chain(options).chain(timeouts).chain(checks))?;
+    others.into_iter().find_map(|other| overlap_fault(*key, other)).map_or(Ok(()), Err)?;
     for backend in &service.backends {
-        check_backend(network, &service.key, backend)?;
+        check_backend(surroundings, service.into(), backend)?;
     }
     match repeated(service.backends.iter().map(|backend| backend.address)).first() {
         Some((again, _)) => Err(Fault::DuplicateBackend(service.backends[*again].address)),
@@ -38,13 +129,12 @@ pub fn check_service(network: &Network, service: &Service) -> Result<(), Fault> 
     }
 }
 
-/// Whether a backend of the service `key` keeps to all rules. The first fault is told.
+/// Whether a backend keeps to all rules, in a service on these terms. The first fault is told.
 ///
 /// # Errors
 /// The rule that is broken.
-pub fn check_backend(network: &Network, key: &ServiceKey, backend: &Backend) -> Result<(), Fault> {
-    let faults = backend_faults(backend).into_iter().chain(backend_service_faults(key, backend));
-    first(faults.chain(backend_reach_fault(network, backend)))
+pub fn check_backend(surroundings: &Surroundings, terms: Terms, backend: &Backend) -> Result<(), Fault> {
+    first(backend_faults(surroundings, Some(&terms), backend).into_iter())
 }
 
 fn first(mut faults: impl Iterator<Item = Found>) -> Result<(), Fault> {
@@ -61,170 +151,10 @@ pub(crate) fn repeated<T: Eq + Hash>(items: impl IntoIterator<Item = T>) -> Vec<
     items.into_iter().enumerate().filter_map(again).collect()
 }
 
-/// The name of a port or service: it becomes a label of metrics and a word of log lines.
+/// The name of a port, service or pool: it becomes a label of metrics and a word of log lines.
 pub(crate) fn name_fault(name: &str) -> Option<Fault> {
     let fits = !name.is_empty() && name.chars().count() <= limits::NAME_LEN && name.trim() == name;
     (!fits || name.contains(char::is_control)).then_some(Fault::Name)
-}
-
-/// An address that no host can have, wherever it is (RFC 1122, 3.2.1.3).
-fn host_fault(address: Ipv4Addr) -> Option<Fault> {
-    let kind = match address {
-        _ if address.octets()[0] == 0 => "an address of \"this network\", 0.0.0.0/8",
-        _ if address.is_loopback() => "a loopback address",
-        _ if address.is_multicast() => "a multicast address",
-        _ if address.is_broadcast() => "the broadcast address",
-        _ if address.octets()[0] >= 240 => "a reserved address, 240.0.0.0/4",
-        _ => return None,
-    };
-    Some(Fault::NotAHost { address, kind: kind.to_owned() })
-}
-
-/// The lowest and highest address of a prefix are no host's, unless it is a /31 (RFC 3021) or /32.
-fn edge_fault(prefix: Ipv4Net, address: Ipv4Addr) -> Option<Fault> {
-    let kind = match address {
-        _ if prefix.prefix_len() >= 31 => return None,
-        _ if address == prefix.network() => "network",
-        _ if address == prefix.broadcast() => "broadcast",
-        _ => return None,
-    };
-    Some(Fault::NotAHost { address, kind: format!("the {kind} address of {}", prefix.trunc()) })
-}
-
-fn connected_edge_fault(network: &Network, address: Ipv4Addr) -> Option<Fault> {
-    network.connected_prefix(address).and_then(|prefix| edge_fault(prefix, address))
-}
-
-/// An address of a port, with its connected prefix.
-pub(crate) fn own_address_fault(address: Ipv4Net) -> Option<Fault> {
-    host_fault(address.addr()).or_else(|| edge_fault(address, address.addr()))
-}
-
-/// A gateway or neighbour: another host on the link of some port.
-fn link_host_fault(network: &Network, address: Ipv4Addr) -> Option<Fault> {
-    if network.is_own(address) {
-        return Some(Fault::OwnAddress(address));
-    }
-    if network.connected(address).is_none() {
-        return Some(Fault::NotConnected(address));
-    }
-    host_fault(address).or_else(|| connected_edge_fault(network, address))
-}
-
-/// A route by itself.
-pub(crate) fn route_fault(route: &Route) -> Option<Found> {
-    (route.to != route.to.trunc()).then_some(("to", Fault::HostBits(route.to)))
-}
-
-/// A route in its network.
-pub(crate) fn route_reach_fault(network: &Network, route: &Route) -> Option<Found> {
-    link_host_fault(network, route.via).map(|fault| ("via", fault))
-}
-
-/// A fixed neighbour in its network.
-pub(crate) fn neighbour_reach_fault(network: &Network, neighbour: &Neighbour) -> Option<Found> {
-    link_host_fault(network, neighbour.address).map(|fault| ("address", fault))
-}
-
-/// Protocol, address and port of a service by themselves.
-pub(crate) fn vip_faults(key: &ServiceKey) -> Vec<Found> {
-    address_and_port_faults(key.vip).into_iter().map(|fault| ("vip", fault)).collect()
-}
-
-/// The VIP in its network. It may be an own address, and need not be on any link: routers can send it here.
-pub(crate) fn vip_reach_fault(network: &Network, key: &ServiceKey) -> Option<Found> {
-    connected_edge_fault(network, *key.vip.ip()).map(|fault| ("vip", fault))
-}
-
-/// A backend by itself.
-pub(crate) fn backend_faults(backend: &Backend) -> Vec<Found> {
-    address_and_port_faults(backend.address).into_iter().map(|fault| ("address", fault)).collect()
-}
-
-fn address_and_port_faults(address: SocketAddrV4) -> Vec<Fault> {
-    let port = (address.port() == 0).then_some(Fault::PortZero);
-    host_fault(*address.ip()).into_iter().chain(port).collect()
-}
-
-/// A backend as part of its service.
-pub(crate) fn backend_service_faults(key: &ServiceKey, backend: &Backend) -> Vec<Found> {
-    let Backend { address, mode, .. } = *backend;
-    let port = key.vip.port();
-    let is_vip = address.ip() == key.vip.ip();
-    let keeps_port = matches!(mode, Mode::Dr | Mode::Tunnel);
-    // Port 0 on either side is told by itself.
-    let is_other_port = keeps_port && address.port() != port && address.port() != 0 && port != 0;
-    let faults = [
-        is_vip.then_some(Fault::BackendIsVip(address)),
-        is_other_port.then_some(Fault::OtherPort { backend: address, mode, port }),
-    ];
-    faults.into_iter().flatten().map(|fault| ("address", fault)).collect()
-}
-
-/// A backend in its network: in mode `dr` the next hop is the backend itself, in others anyone.
-///
-/// Whatever has a way also has an own address for the outer header of a tunnel: ways begin at the connected
-/// prefix of an own address.
-pub(crate) fn backend_reach_fault(network: &Network, backend: &Backend) -> Option<Found> {
-    let Backend { address, mode, .. } = *backend;
-    let way = network.egress(*address.ip());
-    let fault = if network.is_own(*address.ip()) {
-        Some(Fault::OwnAddress(*address.ip()))
-    } else if mode == Mode::Dr && way.is_none_or(|way| way.next_hop != *address.ip()) {
-        Some(Fault::OffLink(address))
-    } else if way.is_none() {
-        Some(Fault::NoRoute(address))
-    } else {
-        connected_edge_fault(network, *address.ip())
-    };
-    fault.map(|fault| ("address", fault))
-}
-
-/// A check of a service with this protocol.
-pub(crate) fn check_faults(protocol: Protocol, check: &Check) -> Vec<Found> {
-    let ranges = [
-        ("interval_ms", check.interval_ms, limits::CHECK_MS),
-        ("timeout_ms", check.timeout_ms, limits::CHECK_MS),
-        ("rise", check.rise, limits::CHECKS_IN_A_ROW),
-        ("fall", check.fall, limits::CHECKS_IN_A_ROW),
-    ];
-    let ranges = ranges.into_iter().map(|(key, value, range)| (key, Fault::check_range(key, value, range)));
-    let late = check.timeout_ms > check.interval_ms;
-    let timeout = late.then_some(Fault::TimeoutOverInterval {
-        timeout_ms: check.timeout_ms,
-        interval_ms: check.interval_ms,
-    });
-    let port = match check.port {
-        None if protocol == Protocol::Udp => Some(Fault::UdpCheckPort),
-        Some(0) => Some(Fault::PortZero),
-        _ => None,
-    };
-    let faults = ranges.chain([("timeout_ms", timeout), ("port", port)]).chain(kind_faults(&check.kind));
-    faults.filter_map(|(key, fault)| Some((key, fault?))).collect()
-}
-
-fn kind_faults(kind: &CheckKind) -> Vec<(&'static str, Option<Fault>)> {
-    let CheckKind::Http { path, host, status } = kind else { return Vec::new() };
-    let status = status.and_then(|status| {
-        let range = u32::from(*limits::HTTP_STATUS.start())..=u32::from(*limits::HTTP_STATUS.end());
-        Fault::check_range("status", status.into(), range)
-    });
-    let host = host.as_deref().and_then(check_host_fault);
-    vec![("path", check_path_fault(path)), ("host", host), ("status", status)]
-}
-
-/// Request target of an HTTP check; anything else would end the request line early (RFC 9112, section 3).
-pub(crate) fn check_path_fault(path: &str) -> Option<Fault> {
-    (!path.starts_with('/') || !is_visible(path)).then_some(Fault::CheckPath)
-}
-
-/// Host header of an HTTP check; anything else would end the header early (RFC 9112, section 5).
-pub(crate) fn check_host_fault(host: &str) -> Option<Fault> {
-    (host.is_empty() || !is_visible(host)).then_some(Fault::CheckHost)
-}
-
-fn is_visible(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]

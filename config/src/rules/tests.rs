@@ -1,89 +1,206 @@
 //! The rules as the control socket asks them: over a service or backend that no file has.
 
+use proptest::prelude::*;
+
 use super::*;
-use crate::model::{Device, Port};
-use crate::words::Scheduler;
+use crate::model::{Check, CheckKind, Interface, Route, Tags, Timeouts, Tunnel};
+use crate::words::{Encapsulation, Mode, NoBackend, Ports, Protocol, Scheduler};
 
 fn network() -> Network {
-    let lan = Port {
+    let lan = Interface {
         name: "lan".to_owned(),
-        device: Device::Vdev("net_null0".to_owned()),
-        addresses: vec!["192.0.2.254/24".parse().unwrap()],
+        port: 0,
+        tags: Tags::default(),
+        addresses: vec!["192.0.2.254/24".parse().unwrap(), "2001:db8:1::fe/64".parse().unwrap()],
         mtu: 1500,
-        mac: None,
+        host: None,
+        gateway: None,
     };
-    let route = Route { to: "10.0.0.0/8".parse().unwrap(), via: Ipv4Addr::new(192, 0, 2, 1) };
-    Network::new(&[lan], &[route])
+    let route = |to: &str, via: &str| Route { to: to.parse().unwrap(), via: via.parse().unwrap() };
+    Network::new(&[lan], &[route("10.0.0.0/8", "192.0.2.1"), route("2001:db8::/32", "2001:db8:1::1")])
 }
 
-fn key() -> ServiceKey {
-    "tcp:192.0.2.100:80".parse().unwrap()
+fn pools() -> [SnatPool; 2] {
+    let pool = |name: &str, addresses: &[&str]| SnatPool {
+        name: name.to_owned(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+    };
+    [pool("out", &["192.0.2.200", "2001:db8:1::200"]), pool("four", &["192.0.2.201"])]
+}
+
+fn class() -> Class {
+    Class { name: "gold".parse().unwrap(), sources: Vec::new(), vlan: None, dscp: Some(46) }
+}
+
+fn key(text: &str) -> ServiceKey {
+    text.parse().unwrap()
 }
 
 fn backend(address: &str, mode: Mode) -> Backend {
-    Backend { address: address.parse().unwrap(), mode, weight: 1 }
+    Backend { address: address.parse().unwrap(), mode, tunnel: Tunnel::default(), weight: 1 }
 }
 
 fn service() -> Service {
     let kind = CheckKind::Http { path: "/health".to_owned(), host: None, status: Some(204) };
     Service {
         name: "web".to_owned(),
-        key: key(),
+        key: key("tcp:192.0.2.100:80@gold"),
         scheduler: Scheduler::Wrr,
         check: Some(Check { kind, port: None, interval_ms: 1000, timeout_ms: 500, rise: 1, fall: 2 }),
-        backends: vec![backend("192.0.2.11:8000", Mode::Nat), backend("10.0.0.11:80", Mode::Tunnel)],
+        no_backend: NoBackend::Rst,
+        mss: Some(1400),
+        timeouts: Some(Timeouts::DPVS),
+        one_packet: false,
+        snat_pool: Some("out".to_owned()),
+        echo: true,
+        backends: vec![
+            backend("192.0.2.11:8000", Mode::Nat),
+            backend("10.0.0.11:80", Mode::Tunnel),
+            backend("[2001:db8:9::11]:8000", Mode::FullNat),
+        ],
     }
+}
+
+fn judge(service: &Service, others: &[ServiceKey]) -> Result<(), Fault> {
+    let (network, pools, classes) = (network(), pools(), [class()]);
+    check_service(&Surroundings::new(&network, &pools, &classes), others.iter().copied(), service)
+}
+
+/// What is told of a backend of a service with this key, which speaks from a pool of both families.
+fn told(service: &str, address: &str, mode: Mode) -> Option<String> {
+    let (network, pools, key) = (network(), pools(), key(service));
+    let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: false };
+    let surroundings = Surroundings::new(&network, &pools, &[]);
+    check_backend(&surroundings, terms, &backend(address, mode)).err().map(|fault| fault.to_string())
 }
 
 #[test]
 fn a_backend_keeps_to_its_mode() {
-    for (address, mode) in [
-        ("192.0.2.11:80", Mode::Dr),
-        ("192.0.2.11:80", Mode::Tunnel),
-        ("10.0.0.11:80", Mode::Tunnel),
-        ("192.0.2.11:8000", Mode::Nat),
-        ("10.0.0.11:8000", Mode::Nat),
+    use Mode::{Dr, FullNat, Nat, Tunnel};
+    let four = "tcp:192.0.2.100:80";
+    let six = "tcp:[2001:db8:1::100]:80";
+    let other_port = "has port 8000, but mode";
+    let other_family = "are of different IP versions";
+    for (service, address, mode, wrong) in [
+        (four, "192.0.2.11:80", Dr, None),
+        (four, "192.0.2.11:80", Tunnel, None),
+        (four, "10.0.0.11:80", Tunnel, None),
+        (four, "192.0.2.11:8000", Nat, None),
+        (four, "10.0.0.11:8000", Nat, None),
+        (four, "10.0.0.11:8000", FullNat, None),
+        (four, "[2001:db8:9::11]:8000", FullNat, None),
+        (four, "[2001:db8:9::11]:80", Tunnel, None),
+        (six, "[2001:db8:1::11]:80", Dr, None),
+        (six, "[2001:db8:9::11]:8000", Nat, None),
+        (six, "10.0.0.11:80", Tunnel, None),
+        (six, "10.0.0.11:80", FullNat, None),
+        (four, "192.0.2.11:8000", Dr, Some(other_port)),
+        (four, "192.0.2.11:8000", Tunnel, Some(other_port)),
+        (four, "192.0.2.11:0", Dr, Some("port 0 is not a port")),
+        (four, "192.0.2.11:0", Nat, Some("port 0 is not a port")),
+        (four, "[2001:db8:1::11]:80", Nat, Some(other_family)),
+        (four, "[2001:db8:1::11]:80", Dr, Some(other_family)),
+        (six, "192.0.2.11:80", Nat, Some(other_family)),
+        (four, "10.0.0.11:80", Dr, Some("is not on the link of any interface")),
+        (six, "[2001:db8:9::11]:80", Dr, Some("is not on the link of any interface")),
+        (four, "198.51.100.1:80", Nat, Some("no route leads to backend 198.51.100.1:80")),
+        (six, "[3fff::1]:80", Tunnel, Some("no route leads to backend [3fff::1]:80")),
+        (four, "192.0.2.100:80", Nat, Some("has the address of the VIP")),
+        (four, "192.0.2.254:80", Dr, Some("192.0.2.254 is an address of the appliance itself")),
+        (six, "[2001:db8:1::fe]:80", Dr, Some("2001:db8:1::fe is an address of the appliance itself")),
+        (four, "192.0.2.201:80", Nat, Some("192.0.2.201 is an address of snat pool four")),
+        (six, "[2001:db8:1::]:80", Dr, Some("the subnet-router anycast address of 2001:db8:1::/64")),
+        (six, "[fe80::11]:80", Dr, Some("fe80::11 is a link-local address")),
+        (six, "[2001:db8:1::11%3]:80", Dr, Some("[2001:db8:1::11%3]:80 has a zone")),
+        (six, "[::ffff:192.0.2.11]:80", FullNat, Some("is an IPv4 address mapped into IPv6")),
     ] {
-        assert_eq!(check_backend(&network(), &key(), &backend(address, mode)), Ok(()), "{address} {mode}");
+        let found = told(service, address, mode);
+        match wrong {
+            None => assert_eq!(found, None, "{service} {address} {mode}"),
+            Some(words) => {
+                assert!(
+                    found.as_ref().is_some_and(|found| found.contains(words)),
+                    "{address} {mode}: {found:?}"
+                );
+            }
+        }
     }
-    let address = |text: &str| text.parse::<SocketAddrV4>().unwrap();
-    let other_port = |mode| Fault::OtherPort { backend: address("192.0.2.11:8000"), mode, port: 80 };
-    for (text, mode, fault) in [
-        ("192.0.2.11:8000", Mode::Dr, other_port(Mode::Dr)),
-        ("192.0.2.11:8000", Mode::Tunnel, other_port(Mode::Tunnel)),
-        ("10.0.0.11:80", Mode::Dr, Fault::OffLink(address("10.0.0.11:80"))),
-        ("198.51.100.1:80", Mode::Nat, Fault::NoRoute(address("198.51.100.1:80"))),
-        ("192.0.2.100:80", Mode::Nat, Fault::BackendIsVip(address("192.0.2.100:80"))),
-        ("192.0.2.254:80", Mode::Dr, Fault::OwnAddress(Ipv4Addr::new(192, 0, 2, 254))),
-        ("192.0.2.11:0", Mode::Dr, Fault::PortZero),
+}
+
+#[test]
+fn ports_of_backends_follow_those_of_the_service() {
+    use Mode::{Dr, FullNat, Nat, Tunnel};
+    let range = "tcp:192.0.2.100:8000-8099";
+    let any = "udp:192.0.2.100:0";
+    for (service, port, mode, fits) in [
+        (range, 0, Nat, true),
+        (range, 0, FullNat, true),
+        (range, 0, Dr, true),
+        (range, 0, Tunnel, true),
+        (range, 9000, Nat, true),
+        (range, 65436, Nat, true),
+        (range, 65437, Nat, false),
+        (range, 65535, FullNat, false),
+        (range, 8000, Dr, false),
+        (range, 8000, Tunnel, false),
+        (any, 0, Nat, true),
+        (any, 0, Dr, true),
+        (any, 1, Nat, true),
+        (any, 2, Nat, false),
+        (any, 1, Dr, false),
     ] {
-        assert_eq!(check_backend(&network(), &key(), &backend(text, mode)), Err(fault), "{text} {mode}");
+        let found = told(service, &format!("192.0.2.11:{port}"), mode);
+        assert_eq!(found.is_none(), fits, "{service} {port} {mode}: {found:?}");
     }
+    let fault = Fault::TooFewPorts { backend: "192.0.2.11:65437".parse().unwrap(), count: 100 };
+    assert!(fault.help().starts_with("begin at 65436 or lower"), "{}", fault.help());
 }
 
 /// A change that makes a service break a rule, and the words that tell it.
 type Break = (fn(&mut Service), &'static str);
 
+fn check_of(service: &mut Service) -> &mut Check {
+    service.check.as_mut().unwrap()
+}
+
 #[test]
 fn a_service_keeps_to_every_rule() {
-    assert_eq!(check_service(&network(), &service()), Ok(()));
-    let breaks: [Break; 13] = [
+    assert_eq!(judge(&service(), &[]), Ok(()));
+    let breaks: &[Break] = &[
         (|s| s.name.clear(), "the name is empty"),
         (|s| s.name = "a\nb".to_owned(), "control characters"),
-        (|s| s.key.vip.set_port(0), "port 0 is not a port"),
-        (|s| s.key.vip.set_ip(Ipv4Addr::LOCALHOST), "127.0.0.1 is a loopback address"),
-        (|s| s.key.vip.set_ip(Ipv4Addr::new(192, 0, 2, 255)), "the broadcast address of 192.0.2.0/24"),
+        (|s| s.key = key("tcp:127.0.0.1:80"), "127.0.0.1 is a loopback address"),
+        (|s| s.key = key("tcp:192.0.2.255:80"), "the broadcast address of 192.0.2.0/24"),
+        (|s| s.key = key("tcp:[2001:db8:1::]:80"), "the subnet-router anycast address of 2001:db8:1::/64"),
+        (|s| s.key = key("tcp:[ff02::1]:80"), "ff02::1 is a multicast address"),
+        (|s| s.key = key("tcp:192.0.2.200:80"), "192.0.2.200 is an address of snat pool out"),
+        (|s| s.key = key("tcp:192.0.2.100:80@silver"), "there is no class `silver`"),
+        (|s| s.snat_pool = Some("uot".to_owned()), "there is no snat pool `uot`"),
+        (|s| s.snat_pool = None, "its service names none"),
+        (|s| s.snat_pool = Some("four".to_owned()), "snat pool four has no address of the IP version"),
+        (|s| s.mss = Some(535), "mss is 535, out of range"),
+        (|s| s.one_packet = true, "one_packet is only for udp"),
+        (|s| s.key.protocol = Protocol::Udp, "mss is only for tcp"),
+        (|s| s.timeouts.as_mut().unwrap().udp_secs = 0, "udp_secs is 0, out of range"),
+        (|s| s.timeouts.as_mut().unwrap().none_secs = 2_592_001, "none_secs is 2592001, out of range"),
         (|s| s.backends[1].mode = Mode::Dr, "backend 10.0.0.11:80 is not on the link"),
         (|s| s.backends.push(s.backends[0]), "backend 192.0.2.11:8000 is listed twice"),
-        (|s| s.check.as_mut().unwrap().interval_ms = 0, "interval_ms is 0, out of range"),
-        (|s| s.check.as_mut().unwrap().timeout_ms = 1001, "longer than interval_ms, 1000"),
-        (|s| s.check.as_mut().unwrap().rise = 101, "rise is 101, out of range"),
-        (|s| s.check.as_mut().unwrap().port = Some(0), "port 0 is not a port"),
-        (|s| s.key.protocol = Protocol::Udp, "no port to ask by TCP"),
+        (|s| s.backends[0].tunnel.checksum = true, "tunnel is only for mode tunnel"),
+        (|s| s.backends[1].tunnel.checksum = true, "a tunnel of type ipip has no checksum"),
+        (|s| s.backends[1].tunnel.port = 4754, "a tunnel of type ipip has no port"),
+        (
+            |s| s.backends[1].tunnel = Tunnel { encapsulation: Encapsulation::Gue, port: 0, checksum: true },
+            "port 0 is not a port",
+        ),
+        (|s| check_of(s).interval_ms = 0, "interval_ms is 0, out of range"),
+        (|s| check_of(s).timeout_ms = 1001, "longer than interval_ms, 1000"),
+        (|s| check_of(s).rise = 101, "rise is 101, out of range"),
+        (|s| check_of(s).port = Some(0), "port 0 is not a port"),
+        (|s| s.key = key("tcp:192.0.2.100:80-90"), "a service with several ports has no port to ask"),
+        (|s| (s.key.protocol, s.mss) = (Protocol::Udp, None), "no port to ask by TCP"),
         (
             |s| {
-                let kind = CheckKind::Http { path: "/\r\n".to_owned(), host: None, status: None };
-                s.check.as_mut().unwrap().kind = kind;
+                check_of(s).kind = CheckKind::Http { path: "/\r\n".to_owned(), host: None, status: None };
             },
             "must begin with a slash",
         ),
@@ -91,37 +208,83 @@ fn a_service_keeps_to_every_rule() {
     for (change, words) in breaks {
         let mut service = service();
         change(&mut service);
-        let fault = check_service(&network(), &service).expect_err(words);
+        let fault = judge(&service, &[]).expect_err(words);
         assert!(fault.to_string().contains(words), "{fault}");
         assert!(!fault.help().is_empty());
     }
 }
 
 #[test]
-fn hosts_and_status_of_checks_are_bounded() {
-    let kind = |host: &str, status| CheckKind::Http {
-        path: "/".to_owned(),
-        host: Some(host.to_owned()),
-        status: Some(status),
-    };
-    let count = |kind| kind_faults(&kind).into_iter().filter(|(_, fault)| fault.is_some()).count();
-    assert_eq!(count(kind("www.example.org:8080", 100)), 0);
-    assert_eq!(count(kind("", 599)), 1);
-    assert_eq!(count(kind("a b", 600)), 2);
+fn a_service_without_flows_has_no_full_nat() {
+    let (network, pools, key) = (network(), pools(), key("udp:192.0.2.100:53"));
+    let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: true };
+    let surroundings = Surroundings::new(&network, &pools, &[]);
+    let judge = |mode| check_backend(&surroundings, terms, &backend("192.0.2.11:53", mode));
+    assert_eq!(judge(Mode::Nat), Ok(()));
+    assert_eq!(judge(Mode::Tunnel), Ok(()));
+    let address = "192.0.2.11:53".parse().unwrap();
+    assert_eq!(judge(Mode::FullNat), Err(Fault::OnePacketFullNat(address)));
 }
 
 #[test]
-fn small_prefixes_have_no_edges() {
-    for (address, fits) in [
-        ("203.0.113.0/31", true),
-        ("203.0.113.1/31", true),
-        ("203.0.113.0/32", true),
-        ("203.0.113.0/30", false),
-        ("203.0.113.1/30", true),
-        ("203.0.113.3/30", false),
+fn services_share_ports_only_where_one_goes_first() {
+    let service = Service { check: None, ..service() };
+    for (here, other, fits) in [
+        ("tcp:192.0.2.100:80-90@gold", "tcp:192.0.2.100:85-95@gold", false),
+        ("tcp:192.0.2.100:80-90@gold", "tcp:192.0.2.100:70-80@gold", false),
+        ("tcp:192.0.2.100:80-90@gold", "tcp:192.0.2.100:85@gold", true),
+        ("tcp:192.0.2.100:80-90@gold", "tcp:192.0.2.100:80-85@gold", true),
+        ("tcp:192.0.2.100:80-90@gold", "tcp:192.0.2.100:0@gold", true),
+        ("tcp:192.0.2.100:80-90@gold", "tcp:192.0.2.100:91-95@gold", true),
+        ("tcp:192.0.2.100:80-90@gold", "tcp:192.0.2.100:80-90@gold", true),
+        ("tcp:192.0.2.100:80-90@gold", "tcp:192.0.2.100:85-95", true),
+        ("tcp:192.0.2.100:80-90@gold", "udp:192.0.2.100:85-95@gold", true),
+        ("tcp:192.0.2.100:80-90@gold", "tcp:192.0.2.101:85-95@gold", true),
     ] {
-        assert_eq!(own_address_fault(address.parse().unwrap()).is_none(), fits, "{address}");
+        let service = Service { key: key(here), backends: Vec::new(), ..service.clone() };
+        let found = judge(&service, &[key("tcp:192.0.2.100:443@gold"), key(other)]);
+        let overlap = Fault::PortsOverlap { key: key(here), other: key(other) };
+        assert_eq!(found, if fits { Ok(()) } else { Err(overlap) });
     }
+}
+
+#[test]
+fn every_service_that_overlaps_is_found() {
+    let keys = ["80-90", "85", "85-95", "0", "1-10", "5-20", "80-90", "60-90"];
+    let keys: Vec<_> = keys.iter().map(|ports| Some(key(&format!("tcp:192.0.2.100:{ports}")))).collect();
+    let mut found = overlapping(&keys);
+    found.sort_unstable();
+    // 85-95 overlaps 60-90 and both of 80-90; once is enough to have it mended.
+    assert_eq!(found, [(5, 4), (6, 2)]);
+}
+
+proptest! {
+    #[test]
+    fn overlaps_are_found_if_and_only_if_there_are_any(
+        ports in prop::collection::vec((1..30_u16, 0..10_u16, any::<bool>()), 0..8),
+    ) {
+        let key = |(first, more, other): &(u16, u16, bool)| ServiceKey {
+            ports: Ports { first: *first, last: first + more },
+            ..key(if *other { "udp:192.0.2.100:80" } else { "tcp:192.0.2.100:80" })
+        };
+        let keys: Vec<_> = ports.iter().map(key).collect();
+        let crosses = |a: &ServiceKey, b: &ServiceKey| overlap_fault(*a, *b).is_some();
+        let found = overlapping(&keys.iter().copied().map(Some).collect::<Vec<_>>());
+        for (later, earlier) in &found {
+            prop_assert!(later > earlier && crosses(&keys[*later], &keys[*earlier]));
+        }
+        let any = keys.iter().any(|a| keys.iter().any(|b| crosses(a, b)));
+        prop_assert_eq!(!found.is_empty(), any);
+    }
+}
+
+#[test]
+fn unknown_names_are_told_with_the_nearest() {
+    let fault = Fault::unknown("snat pool", "uot", &["out", "in"]);
+    assert_eq!(fault.help(), "did you mean `out`?");
+    let fault = Fault::unknown("class", "silver\n", &["gold"]);
+    assert_eq!(fault.to_string(), "there is no class `silver\\n`");
+    assert_eq!(fault.help(), "add a [[class]] with this name");
 }
 
 #[test]

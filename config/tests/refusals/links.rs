@@ -1,6 +1,6 @@
 //! Cores, ports, addresses, routes, neighbours and sockets.
 
-use super::{base, refuse, with};
+use super::{base, refuse, vlan, with};
 
 #[test]
 fn cores() {
@@ -107,15 +107,11 @@ fn own_addresses() {
         ),
         (
             base("192.0.2.254/24", "192.0.2.254"),
-            "t:6:14: port[0].addresses[0]: `192.0.2.254` is not an IPv4 address with prefix length; help: write it as 192.0.2.1/24",
+            "t:6:14: port[0].addresses[0]: `192.0.2.254` is not an address with prefix length; help: write it as 192.0.2.1/24 or 2001:db8::1/64",
         ),
         (
             base("192.0.2.254/24", "192.0.2.254/33"),
-            "t:6:14: port[0].addresses[0]: `192.0.2.254/33` is not an IPv4 address with prefix length; help: write it as 192.0.2.1/24",
-        ),
-        (
-            base("[\"192.0.2.254/24\"]", "[\"192.0.2.254/24\", \"2001:db8::1/64\"]"),
-            "t:6:32: port[0].addresses[1]: `2001:db8::1/64` is an IPv6 address; help: this version balances IPv4: write an IPv4 address with prefix length such as 192.0.2.1/24",
+            "t:6:14: port[0].addresses[0]: `192.0.2.254/33` is not an address with prefix length; help: write it as 192.0.2.1/24 or 2001:db8::1/64",
         ),
         (
             base("[\"192.0.2.254/24\"]", "[\n  \"192.0.2.254/24\",\n  \"192.0.2.254/25\",\n]"),
@@ -129,11 +125,11 @@ fn own_addresses() {
         ),
         (
             with("[[port]]\nname = \"wan\"\ndevice = \"net_null1\"\naddresses = [\"192.0.2.1/25\"]"),
-            "t:11:14: port[1].addresses[0]: 192.0.2.0/25 overlaps 192.0.2.0/24 of another port, on line 6; help: give each port prefixes of its own, or make these longer",
+            "t:11:14: port[1].addresses[0]: 192.0.2.0/25 overlaps 192.0.2.0/24 of another interface, on line 6; help: give each interface prefixes of its own, or make these longer",
         ),
         (
             with("[[port]]\nname = \"wan\"\ndevice = \"net_null1\"\naddresses = [\"192.0.0.1/16\"]"),
-            "t:11:14: port[1].addresses[0]: 192.0.0.0/16 overlaps 192.0.2.0/24 of another port, on line 6; help: give each port prefixes of its own, or make these longer",
+            "t:11:14: port[1].addresses[0]: 192.0.0.0/16 overlaps 192.0.2.0/24 of another interface, on line 6; help: give each interface prefixes of its own, or make these longer",
         ),
     ]);
 }
@@ -147,7 +143,7 @@ fn routes() {
         ),
         (
             with("[[route]]\nto = \"10.0.0.0/8\"\nvia = \"198.51.100.1\""),
-            "t:10:7: route[0].via: 198.51.100.1 is on no connected prefix; help: use an address within a prefix of some [[port]]'s addresses",
+            "t:10:7: route[0].via: 198.51.100.1 is on no connected prefix; help: use an address within a prefix of some [[port]] or [[port.vlan]]",
         ),
         (
             with("[[route]]\nto = \"10.0.0.0/8\"\nvia = \"192.0.2.254\""),
@@ -164,19 +160,11 @@ fn routes() {
             "t:12:6: route[1].to: 10.0.0.0/8 is already on line 9; help: remove one of them, or change it",
         ),
         (
-            with("[[route]]\nto = \"::/0\"\nvia = \"2001:db8::1\""),
-            concat!(
-                "t:9:6: route[0].to: `::/0` is an IPv6 address; help: this version balances IPv4: write an IPv4 prefix such as 198.51.100.0/24, or 0.0.0.0/0 for the default route",
-                "\n",
-                "t:10:7: route[0].via: `2001:db8::1` is an IPv6 address; help: this version balances IPv4: write an IPv4 address such as 192.0.2.1",
-            ),
-        ),
-        (
             with("[[route]]\nto = \"default\"\nvia = \"192.0.2.1/24\""),
             concat!(
-                "t:9:6: route[0].to: `default` is not an IPv4 prefix; help: write it as 198.51.100.0/24, or 0.0.0.0/0 for the default route",
+                "t:9:6: route[0].to: `default` is not a prefix; help: write it as 198.51.100.0/24 or 2001:db8::/32, or 0.0.0.0/0 or ::/0 for a default route",
                 "\n",
-                "t:10:7: route[0].via: `192.0.2.1/24` is not an IPv4 address; help: write it as 192.0.2.1",
+                "t:10:7: route[0].via: `192.0.2.1/24` is not an address; help: write it as 192.0.2.1 or 2001:db8::1",
             ),
         ),
     ]);
@@ -187,7 +175,7 @@ fn neighbours() {
     refuse(&[
         (
             with("[[neighbour]]\naddress = \"198.51.100.1\"\nmac = \"02:00:5e:00:53:0b\""),
-            "t:9:11: neighbour[0].address: 198.51.100.1 is on no connected prefix; help: use an address within a prefix of some [[port]]'s addresses",
+            "t:9:11: neighbour[0].address: 198.51.100.1 is on no connected prefix; help: use an address within a prefix of some [[port]] or [[port.vlan]]",
         ),
         (
             with("[[neighbour]]\naddress = \"192.0.2.254\"\nmac = \"02:00:5e:00:53:0b\""),
@@ -202,6 +190,70 @@ fn neighbours() {
                 "[[neighbour]]\naddress = \"192.0.2.1\"\nmac = \"02:00:5e:00:53:0b\"\n[[neighbour]]\naddress = \"192.0.2.1\"\nmac = \"02:00:5e:00:53:0c\"",
             ),
             "t:12:11: neighbour[1].address: 192.0.2.1 is already on line 9; help: remove one of them, or change it",
+        ),
+    ]);
+}
+
+#[test]
+fn routes_of_both_ip_versions() {
+    refuse(&[
+        (
+            with("[[route]]\nto = \"10.0.0.0/8\"\nvia = \"2001:db8::1\""),
+            concat!(
+                "t:10:7: route[0].via: 2001:db8::1 can not be the gateway to 10.0.0.0/8: they are of different IP versions; help: use a gateway of the destination's IP version",
+                "\n",
+                "t:10:7: route[0].via: 2001:db8::1 is on no connected prefix; help: use an address within a prefix of some [[port]] or [[port.vlan]]",
+            ),
+        ),
+        (
+            with("[[route]]\nto = \"::/0\"\nvia = \"192.0.2.1\""),
+            "t:10:7: route[0].via: 192.0.2.1 can not be the gateway to ::/0: they are of different IP versions; help: use a gateway of the destination's IP version",
+        ),
+        (
+            vlan(
+                "id = 6\naddresses = [\"2001:db8::fe/64\"]\n[[route]]\nto = \"2001:db8:9::1/48\"\nvia = \"2001:db8:9::1\"",
+            ),
+            concat!(
+                "t:12:6: route[0].to: 2001:db8:9::1/48 has bits set behind its prefix length; help: write 2001:db8:9::/48",
+                "\n",
+                "t:13:7: route[0].via: 2001:db8:9::1 is on no connected prefix; help: use an address within a prefix of some [[port]] or [[port.vlan]]",
+            ),
+        ),
+        (
+            vlan("id = 6\naddresses = [\"2001:db8::fe/64\"]\n[[route]]\nto = \"::/0\"\nvia = \"fe80::1\""),
+            "t:13:7: route[0].via: fe80::1 is a link-local address; help: use a global or unique local address: a link-local one names no interface, and the appliance makes its own by itself",
+        ),
+        (
+            vlan("id = 6\naddresses = [\"2001:db8::fe/64\"]\n[[route]]\nto = \"::/0\"\nvia = \"2001:db8::\""),
+            "t:13:7: route[0].via: 2001:db8:: is the subnet-router anycast address of 2001:db8::/64; help: use the address of one host",
+        ),
+        (
+            vlan(
+                "id = 6\naddresses = [\"2001:db8::fe/64\"]\n[[route]]\nto = \"::/0\"\nvia = \"2001:db8::fe\"",
+            ),
+            "t:13:7: route[0].via: 2001:db8::fe is an address of the appliance itself; help: use the address of another host",
+        ),
+        (
+            vlan(
+                "id = 6\naddresses = [\"2001:db8::fe/64\"]\n[[route]]\nto = \"::/0\"\nvia = \"2001:db8::1\"\n[[route]]\nto = \"::/0\"\nvia = \"2001:db8::2\"",
+            ),
+            "t:15:6: route[1].to: ::/0 is already on line 12; help: remove one of them, or change it",
+        ),
+        (
+            with("[[route]]\nto = \"::ffff:198.51.100.0/120\"\nvia = \"::ffff:192.0.2.1\""),
+            concat!(
+                "t:9:6: route[0].to: ::ffff:198.51.100.0 is an IPv4 address mapped into IPv6; help: write the IPv4 address, 198.51.100.0",
+                "\n",
+                "t:10:7: route[0].via: ::ffff:192.0.2.1 is an IPv4 address mapped into IPv6; help: write the IPv4 address, 192.0.2.1",
+            ),
+        ),
+        (
+            with("[[neighbour]]\naddress = \"fe80::1\"\nmac = \"02:00:5e:00:53:0b\""),
+            "t:9:11: neighbour[0].address: fe80::1 is a link-local address; help: use a global or unique local address: a link-local one names no interface, and the appliance makes its own by itself",
+        ),
+        (
+            with("[[neighbour]]\naddress = \"2001:db8::1\"\nmac = \"02:00:5e:00:53:0b\""),
+            "t:9:11: neighbour[0].address: 2001:db8::1 is on no connected prefix; help: use an address within a prefix of some [[port]] or [[port.vlan]]",
         ),
     ]);
 }

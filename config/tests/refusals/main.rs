@@ -1,6 +1,9 @@
 //! Every refusal of the file, told with its position, key and fix.
 
+mod interfaces;
 mod links;
+mod options;
+mod pools;
 mod services;
 mod syntax;
 
@@ -51,6 +54,27 @@ fn service(keys: &str) -> String {
     with(&format!("[[service]]\n{keys}"))
 }
 
+/// A service of its own, with more keys on line 11 and after.
+fn option(keys: &str) -> String {
+    service(&format!("vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\n{keys}"))
+}
+
+fn udp(keys: &str) -> String {
+    service(&format!("vip = \"192.0.2.100:53\"\nprotocol = \"udp\"\n{keys}"))
+}
+
+fn vlan(keys: &str) -> String {
+    with(&format!("[[port.vlan]]\n{keys}"))
+}
+
+fn pool(addresses: &str) -> String {
+    with(&format!("[[snat_pool]]\nname = \"out\"\naddresses = {addresses}"))
+}
+
+fn class(keys: &str) -> String {
+    with(&format!("[[class]]\n{keys}"))
+}
+
 fn check(keys: &str) -> String {
     with(&format!("[[service]]\nvip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\ncheck = {{ {keys} }}"))
 }
@@ -86,14 +110,14 @@ via = \"192.0.3.1\"
 ";
     let told = r#"t:1:1: cores.workers: this key is missing; help: add [cores] workers = [1]
 t:3:12: service[0].protocol: unknown protocol `tpc`; help: did you mean `tcp`?
-t:4:1: service[0].bogus: unknown key; help: the keys here are `name`, `vip`, `protocol`, `scheduler`, `mode`, `check`, `backend`
-t:6:13: service[0].backend[0].address: backend 198.51.100.1:8000 has port 8000, but mode dr leaves the service's port 80 as it is; help: use port 80, or mode = "nat" to change the port
-t:6:13: service[0].backend[0].address: backend 198.51.100.1:8000 is not on the link of any port, and mode dr reaches no further; help: use mode = "tunnel", or an address within a connected prefix
+t:4:1: service[0].bogus: unknown key; help: the keys here are `name`, `vip`, `protocol`, `class`, `scheduler`, `mode`, `tunnel`, `snat_pool`, `no_backend`, `mss`, `timeouts`, `one_packet`, `echo`, `check`, `backend`
+t:6:13: service[0].backend[0].address: backend 198.51.100.1:8000 has port 8000, but mode dr leaves the service's port as it is; help: use port 80, or mode = "nat" to change the port
+t:6:13: service[0].backend[0].address: backend 198.51.100.1:8000 is not on the link of any interface, and mode dr reaches no further; help: use mode = "tunnel", or an address within a connected prefix
 t:8:12: service[0].backend[0].weight: `70000` is out of range; help: use a number from 0 to 65535
 t:11:8: port[0].name: expected a string, found an integer
 t:14:7: port[0].mtu: `0` is out of range; help: use a number from 68 to 9600
 t:17:6: route[0].to: 10.0.0.1/8 has bits set behind its prefix length; help: write 10.0.0.0/8
-t:18:7: route[0].via: 192.0.3.1 is on no connected prefix; help: use an address within a prefix of some [[port]]'s addresses
+t:18:7: route[0].via: 192.0.3.1 is on no connected prefix; help: use an address within a prefix of some [[port]] or [[port.vlan]]
 "#;
     assert_eq!(problems(text), told);
 }

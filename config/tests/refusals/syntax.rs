@@ -32,7 +32,7 @@ fn unknown_keys() {
     refuse(&[
         (
             with("bogus = 1"),
-            "t:8:1: port[0].bogus: unknown key; help: the keys here are `name`, `device`, `addresses`, `mtu`, `mac`",
+            "t:8:1: port[0].bogus: unknown key; help: the keys here are `name`, `device`, `devices`, `addresses`, `mtu`, `mac`, `host`, `gateway`, `vlan`",
         ),
         (
             with("[[service]]\nvip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\n  shceduler = \"rr\""),
@@ -56,7 +56,7 @@ fn unknown_keys() {
         ),
         (
             with("[flow_table]\nsize = 1"),
-            "t:9:1: flow_table.size: unknown key; help: the keys here are `capacity`, `tcp_secs`, `tcp_fin_secs`, `udp_secs`",
+            "t:9:1: flow_table.size: unknown key; help: the keys here are `capacity`, `wide_capacity`",
         ),
         (
             with("[control]\npath = \"/run/x\""),
@@ -77,7 +77,7 @@ fn unknown_keys() {
         (with("[[services]]\nvip = 1"), "t:8:3: services: unknown key; help: did you mean `service`?"),
         (
             with("\"a\\u001b[31m\" = 1"),
-            r#"t:8:1: port[0].a\u{1b}[31m: unknown key; help: the keys here are `name`, `device`, `addresses`, `mtu`, `mac`"#,
+            r#"t:8:1: port[0].a\u{1b}[31m: unknown key; help: the keys here are `name`, `device`, `devices`, `addresses`, `mtu`, `mac`, `host`, `gateway`, `vlan`"#,
         ),
     ]);
 }
@@ -217,15 +217,17 @@ fn numbers_out_of_range() {
             "t:9:14: dpdk.memory_mib: `31` is out of range; help: use a number from 32 to 1048576",
         ),
         (
-            with("[flow_table]\ncapacity = 0\ntcp_secs = 0\ntcp_fin_secs = -1\nudp_secs = 4_000_000_000"),
+            with(
+                "[flow_table]\ncapacity = 0\n[timeouts]\nsyn_recv_secs = 0\nudp_secs = -1\nnone_secs = 4_000_000_000",
+            ),
             concat!(
                 "t:9:12: flow_table.capacity: `0` is out of range; help: use a number from 1 to 1073741824",
                 "\n",
-                "t:10:12: flow_table.tcp_secs: `0` is out of range; help: use a number from 1 to 2678400",
+                "t:11:17: timeouts.syn_recv_secs: `0` is out of range; help: use a number from 1 to 2592000",
                 "\n",
-                "t:11:16: flow_table.tcp_fin_secs: `-1` is out of range; help: use a number from 1 to 2678400",
+                "t:12:12: timeouts.udp_secs: `-1` is out of range; help: use a number from 1 to 2592000",
                 "\n",
-                "t:12:12: flow_table.udp_secs: `4000000000` is out of range; help: use a number from 1 to 2678400",
+                "t:13:13: timeouts.none_secs: `4000000000` is out of range; help: use a number from 1 to 2592000",
             ),
         ),
         (

@@ -114,17 +114,22 @@ fn arguments(config: &Config) -> Vec<String> {
     let memory: &[&str] =
         if config.dpdk.hugepages { &["--in-memory"] } else { &["--no-huge", "--no-shconf"] };
     arguments.extend(memory.iter().map(|&argument| argument.to_owned()));
-    for port in &config.ports {
-        match &port.device {
+    for device in devices(config) {
+        match device {
             Device::Pci(device) => arguments.extend(["-a".to_owned(), device.clone()]),
             Device::Vdev(device) => arguments.push(format!("--vdev={device}")),
         }
     }
     // Without this EAL takes every NIC that is bound to one of its drivers.
-    if !config.ports.iter().any(|port| matches!(port.device, Device::Pci(_))) {
+    if !devices(config).any(|device| matches!(device, Device::Pci(_))) {
         arguments.push("--no-pci".to_owned());
     }
     arguments
+}
+
+/// The devices of all ports.
+fn devices(config: &Config) -> impl Iterator<Item = &Device> {
+    config.ports.iter().flat_map(|port| &port.devices)
 }
 
 fn check_cores(config: &Config) -> Result<(), DpdkError> {
@@ -157,8 +162,9 @@ fn check_hugepages(config: &Config) -> Result<(), DpdkError> {
 
 /// EAL gives one error number for everything; a software device that does not open is the usual reason.
 fn explain_failure(config: &Config, because: String) -> DpdkError {
-    for port in &config.ports {
-        let Device::Vdev(device) = &port.device else { continue };
+    let all = config.ports.iter().flat_map(|port| port.devices.iter().map(move |device| (port, device)));
+    for (port, device) in all {
+        let Device::Vdev(device) = device else { continue };
         let interface = device.split(',').find_map(|argument| argument.strip_prefix("iface="));
         let creates = device.starts_with("net_tap");
         if let Some(interface) = interface

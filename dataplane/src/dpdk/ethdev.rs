@@ -14,9 +14,11 @@ use dpdk_sys::{
 
 use super::mbuf::Mbuf;
 use super::mempool::Mempool;
+use super::rss::{Rss, Side};
 use super::{DpdkError, device_name, device_text, error_text};
 use crate::burst::{BURST, Burst};
 use crate::port::Queue;
+use crate::toeplitz::Owners;
 use crate::wire::eth;
 
 /// Descriptors asked for in each receive and transmit ring; the device may give fewer.
@@ -38,6 +40,7 @@ pub struct Port {
     name: String,
     driver: String,
     mac: MacAddr,
+    rss: Rss,
     _open: Open,
 }
 
@@ -73,36 +76,42 @@ pub struct Link {
     pub speed_mbps: Option<u32>,
 }
 
+/// What a port's driver says of it, or an error number.
+fn info(id: u16) -> Result<rte_eth_dev_info, i32> {
+    let mut info = MaybeUninit::<rte_eth_dev_info>::zeroed();
+    // SAFETY: the port exists, and `info` has room for the answer.
+    match unsafe { dpdk_sys::rte_eth_dev_info_get(id, info.as_mut_ptr()) } {
+        // SAFETY: all-zero bytes are a valid `rte_eth_dev_info`, and the call filled it besides.
+        0 => Ok(unsafe { info.assume_init() }),
+        error => Err(error),
+    }
+}
+
 impl Device {
-    /// Finds the port that EAL made for a configured device.
+    /// Finds the port that EAL made for one device of a configured port.
     ///
     /// # Errors
     /// [`DpdkError::NoDevice`] if there is none.
-    pub fn find(port: &model::Port) -> Result<Self, DpdkError> {
+    pub fn find(port: &model::Port, device: &model::Device) -> Result<Self, DpdkError> {
         let missing = |because: &str| DpdkError::NoDevice {
             name: port.name.clone(),
-            device: device_text(&port.device).to_owned(),
+            device: device_text(device).to_owned(),
             because: because.to_owned(),
-            hint: match port.device {
+            hint: match device {
                 model::Device::Pci(_) => {
                     "run `dpdk-devbind.py --status` and bind the NIC with `dpdk-devbind.py --bind=vfio-pci ADDRESS`"
                 }
                 model::Device::Vdev(_) => "check its name and arguments against DPDK's NIC driver guide",
             },
         };
-        let device = CString::new(device_name(&port.device)).map_err(|_| missing("its name is not text"))?;
+        let device = CString::new(device_name(device)).map_err(|_| missing("its name is not text"))?;
         let mut id = 0;
         // SAFETY: the name is a C string, and `id` outlives the call.
         if unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(device.as_ptr(), &mut id) } != 0 {
             return Err(missing("DPDK has no port of this name"));
         }
-        let mut info = MaybeUninit::<rte_eth_dev_info>::zeroed();
-        // SAFETY: the port exists, and `info` has room for the answer.
-        match unsafe { dpdk_sys::rte_eth_dev_info_get(id, info.as_mut_ptr()) } {
-            // SAFETY: all-zero bytes are a valid `rte_eth_dev_info`, and the call filled it besides.
-            0 => Ok(Self { id, name: port.name.clone(), info: unsafe { info.assume_init() } }),
-            error => Err(missing(&error_text(error))),
-        }
+        let info = info(id).map_err(|error| missing(&error_text(error)))?;
+        Ok(Self { id, name: port.name.clone(), info })
     }
 
     /// NUMA node the device is on; -1 if it is on none or any.
@@ -111,20 +120,22 @@ impl Device {
         unsafe { dpdk_sys::rte_eth_dev_socket_id(self.id) }
     }
 
-    /// Sets the device up with `workers` queues each way and starts it. Received frames come from `mempool`.
-    /// The queues come in the order of the workers; each has one user.
+    /// Sets the device up with a queue each way for each worker and starts it. Received frames come from
+    /// `mempool`; frames of flows come to their `owners` where the device can tell them by the fields of
+    /// one `side`. The queues come in the order of the workers; each has one user.
     ///
     /// # Errors
     /// [`DpdkError`] if it has too few queues or refuses a setting.
     pub fn open(
         self,
         port: &model::Port,
-        workers: usize,
+        side: Side,
+        owners: &Owners,
         mempool: &Arc<Mempool>,
     ) -> Result<(Arc<Port>, Vec<PortQueue>), DpdkError> {
-        let queues = self.check_queues(port, workers)?;
+        let queues = self.check_queues(port, owners.workers())?;
         let open = Open { id: self.id, _mempool: Arc::clone(mempool) };
-        self.configure(port, queues, mempool)?;
+        let rss = self.configure(port, queues, side, mempool)?;
         self.set_up_queues(queues, mempool)?;
         if let Some(mac) = port.mac {
             self.set_mac(mac)?;
@@ -133,12 +144,14 @@ impl Device {
         // SAFETY: the port is configured and all its queues are set up.
         let answer = unsafe { dpdk_sys::rte_eth_dev_start(self.id) };
         self.check(answer, "it does not start", "see its driver's lines above")?;
+        // The table's size may follow from the number of queues.
+        let rss = rss.redirect(self.id, info(self.id).map_or(0, |info| info.reta_size), owners);
         let mut mac = rte_ether_addr { addr_bytes: [0; 6] };
         // SAFETY: the port exists, and `mac` outlives the call.
         let answer = unsafe { dpdk_sys::rte_eth_macaddr_get(self.id, &mut mac) };
         self.check(answer, "its MAC address is not known", "set `mac` in its [[port]]")?;
         let (driver, mac) = (self.driver(), MacAddr(mac.addr_bytes));
-        let port = Arc::new(Port { id: self.id, name: self.name, driver, mac, _open: open });
+        let port = Arc::new(Port { id: self.id, name: self.name, driver, mac, rss, _open: open });
         let queues = (0..queues).map(|queue| PortQueue::new(&port, queue)).collect();
         Ok((port, queues))
     }
@@ -165,7 +178,7 @@ impl Device {
     }
 
     fn check_queues(&self, port: &model::Port, workers: usize) -> Result<u16, DpdkError> {
-        let device = device_name(&port.device);
+        let device = port.devices.first().map_or("", device_name);
         let hint = if device.starts_with("net_af_packet") {
             "add `,qpairs=N` to `device`"
         } else if device.starts_with("net_pcap") {
@@ -182,7 +195,14 @@ impl Device {
         Ok(workers as u16)
     }
 
-    fn configure(&self, port: &model::Port, queues: u16, mempool: &Mempool) -> Result<(), DpdkError> {
+    /// Configures the device; says how it chooses queues.
+    fn configure(
+        &self,
+        port: &model::Port,
+        queues: u16,
+        side: Side,
+        mempool: &Mempool,
+    ) -> Result<Rss, DpdkError> {
         // SAFETY: all-zero bytes are DPDK's documented default configuration.
         let mut wanted: rte_eth_conf = unsafe { MaybeUninit::zeroed().assume_init() };
         wanted.rxmode.mtu = u32::from(port.mtu);
@@ -192,14 +212,27 @@ impl Device {
             wanted.rxmode.offloads |= self.info.rx_offload_capa & dpdk_sys::TRUTINA_RX_OFFLOAD_SCATTER;
         }
         wanted.txmode.offloads |= self.info.tx_offload_capa & dpdk_sys::TRUTINA_TX_OFFLOAD_MULTI_SEGS;
-        let hashed = self.info.flow_type_rss_offloads & dpdk_sys::TRUTINA_RSS_FLOWS;
-        if queues > 1 && hashed != 0 {
-            wanted.rxmode.mq_mode = dpdk_sys::RTE_ETH_MQ_RX_RSS;
-            wanted.rx_adv_conf.rss_conf.rss_hf = hashed;
+        let choose =
+            |side| Rss::choose(self.info.flow_type_rss_offloads, self.info.hash_key_size, side, queues);
+        let mut rss = choose(side);
+        let mut answer = self.try_configure(&mut wanted, queues, rss);
+        // A device may refuse what it offers; then it spreads frames as it does by itself.
+        if answer != 0 && rss != choose(Side::Both) {
+            rss = choose(Side::Both);
+            answer = self.try_configure(&mut wanted, queues, rss);
         }
-        // SAFETY: the port exists and is stopped; the configuration is copied.
-        let answer = unsafe { dpdk_sys::rte_eth_dev_configure(self.id, queues, queues, &wanted) };
-        self.check(answer, "it refuses its configuration", "lower `mtu` or list fewer workers")
+        self.check(answer, "it refuses its configuration", "lower `mtu` or list fewer workers")?;
+        Ok(rss)
+    }
+
+    fn try_configure(&self, wanted: &mut rte_eth_conf, queues: u16, rss: Rss) -> i32 {
+        if let Some(settings) = rss.settings() {
+            wanted.rxmode.mq_mode = dpdk_sys::RTE_ETH_MQ_RX_RSS;
+            wanted.rx_adv_conf.rss_conf = settings;
+        }
+        // SAFETY: the port exists and is stopped; the configuration is copied, but for the hash key, which
+        // is static and only read.
+        unsafe { dpdk_sys::rte_eth_dev_configure(self.id, queues, queues, &*wanted) }
     }
 
     fn set_up_queues(&self, queues: u16, mempool: &Mempool) -> Result<(), DpdkError> {
@@ -267,6 +300,11 @@ impl Port {
     /// Its Ethernet address.
     pub fn mac(&self) -> MacAddr {
         self.mac
+    }
+
+    /// How its device chooses queues.
+    pub fn rss(&self) -> Rss {
+        self.rss
     }
 
     /// The state of its link now.

@@ -1,7 +1,7 @@
 //! The safe layer over DPDK: the only place where the packet path touches raw memory.
 //!
 //! `eal` starts DPDK, once per process; `mempool` owns packet memory; `mbuf` is one owned frame; `ethdev` is
-//! a port and its queues. Names are DPDK's without `rte_`. Nothing here can free a frame twice, use it after
+//! a port and its queues, `rss` how its device chooses among them. Names are DPDK's without `rte_`. Nothing here can free a frame twice, use it after
 //! sending, or leak it.
 #![allow(unsafe_code)]
 
@@ -9,6 +9,7 @@ pub mod eal;
 pub mod ethdev;
 pub mod mbuf;
 pub mod mempool;
+pub mod rss;
 
 use std::ffi::CStr;
 

@@ -1,18 +1,53 @@
 //! Flows of one worker: which client of which service belongs to which backend.
 //!
-//! `table` stores them, four in a cache line; `state` says what a flow is doing and when it is dead.
+//! `table` stores them: narrow ones, of IPv4 clients and services of one port, four in a cache line; wide
+//! ones, of all others, two. `state` says what a flow is doing and when it is dead.
 
 pub mod state;
 pub mod table;
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use crate::clock::Seconds;
+use crate::local::LocalSlot;
 use crate::snapshot::{BackendSlot, ServiceSlot};
 use state::State;
+use table::{FlowHash, HashSecret};
 
-/// Who a flow belongs to: client address, client port and service slot. The service implies protocol,
-/// VIP and port, so equal keys are the same flow.
+/// What identifies a flow in a table.
+pub trait Key: Copy {
+    /// Marks an empty place; no flow has this key.
+    const EMPTY: Self;
+
+    /// Whether both are keys of the same flow.
+    fn is(&self, other: &Self) -> bool;
+
+    /// Hash of the flow's client.
+    fn hash(&self, secret: &HashSecret) -> FlowHash;
+
+    /// Who the flow belongs to.
+    fn owner(&self) -> FlowOwner;
+}
+
+/// Who a flow belongs to, as people read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowOwner {
+    /// The client's address.
+    pub client: IpAddr,
+    /// The client's port.
+    pub client_port: u16,
+    /// The service.
+    pub service: ServiceSlot,
+    /// The port of the service, if it has several.
+    pub service_port: Option<u16>,
+    /// The local port that the backend sees, in full NAT.
+    pub local_port: Option<u16>,
+}
+
+/// Key of a narrow flow: client address, client port and service slot. The service implies protocol, VIP
+/// and port, so equal keys are the same flow.
 ///
-/// Never zero, because no client has the address 0.0.0.0; zero marks an empty place.
+/// Never zero, because no client has the address 0.0.0.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey(u64);
 
@@ -40,16 +75,125 @@ impl FlowKey {
     }
 }
 
+impl Key for FlowKey {
+    const EMPTY: Self = Self(0);
+
+    #[inline]
+    fn is(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
+    #[inline]
+    fn hash(&self, secret: &HashSecret) -> FlowHash {
+        secret.hash(self.client(), self.client_port())
+    }
+
+    fn owner(&self) -> FlowOwner {
+        FlowOwner {
+            client: IpAddr::from(self.client().to_be_bytes()),
+            client_port: self.client_port(),
+            service: self.service(),
+            service_port: None,
+            local_port: None,
+        }
+    }
+}
+
+/// Key of a wide flow: a client of either IP version (an IPv4 address as its mapped IPv6 one), the port of the
+/// service, and the local port of full NAT, which is stored beside the key but is no part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct WideKey {
+    client: [u64; 2],
+    /// Client port, service slot, service port, local port, from the top.
+    ports: u64,
+}
+
+impl WideKey {
+    /// The key of a client's flow to a port of a service.
+    #[inline]
+    pub fn new(client: u128, client_port: u16, service: ServiceSlot, service_port: u16) -> Self {
+        debug_assert!(client != 0);
+        let ports = u64::from(client_port) << 48 | u64::from(service.0) << 32 | u64::from(service_port) << 16;
+        Self { client: [(client >> 64) as u64, client as u64], ports }
+    }
+
+    /// The same with the port by which the backend knows the client.
+    #[must_use]
+    pub fn with_local_port(self, port: u16) -> Self {
+        Self { ports: self.ports & !0xffff | u64::from(port), ..self }
+    }
+
+    /// The client's address; an IPv4 one is mapped.
+    #[inline]
+    pub fn client(&self) -> u128 {
+        u128::from(self.client[0]) << 64 | u128::from(self.client[1])
+    }
+
+    /// The client's port.
+    pub fn client_port(&self) -> u16 {
+        (self.ports >> 48) as u16
+    }
+
+    /// The service.
+    pub fn service(&self) -> ServiceSlot {
+        ServiceSlot((self.ports >> 32) as u16)
+    }
+
+    /// The port of the service that the client talks to.
+    pub fn service_port(&self) -> u16 {
+        (self.ports >> 16) as u16
+    }
+
+    /// The port by which the backend knows the client; 0 but in full NAT.
+    #[inline]
+    pub fn local_port(&self) -> u16 {
+        self.ports as u16
+    }
+}
+
+impl Key for WideKey {
+    const EMPTY: Self = Self { client: [0; 2], ports: 0 };
+
+    #[inline]
+    fn is(&self, other: &Self) -> bool {
+        self.client == other.client && (self.ports ^ other.ports) >> 16 == 0
+    }
+
+    #[inline]
+    fn hash(&self, secret: &HashSecret) -> FlowHash {
+        secret.hash_any(self.client(), self.client_port()).with_port(self.service_port())
+    }
+
+    fn owner(&self) -> FlowOwner {
+        FlowOwner {
+            client: Ipv6Addr::from_bits(self.client()).to_canonical(),
+            client_port: self.client_port(),
+            service: self.service(),
+            service_port: Some(self.service_port()),
+            local_port: Some(self.local_port()).filter(|port| *port != 0),
+        }
+    }
+}
+
+/// An IPv4 address as its mapped IPv6 one (RFC 4291, 2.5.5.2), the form in which wide keys hold it.
+#[inline]
+pub fn mapped(address: u32) -> u128 {
+    0xffff_0000_0000 | u128::from(address)
+}
+
 /// What a flow is bound to and how it stands, in 64 bits:
-/// backend slot (24), state (4), displaced (1), unused (3), last seen in seconds (28), and four bits that
-/// belong to the line and are no part of the flow.
+/// backend slot (24), state (4), displaced (1), local address slot (8), last seen in seconds (23), and four
+/// bits that belong to the line and are no part of the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowValue(u64);
 
 const STATE_SHIFT: u32 = 24;
 const DISPLACED: u64 = 1 << 28;
-const SEEN_SHIFT: u32 = 32;
-const SEEN_MASK: u64 = 0x0fff_ffff;
+const LOCAL_SHIFT: u32 = 29;
+/// Seconds are counted modulo 97 days, longer than any timeout (`config::limits`).
+const SEEN_SHIFT: u32 = 37;
+const SEEN_MASK: u64 = 0x007f_ffff;
 
 impl FlowValue {
     /// A flow in its home line.
@@ -86,7 +230,20 @@ impl FlowValue {
     #[inline]
     #[must_use]
     pub fn seen(self, state: State, now: Seconds) -> Self {
-        Self(Self::new(self.backend(), state, now).0 | self.0 & DISPLACED)
+        const KEPT: u64 = DISPLACED | 0xff << LOCAL_SHIFT;
+        Self(Self::new(self.backend(), state, now).0 | self.0 & KEPT)
+    }
+
+    /// The same flow with the address by which the backend knows its client, in full NAT.
+    #[must_use]
+    pub fn with_local(self, local: LocalSlot) -> Self {
+        Self(self.0 & !(0xff << LOCAL_SHIFT) | u64::from(local.0) << LOCAL_SHIFT)
+    }
+
+    /// That address; of meaning only with a local port.
+    #[inline]
+    pub fn local(self) -> LocalSlot {
+        LocalSlot((self.0 >> LOCAL_SHIFT) as u8)
     }
 
     fn is_displaced(self) -> bool {

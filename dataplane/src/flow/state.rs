@@ -85,6 +85,11 @@ impl State {
         matches!(self, Established | SynSent | SynRecv | SynAck)
     }
 
+    /// Whether it is a state of UDP.
+    pub const fn is_udp(self) -> bool {
+        matches!(self, Udp | UdpNew)
+    }
+
     /// Whether a flow was opened but never went on: the first to go when the table is full.
     pub const fn is_embryonic(self) -> bool {
         matches!(self, Fresh | SynRecv | SynAck | UdpNew)
@@ -234,18 +239,27 @@ pub fn next(state: State, view: View, tcp_flags: u8) -> State {
 pub struct Timeouts([u32; State::COUNT]);
 
 impl Timeouts {
-    /// IPVS's timeouts, with the three that `ipvsadm --set` changes.
-    pub fn new(configured: config::model::Timeouts) -> Self {
+    /// The configured timeouts, by state.
+    pub fn new(configured: &config::model::Timeouts) -> Self {
         Self(State::ALL.map(|state| match state {
-            Fresh => 2,
-            Established => configured.tcp_secs,
-            FinWait => configured.tcp_fin_secs,
-            SynSent | TimeWait | Listen | SynAck => 120,
-            SynRecv | CloseWait => 60,
-            LastAck => 30,
-            Close => 10,
+            Fresh => configured.none_secs,
+            Established => configured.established_secs,
+            SynSent => configured.syn_sent_secs,
+            SynRecv => configured.syn_recv_secs,
+            FinWait => configured.fin_wait_secs,
+            TimeWait => configured.time_wait_secs,
+            Close => configured.close_secs,
+            CloseWait => configured.close_wait_secs,
+            LastAck => configured.last_ack_secs,
+            Listen => configured.listen_secs,
+            SynAck => configured.synack_secs,
             Udp | UdpNew => configured.udp_secs,
         }))
+    }
+
+    /// The shortest of them.
+    pub fn shortest(&self) -> u32 {
+        self.0.into_iter().min().unwrap_or(0)
     }
 
     /// Seconds a flow in this state may be idle.

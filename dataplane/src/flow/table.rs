@@ -1,14 +1,16 @@
-//! The flow table: lines of four flows, each line one cache line.
+//! The flow table: lines of four narrow or two wide flows, each line one cache line.
 //!
 //! Owned by its worker, never shared, never grown. A flow lives in its home line or, if that was full, in
 //! its one alternate line; a line counts how many of its flows live elsewhere, so that the alternate is
 //! read only when that can help. Expired flows are found when probed, replaced or swept: no timers.
 
-use super::{FlowKey, FlowValue};
+use super::{FlowKey, FlowValue, Key, WideKey};
 use crate::prefetch::prefetch;
 
-/// Flows in a line.
-const WAYS: usize = 4;
+/// Four flows a line.
+pub type NarrowTable = FlowTable<FlowKey, 4>;
+/// Two flows a line.
+pub type WideTable = FlowTable<WideKey, 2>;
 
 /// Where the count of flows that live elsewhere is kept: the top bits of the first value.
 const SPILL_SHIFT: u32 = 60;
@@ -18,24 +20,29 @@ const SPILL_MAX: u64 = 0xf;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line {
-    keys: [u64; WAYS],
+struct Line<K, const WAYS: usize> {
+    keys: [K; WAYS],
     values: [u64; WAYS],
 }
 
-const _: () = assert!(size_of::<Line>() == 64);
+const _: () = assert!(size_of::<Line<FlowKey, 4>>() == 64 && size_of::<Line<WideKey, 2>>() == 64);
 
-impl Line {
-    const EMPTY: Self = Self { keys: [0; WAYS], values: [0; WAYS] };
+impl<K: Key, const WAYS: usize> Line<K, WAYS> {
+    const EMPTY: Self = Self { keys: [K::EMPTY; WAYS], values: [0; WAYS] };
 
     #[inline]
-    fn way_of(&self, key: u64) -> Option<usize> {
-        // Four compares without a branch between them: which way it is cannot be predicted.
+    fn way_of(&self, key: &K) -> Option<usize> {
+        // Compares without a branch between them: which way it is cannot be predicted.
         let mut found = 0u32;
         for way in 0..WAYS {
-            found |= u32::from(self.keys[way] == key) << way;
+            found |= u32::from(self.keys[way].is(key)) << way;
         }
         (found != 0).then(|| found.trailing_zeros() as usize)
+    }
+
+    #[inline]
+    fn is_free(&self, way: usize) -> bool {
+        self.keys[way].is(&K::EMPTY)
     }
 
     #[inline]
@@ -66,18 +73,20 @@ impl FlowHash {
     /// A hash of nothing, to begin with.
     pub const ZERO: Self = Self(0);
 
-    /// Which of `workers` owns the client's flows.
+    /// Hash of the client's flow to one of many ports of a service, so that they do not crowd one line.
     #[inline]
-    pub fn owner(self, workers: usize) -> usize {
-        // Mixed once more: the high half of the hash chooses the home line and the low half the alternate
-        // one, and the flows of one owner must reach all of them.
-        let mixed = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-        (mixed as usize * workers) >> 16
+    pub fn with_port(self, port: u16) -> Self {
+        Self(fold(self.0 ^ u64::from(port), 0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// Bits of it by which others may spread flows.
+    #[inline]
+    pub fn entropy(self) -> u16 {
+        (self.0 >> 8) as u16 ^ (self.0 >> 40) as u16
     }
 }
 
-/// Secret of the flow hash. Drawn once per boot and shared by all workers, so that nobody outside can aim
-/// at one line, and every worker agrees on who owns a flow.
+/// Secret of the flow hash. Drawn once per boot, so that nobody outside can aim at one line.
 #[derive(Clone, Copy, Debug)]
 pub struct HashSecret(pub [u64; 2]);
 
@@ -95,6 +104,23 @@ impl HashSecret {
     pub fn hash(&self, client: u32, client_port: u16) -> FlowHash {
         let input = u64::from(client) << 16 | u64::from(client_port);
         FlowHash(fold(fold(input ^ self.0[0], self.0[1]) ^ self.0[0], 0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// The same of an IPv6 client.
+    #[inline]
+    pub fn hash_v6(&self, client: u128, client_port: u16) -> FlowHash {
+        let address = fold((client >> 64) as u64 ^ self.0[0], client as u64 ^ self.0[1]);
+        FlowHash(fold(address ^ u64::from(client_port) ^ self.0[0], self.0[1] ^ 0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// The same of a client whose IPv4 address may be mapped; then it is the hash of that.
+    #[inline]
+    pub fn hash_any(&self, client: u128, client_port: u16) -> FlowHash {
+        if client >> 32 == 0xffff {
+            self.hash(client as u32, client_port)
+        } else {
+            self.hash_v6(client, client_port)
+        }
     }
 }
 
@@ -126,39 +152,39 @@ pub enum Worth {
 }
 
 /// A flow that lost its place.
-pub type Removed = (FlowKey, FlowValue);
+pub type Removed<K> = (K, FlowValue);
 
 /// What became of an insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inserted {
+pub enum Inserted<K> {
     /// It is stored.
     Placed(Place),
     /// It is stored where an expired flow was.
-    Replaced(Place, Removed),
+    Replaced(Place, Removed<K>),
     /// It is stored where a flow was that had to go.
-    Evicted(Place, Removed),
+    Evicted(Place, Removed<K>),
     /// There is no place for it.
     Full,
 }
 
-impl Inserted {
+impl<K> Inserted<K> {
     /// Stored in a place that was empty, or held an expired flow.
-    fn at(place: Place, dead: Option<Removed>) -> Self {
+    fn at(place: Place, dead: Option<Removed<K>>) -> Self {
         dead.map_or(Self::Placed(place), |dead| Self::Replaced(place, dead))
     }
 }
 
 /// The table of one worker.
-pub struct FlowTable {
-    lines: Box<[Line]>,
+pub struct FlowTable<K, const WAYS: usize> {
+    lines: Box<[Line<K, WAYS>]>,
     secret: HashSecret,
     flows: usize,
     swept: usize,
 }
 
-impl FlowTable {
+impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// A table rated for `capacity` flows. It has twice as many places, so that a rated load leaves it
-    /// half empty: 32 bytes a flow.
+    /// half empty: 32 bytes a narrow flow, 64 a wide one.
     pub fn new(capacity: usize, secret: HashSecret) -> Self {
         let lines = (capacity * 2).div_ceil(WAYS).clamp(2, u32::MAX as usize);
         Self { lines: vec![Line::EMPTY; lines].into_boxed_slice(), secret, flows: 0, swept: 0 }
@@ -172,12 +198,6 @@ impl FlowTable {
     /// Whether no flow is stored.
     pub fn is_empty(&self) -> bool {
         self.flows == 0
-    }
-
-    /// Hash of a client's flows.
-    #[inline]
-    pub fn hash(&self, client: u32, client_port: u16) -> FlowHash {
-        self.secret.hash(client, client_port)
     }
 
     /// Asks for the home line of a client's flows to come into the cache.
@@ -203,25 +223,31 @@ impl FlowTable {
         }
     }
 
-    fn hash_of(&self, key: FlowKey) -> FlowHash {
-        self.hash(key.client(), key.client_port())
+    fn hash_of(&self, key: &K) -> FlowHash {
+        key.hash(&self.secret)
     }
 
     /// Where a flow is stored.
     #[inline]
-    pub fn find(&self, hash: FlowHash, key: FlowKey) -> Option<Place> {
+    pub fn find(&self, hash: FlowHash, key: &K) -> Option<Place> {
         let home = self.home(hash);
         let line = &self.lines[home];
-        if let Some(way) = line.way_of(key.0) {
+        if let Some(way) = line.way_of(key) {
             return Some(place(home, way));
         }
         if line.spilled() == 0 { None } else { self.find_spilled(hash, key) }
     }
 
     #[cold]
-    fn find_spilled(&self, hash: FlowHash, key: FlowKey) -> Option<Place> {
+    fn find_spilled(&self, hash: FlowHash, key: &K) -> Option<Place> {
         let line = self.alternate(hash);
-        Some(place(line, self.lines[line].way_of(key.0)?))
+        Some(place(line, self.lines[line].way_of(key)?))
+    }
+
+    /// The key of the flow in a place.
+    #[inline]
+    pub fn key(&self, place: Place) -> K {
+        self.lines[place.line as usize].keys[usize::from(place.way)]
     }
 
     /// The flow in a place.
@@ -240,15 +266,15 @@ impl FlowTable {
     }
 
     /// Takes a flow out.
-    pub fn remove(&mut self, place: Place) -> Removed {
+    pub fn remove(&mut self, place: Place) -> Removed<K> {
         let line = &mut self.lines[place.line as usize];
         let way = usize::from(place.way);
-        let removed = (FlowKey(line.keys[way]), line.value(way));
-        line.keys[way] = 0;
+        let removed = (line.keys[way], line.value(way));
+        line.keys[way] = K::EMPTY;
         line.set_value(way, FlowValue(0));
         self.flows -= 1;
         if removed.1.is_displaced() {
-            self.unspill(self.hash_of(removed.0));
+            self.unspill(self.hash_of(&removed.0));
         }
         removed
     }
@@ -273,11 +299,11 @@ impl FlowTable {
     pub fn insert(
         &mut self,
         hash: FlowHash,
-        key: FlowKey,
+        key: K,
         value: FlowValue,
         worth: impl Fn(FlowValue) -> Worth,
-    ) -> Inserted {
-        debug_assert!(self.find(hash, key).is_none());
+    ) -> Inserted<K> {
+        debug_assert!(self.find(hash, &key).is_none());
         for (line, displaced) in [(self.home(hash), false), (self.alternate(hash), true)] {
             if let Some(way) = self.spare_way(line, &worth) {
                 let dead = self.vacate(place(line, way));
@@ -292,10 +318,10 @@ impl FlowTable {
     fn insert_crowded(
         &mut self,
         hash: FlowHash,
-        key: FlowKey,
+        key: K,
         value: FlowValue,
         worth: impl Fn(FlowValue) -> Worth,
-    ) -> Inserted {
+    ) -> Inserted<K> {
         let candidates = [(self.home(hash), false), (self.alternate(hash), true)];
         for (line, displaced) in candidates {
             for way in 0..WAYS {
@@ -323,9 +349,9 @@ impl FlowTable {
         Inserted::Evicted(victim, evicted)
     }
 
-    fn store(&mut self, place: Place, hash: FlowHash, key: FlowKey, value: FlowValue) {
+    fn store(&mut self, place: Place, hash: FlowHash, key: K, value: FlowValue) {
         let line = &mut self.lines[place.line as usize];
-        line.keys[usize::from(place.way)] = key.0;
+        line.keys[usize::from(place.way)] = key;
         line.set_value(usize::from(place.way), value);
         self.flows += 1;
         if value.is_displaced() {
@@ -336,13 +362,13 @@ impl FlowTable {
     /// A way of the line that is empty or, failing that, holds a dead flow.
     fn spare_way(&self, line: usize, worth: &impl Fn(FlowValue) -> Worth) -> Option<usize> {
         let line = &self.lines[line];
-        line.way_of(0).or_else(|| (0..WAYS).find(|&way| worth(line.value(way)) == Worth::Dead))
+        line.way_of(&K::EMPTY).or_else(|| (0..WAYS).find(|&way| worth(line.value(way)) == Worth::Dead))
     }
 
     /// Empties a place; says what was in it.
-    fn vacate(&mut self, place: Place) -> Option<Removed> {
-        let full = self.lines[place.line as usize].keys[usize::from(place.way)] != 0;
-        full.then(|| self.remove(place))
+    fn vacate(&mut self, place: Place) -> Option<Removed<K>> {
+        let free = self.lines[place.line as usize].is_free(usize::from(place.way));
+        (!free).then(|| self.remove(place))
     }
 
     /// Moves a flow from its home line to its alternate one or back, if there is room for it. Says which
@@ -351,11 +377,11 @@ impl FlowTable {
         &mut self,
         from: Place,
         worth: &impl Fn(FlowValue) -> Worth,
-    ) -> Option<(Place, Option<Removed>)> {
+    ) -> Option<(Place, Option<Removed<K>>)> {
         let line = &self.lines[from.line as usize];
-        let key = FlowKey(line.keys[usize::from(from.way)]);
+        let key = line.keys[usize::from(from.way)];
         let value = line.value(usize::from(from.way));
-        let hash = self.hash_of(key);
+        let hash = self.hash_of(&key);
         let other = if value.is_displaced() { self.home(hash) } else { self.alternate(hash) };
         let to = place(other, self.spare_way(other, worth)?);
         let dead = self.vacate(to);
@@ -369,12 +395,12 @@ impl FlowTable {
         &mut self,
         lines: usize,
         worth: impl Fn(FlowValue) -> Worth,
-        mut removed: impl FnMut(Removed),
+        mut removed: impl FnMut(Removed<K>),
     ) {
         for _ in 0..lines.min(self.lines.len()) {
             for way in 0..WAYS {
                 let line = &self.lines[self.swept];
-                if line.keys[way] != 0 && worth(line.value(way)) == Worth::Dead {
+                if !line.is_free(way) && worth(line.value(way)) == Worth::Dead {
                     removed(self.remove(place(self.swept, way)));
                 }
             }
@@ -388,9 +414,9 @@ impl FlowTable {
     }
 
     /// The flows of one line.
-    pub fn visit(&self, line: usize) -> impl Iterator<Item = (FlowKey, FlowValue)> + '_ {
+    pub fn visit(&self, line: usize) -> impl Iterator<Item = (K, FlowValue)> + '_ {
         let line = &self.lines[line];
-        (0..WAYS).filter(|&way| line.keys[way] != 0).map(|way| (FlowKey(line.keys[way]), line.value(way)))
+        (0..WAYS).filter(|&way| !line.is_free(way)).map(|way| (line.keys[way], line.value(way)))
     }
 }
 

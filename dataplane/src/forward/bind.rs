@@ -2,59 +2,65 @@
 
 use config::words::{Mode, Protocol};
 
-use super::{Batch, Context, Forwarder, Live, Role, Work};
+use super::flows::{Stored, wide_address, worth};
+use super::{Batch, Context, Forwarder, Live, Outbox, Role, Target, Work};
 use crate::buf::Frame;
 use crate::burst::Burst;
 use crate::drops::DropReason;
 use crate::flow::state::{self, State, View};
-use crate::flow::table::{FlowHash, Inserted, Place, Removed, Worth};
-use crate::flow::{FlowKey, FlowValue};
-use crate::parse::{Headers, Ipv4};
-use crate::snapshot::{Backend, BackendSlot, ServiceSlot};
+use crate::flow::table::Worth;
+use crate::flow::{FlowKey, FlowValue, WideKey};
+use crate::local::LocalSlot;
+use crate::packet::{Addresses, Headers};
+use crate::snapshot::{Backend, BackendSlot, Found, Gateway, Service, ServiceSlot};
 use crate::wire::tcp;
 
 /// Backends tried for a new flow when replies of the chosen one would be ambiguous.
 const AMBIGUITY_TRIES: usize = 4;
 
-impl Forwarder {
+/// In place of services in the keys of flows that NAT gateways keep, by protocol.
+const OUTWARD_TCP: ServiceSlot = ServiceSlot(u16::MAX);
+const OUTWARD_UDP: ServiceSlot = ServiceSlot(u16::MAX - 1);
+/// Service slots that workers keep for themselves, the highest ones.
+pub const RESERVED_SERVICES: usize = 2;
+
+impl<F: Frame> Forwarder<F> {
     /// Third stage: binds each packet to a flow.
-    pub(super) fn bind<F: Frame>(
+    pub(super) fn bind(
         &mut self,
         context: Context,
         live: Live,
         batch: &mut Batch,
         burst: &mut Burst<F>,
+        out: &mut Outbox<F>,
     ) -> Live {
         let mut left = Live::default();
         for slot in live {
             let work = &mut batch[slot];
             let bound = match work.role {
-                Role::Request(service) => {
-                    self.bind_request(context, work, service).map(|backend| (service, backend))
-                }
+                Role::Request(found) => self.bind_request(context, work, found),
                 Role::Reply => self.bind_reply(context, work),
+                Role::LocalReply(local) => self.bind_local_reply(context, work, local),
+                Role::Outward(gateway) => self.bind_outward(context, work, gateway),
+                Role::Inward => {
+                    work.target = Target::Onward;
+                    Ok(())
+                }
             };
             match bound {
-                Ok((service, backend)) => {
-                    (work.service, work.backend) = (service, backend);
-                    left.keep(slot);
-                }
-                Err(why) => self.drop(burst.take(slot), why),
+                Ok(()) => left.keep(slot),
+                Err(why) => self.refuse(context, work, why, burst.take(slot), out),
             }
         }
         left
     }
 
     #[inline]
-    fn bind_request(
-        &mut self,
-        context: Context,
-        work: &Work,
-        service: ServiceSlot,
-    ) -> Result<BackendSlot, DropReason> {
-        let key = FlowKey::new(work.headers.ip.src, work.headers.src_port, service);
-        if let Some(place) = self.flows.find(work.hash, key) {
-            let flow = self.flows.value(place);
+    fn bind_request(&mut self, context: Context, work: &mut Work, found: Found) -> Result<(), DropReason> {
+        let ports = (work.headers.src_port, work.headers.dst_port);
+        let stored = self.flows.find(work.hash, work.headers.ip.addresses, true, ports, found);
+        if let Some(stored) = stored {
+            let flow = self.flows.value(stored);
             if let Some(backend) = context.snapshot.backend(flow.backend()) {
                 let view = request_view(backend.mode);
                 // A client that repeats its SYN because the backend died meanwhile finds another one, and so
@@ -62,56 +68,113 @@ impl Forwarder {
                 let unanswered = flow.state().is_embryonic() && !backend.up;
                 let reopens = opens(&work.headers) && (flow.state().is_closing(view) || unanswered);
                 if !reopens && worth(context, flow) != Worth::Dead {
-                    self.advance(context, place, flow, view, work.headers.tcp_flags);
-                    return Ok(flow.backend());
+                    self.flows.advance(context, stored, flow, view, &work.headers);
+                    (work.service, work.backend) = (found.service, flow.backend());
+                    work.target = self.backend_target(stored);
+                    return Ok(());
                 }
             }
-            self.stats.expired.add(u64::from(worth(context, flow) == Worth::Dead));
-            let ended = self.flows.remove(place);
-            self.forget(ended);
+            self.flows.end(context, stored);
         }
-        self.schedule(context, work, key)
+        self.schedule(context, work, found)
+    }
+
+    #[inline]
+    fn backend_target(&self, stored: Stored) -> Target {
+        match self.flows.local(stored) {
+            None => Target::Backend,
+            Some((local, port)) => Target::BackendFrom(local, port),
+        }
     }
 
     /// Chooses the backend of a new flow and stores it.
     #[cold]
-    fn schedule(&mut self, context: Context, work: &Work, key: FlowKey) -> Result<BackendSlot, DropReason> {
-        let service = context.snapshot.service(key.service()).ok_or(DropReason::NoService)?;
-        if service.retired {
-            return Err(DropReason::NoService);
-        }
+    fn schedule(&mut self, context: Context, work: &mut Work, found: Found) -> Result<(), DropReason> {
+        let retired =
+            |found: &Found| context.snapshot.service(found.service).is_none_or(|service| service.retired);
+        // What a removed service does not take any more may be for a wider one.
+        let found = match Some(found).filter(|found| !retired(found)) {
+            Some(found) => found,
+            None => {
+                let open = context.snapshot.open_service_for(&work.headers, work.tags);
+                open.ok_or(DropReason::NoService)?
+            }
+        };
+        let service = context.snapshot.service(found.service).ok_or(DropReason::NoService)?;
+        work.service = found.service;
         if work.headers.protocol == Protocol::Tcp && !opens(&work.headers) {
             return Err(DropReason::NoFlowNotSyn);
         }
         for _ in 0..AMBIGUITY_TRIES {
-            let slot = self.schedulers.pick(key.service(), service).ok_or(DropReason::NoBackend)?;
+            let slot = self.schedulers.pick(found.service, service).ok_or(DropReason::NoBackend)?;
             let backend = context.snapshot.backend(slot).ok_or(DropReason::NoBackend)?;
-            if backend.mode == Mode::Nat && !self.make_unambiguous(context, work, key, backend) {
+            work.backend = slot;
+            if service.one_packet && backend.mode != Mode::FullNat {
+                work.target = Target::Backend;
+                return Ok(());
+            }
+            if backend.mode == Mode::Nat && !self.make_unambiguous(context, work, backend) {
                 continue;
             }
-            let state = match work.headers.protocol {
-                Protocol::Tcp => state::next(State::None, request_view(backend.mode), work.headers.tcp_flags),
-                Protocol::Udp => State::UdpNew,
-            };
-            return self.store(context, work.hash, key, FlowValue::new(slot, state, context.now));
+            let stored = self.store(context, work, found, service, backend)?;
+            work.target = self.backend_target(stored);
+            return Ok(());
         }
         Err(DropReason::ReplyAmbiguous)
+    }
+
+    /// Stores the flow of a packet for which a backend is chosen.
+    fn store(
+        &mut self,
+        context: Context,
+        work: &Work,
+        found: Found,
+        service: &Service,
+        backend: &Backend,
+    ) -> Result<Stored, DropReason> {
+        let headers = &work.headers;
+        let state = match headers.protocol {
+            Protocol::Tcp => state::next(State::None, request_view(backend.mode), headers.tcp_flags),
+            Protocol::Udp => State::UdpNew,
+        };
+        let flow = FlowValue::new(work.backend, state, context.now);
+        if let Addresses::V4 { src, .. } = headers.ip.addresses
+            && found.narrow
+            && backend.mode != Mode::FullNat
+        {
+            let key = FlowKey::new(src, headers.src_port, found.service);
+            return self.flows.store_narrow(context, work.hash, key, flow);
+        }
+        let client = wide_address(headers.ip.addresses.src());
+        let key = WideKey::new(client, headers.src_port, found.service, headers.dst_port);
+        let locals = match backend.mode {
+            Mode::FullNat => {
+                let pool = service.pool.and_then(|pool| context.snapshot.pool(pool, backend.address.ip()));
+                pool.filter(|locals| !locals.is_empty()).ok_or(DropReason::LocalPortsExhausted)?
+            }
+            _ => &[],
+        };
+        self.flows.store_wide(context, key, flow, locals)
     }
 
     /// Makes sure that replies of a NAT backend will belong to one flow only, although it also serves other
     /// services: the same client port may not use it through two of them at once. A flow that is closing
     /// gives way, as a connection in TIME_WAIT does to a new one.
-    fn make_unambiguous(&mut self, context: Context, work: &Work, key: FlowKey, backend: &Backend) -> bool {
-        let (address, port) = (backend.address.ip().to_bits(), backend.address.port());
-        for &other in context.snapshot.replies_of(work.headers.protocol, address, port) {
-            let sibling = FlowKey::new(key.client(), key.client_port(), other);
-            if sibling == key {
+    fn make_unambiguous(&mut self, context: Context, work: &Work, backend: &Backend) -> bool {
+        let headers = &work.headers;
+        let port = headers.dst_port.wrapping_add(backend.port_shift);
+        let repliers = context.snapshot.replies_of(headers.protocol, backend.address.ip(), port);
+        for (other, other_port) in repliers.iter() {
+            if (other.service, other_port) == (work.service, headers.dst_port) {
                 continue;
             }
-            let Some(place) = self.flows.find(work.hash, sibling) else { continue };
-            let flow = self.flows.value(place);
-            let same =
-                context.snapshot.backend(flow.backend()).is_some_and(|it| it.address == backend.address);
+            let ports = (headers.src_port, other_port);
+            let Some(stored) = self.flows.find(work.hash, headers.ip.addresses, true, ports, other) else {
+                continue;
+            };
+            let flow = self.flows.value(stored);
+            let its = context.snapshot.backend(flow.backend());
+            let same = its.is_some_and(|it| it.mode == Mode::Nat && it.address.ip() == backend.address.ip());
             if !same {
                 continue;
             }
@@ -120,111 +183,141 @@ impl Forwarder {
             if !closing && worth(context, flow) != Worth::Dead {
                 return false;
             }
-            self.stats.expired.add(u64::from(worth(context, flow) == Worth::Dead));
-            let ended = self.flows.remove(place);
-            self.forget(ended);
+            self.flows.end(context, stored);
         }
         true
     }
 
-    fn store(
-        &mut self,
-        context: Context,
-        hash: FlowHash,
-        key: FlowKey,
-        flow: FlowValue,
-    ) -> Result<BackendSlot, DropReason> {
-        match self.flows.insert(hash, key, flow, |flow| worth(context, flow)) {
-            Inserted::Placed(_) => {}
-            Inserted::Replaced(_, dead) => {
-                self.stats.expired.add(1);
-                self.forget(dead);
-            }
-            Inserted::Evicted(_, evicted) => {
-                self.stats.evicted.add(1);
-                self.forget(evicted);
-            }
-            Inserted::Full => return Err(DropReason::FlowTableFull),
-        }
-        let counters = self.stats.backend(flow.backend());
-        counters.conns.add(1);
-        counters.flows.add(1);
-        counters.active.add(u64::from(flow.state().is_active()));
-        Ok(flow.backend())
-    }
-
     #[inline]
-    fn bind_reply(
-        &mut self,
-        context: Context,
-        work: &Work,
-    ) -> Result<(ServiceSlot, BackendSlot), DropReason> {
-        let Headers { ip: Ipv4 { src, dst, .. }, src_port, dst_port, protocol, tcp_flags } = work.headers;
-        for &service in context.snapshot.replies_of(protocol, src, src_port) {
-            let Some(place) = self.flows.find(work.hash, FlowKey::new(dst, dst_port, service)) else {
+    fn bind_reply(&mut self, context: Context, work: &mut Work) -> Result<(), DropReason> {
+        let headers = &work.headers;
+        for (found, port) in context.snapshot.replies_by(headers).iter() {
+            let ports = (headers.dst_port, port);
+            let Some(stored) = self.flows.find(work.hash, headers.ip.addresses, false, ports, found) else {
                 continue;
             };
-            let flow = self.flows.value(place);
+            let flow = self.flows.value(stored);
             let from_it = |backend: &Backend| {
-                backend.address.ip().to_bits() == src
-                    && backend.address.port() == src_port
-                    && backend.mode == Mode::Nat
+                backend.mode == Mode::Nat && backend.address.ip() == headers.ip.addresses.src()
             };
             if context.snapshot.backend(flow.backend()).is_some_and(from_it)
                 && worth(context, flow) != Worth::Dead
             {
-                self.advance(context, place, flow, View::Server, tcp_flags);
-                return Ok((service, flow.backend()));
+                self.flows.advance(context, stored, flow, View::Server, headers);
+                (work.service, work.backend) = (found.service, flow.backend());
+                work.target = Target::Client { from: port };
+                return Ok(());
             }
         }
-        Err(DropReason::NoFlow)
+        self.bind_flowless_reply(context, work)
     }
 
-    /// Notes a packet in its flow.
-    #[inline(always)]
-    fn advance(&mut self, context: Context, place: Place, flow: FlowValue, view: View, tcp_flags: u8) {
-        let next = state::next(flow.state(), view, tcp_flags);
-        if next != flow.state() {
-            self.count_transition(flow, next);
+    /// A reply of a service that keeps no flows belongs to the first such service that its sender serves.
+    #[cold]
+    fn bind_flowless_reply(&mut self, context: Context, work: &mut Work) -> Result<(), DropReason> {
+        let headers = &work.headers;
+        let flowless = context.snapshot.replies_by(headers).iter().find_map(|(found, port)| {
+            let service = context.snapshot.service(found.service).filter(|service| service.one_packet)?;
+            let from = |candidate: &BackendSlot| {
+                let backend = context.snapshot.backend(*candidate);
+                backend
+                    .is_some_and(|it| it.mode == Mode::Nat && it.address.ip() == headers.ip.addresses.src())
+            };
+            let backend = service.candidates.iter().map(|candidate| candidate.backend).find(from)?;
+            Some((found.service, backend, port))
+        });
+        let (service, backend, from) = flowless.ok_or(DropReason::NoFlow)?;
+        (work.service, work.backend, work.target) = (service, backend, Target::Client { from });
+        Ok(())
+    }
+
+    /// A packet for a local address belongs to the flow that its port was taken for.
+    fn bind_local_reply(
+        &mut self,
+        context: Context,
+        work: &mut Work,
+        local: LocalSlot,
+    ) -> Result<(), DropReason> {
+        let headers = &work.headers;
+        let stored = self.flows.find_local(local, headers.protocol, headers.dst_port);
+        let stored = stored.ok_or(DropReason::NoFlow)?;
+        let flow = self.flows.value(stored);
+        let owner = self.flows.owner(stored);
+        if worth(context, flow) == Worth::Dead {
+            return Err(DropReason::NoFlow);
         }
-        self.flows.set(place, flow.seen(next, context.now));
+        work.target = if flow.backend() == BackendSlot::NONE {
+            Target::Inside { station: owner.client, port: owner.client_port }
+        } else {
+            let from = owner.service_port.unwrap_or_default();
+            let backend = context.snapshot.backend(flow.backend()).ok_or(DropReason::NoFlow)?;
+            let its = (backend.address.ip(), from.wrapping_add(backend.port_shift));
+            if its != (headers.ip.addresses.src(), headers.src_port) {
+                return Err(DropReason::NoFlow);
+            }
+            Target::ClientAt { client: owner.client, port: owner.client_port, from }
+        };
+        (work.service, work.backend) = (owner.service, flow.backend());
+        self.flows.advance(context, stored, flow, View::Server, &work.headers);
+        Ok(())
     }
 
-    fn count_transition(&self, flow: FlowValue, next: State) {
-        let counters = self.stats.backend(flow.backend());
-        match (flow.state().is_active(), next.is_active()) {
-            (true, false) => counters.active.sub(1),
-            (false, true) => counters.active.add(1),
-            _ => {}
-        }
+    /// A packet that leaves an inside network keeps its addresses or gets one of the gateway's pool: the same
+    /// one and the same port for all that its sender sends from a port (RFC 4787, REQ-1).
+    fn bind_outward(
+        &mut self,
+        context: Context,
+        work: &mut Work,
+        gateway: Gateway,
+    ) -> Result<(), DropReason> {
+        let headers = &work.headers;
+        work.backend = BackendSlot::NONE;
+        let Some(pool) = gateway.pool else {
+            work.target = Target::Onward;
+            return Ok(());
+        };
+        let service = match headers.protocol {
+            Protocol::Tcp => OUTWARD_TCP,
+            Protocol::Udp => OUTWARD_UDP,
+        };
+        work.service = service;
+        let ports = (headers.src_port, 0);
+        let found = Found { service, narrow: false };
+        let known = self.flows.find(work.hash, headers.ip.addresses, true, ports, found);
+        let stored = match known.filter(|stored| worth(context, self.flows.value(*stored)) != Worth::Dead) {
+            Some(stored) => {
+                let flow = self.flows.value(stored);
+                self.flows.advance(context, stored, flow, View::Client, headers);
+                stored
+            }
+            None => {
+                known.into_iter().for_each(|stored| self.flows.end(context, stored));
+                let locals = context.snapshot.pool(pool, headers.ip.addresses.src());
+                let locals =
+                    locals.filter(|locals| !locals.is_empty()).ok_or(DropReason::LocalPortsExhausted)?;
+                self.store_outward(context, work, locals)?
+            }
+        };
+        let (local, port) = self.flows.local(stored).ok_or(DropReason::LocalPortsExhausted)?;
+        work.target = Target::OnwardFrom(local, port);
+        Ok(())
     }
 
-    /// Takes a flow that left the table out of its backend's gauges.
-    fn forget(&self, (_, flow): Removed) {
-        let counters = self.stats.backend(flow.backend());
-        counters.active.sub(u64::from(flow.state().is_active()));
-        counters.flows.sub(1);
-    }
-
-    /// Takes dead flows out of a few lines; a bounded piece of work for a housekeeping turn.
-    pub fn sweep(&mut self, context: Context, lines: usize) {
-        let mut ended = [const { None }; 64];
-        let mut count = 0;
-        // Four flows a line at most.
-        let lines = lines.min(ended.len() / 4);
-        self.flows.sweep(
-            lines,
-            |flow| worth(context, flow),
-            |removed| {
-                ended[count] = Some(removed);
-                count += 1;
-            },
-        );
-        for removed in ended.into_iter().flatten() {
-            self.forget(removed);
-        }
-        self.stats.expired.add(count as u64);
-        self.stats.flows.set(self.flows.len() as u64);
+    fn store_outward(
+        &mut self,
+        context: Context,
+        work: &Work,
+        locals: &[LocalSlot],
+    ) -> Result<Stored, DropReason> {
+        let headers = &work.headers;
+        let state = match headers.protocol {
+            Protocol::Tcp if !opens(headers) => return Err(DropReason::NoFlowNotSyn),
+            Protocol::Tcp => State::SynRecv,
+            Protocol::Udp => State::UdpNew,
+        };
+        let key = WideKey::new(wide_address(headers.ip.addresses.src()), headers.src_port, work.service, 0);
+        let flow = FlowValue::new(BackendSlot::NONE, state, context.now);
+        self.flows.store_wide(context, key, flow, locals)
     }
 }
 
@@ -232,7 +325,7 @@ impl Forwarder {
 #[inline]
 fn request_view(mode: Mode) -> View {
     match mode {
-        Mode::Nat => View::Client,
+        Mode::Nat | Mode::FullNat => View::Client,
         Mode::Dr | Mode::Tunnel => View::OneWay,
     }
 }
@@ -241,16 +334,4 @@ fn request_view(mode: Mode) -> View {
 #[inline]
 fn opens(headers: &Headers) -> bool {
     headers.protocol == Protocol::Tcp && headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-}
-
-#[inline]
-pub(super) fn worth(context: Context, flow: FlowValue) -> Worth {
-    let idle = flow.idle(context.now);
-    if idle > context.snapshot.parts.timeouts.of(flow.state()) {
-        Worth::Dead
-    } else if flow.state().is_embryonic() {
-        Worth::Embryonic { idle }
-    } else {
-        Worth::Live
-    }
 }

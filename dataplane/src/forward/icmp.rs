@@ -1,281 +1,210 @@
-//! ICMP: what is asked of us, what we tell senders, and what others tell of flows.
+//! ICMP and ICMPv6: what is asked of us, and what others tell of flows.
 
-use config::words::{Mode, Protocol};
+mod about;
 
-use super::{Context, Forwarder, Outbox, Role, Work};
+use super::deliver::{outer, room};
+use super::{Context, Forwarder, Outbox};
 use crate::buf::Frame;
-use crate::clock::Seconds;
 use crate::drops::DropReason;
-use crate::flow::FlowKey;
-use crate::flow::table::{FlowHash, Worth};
-use crate::parse::Ipv4;
-use crate::rewrite::{self, icmp};
-use crate::route::PortId;
-use crate::snapshot::{BackendSlot, Egress, ServiceSlot, Snapshot};
-use crate::wire::{icmp4, ipv4};
-
-/// ICMP packets that a worker makes in a second at most (RFC 1812, 4.3.2.8).
-const ANSWERS_PER_SECOND: u32 = 1000;
-
-/// How many more ICMP packets may be made in this second.
-#[derive(Debug, Default)]
-pub(super) struct Budget {
-    second: Seconds,
-    spent: u32,
-}
-
-impl Budget {
-    fn take(&mut self, now: Seconds) -> bool {
-        if self.second != now {
-            *self = Self { second: now, spent: 0 };
-        }
-        self.spent += 1;
-        self.spent <= ANSWERS_PER_SECOND
-    }
-}
+use crate::packet::{Addresses, Packet};
+use crate::port::PortId;
+use crate::rewrite::{answer, dr, quote, translate, tunnel};
+use crate::route::InterfaceId;
+use crate::snapshot::{Backend, Egress, Local};
+use crate::wire::{icmp4, icmp6};
+use about::{About, End, Error};
+use config::words::Mode;
+use std::net::{IpAddr, SocketAddr};
 
 /// Where an ICMP packet goes.
 enum Next {
     Send(Egress),
     /// To the worker that owns the flow it is about.
     HandOver(usize),
+    /// To whoever else may want it; for this reason it is dropped if nobody does.
+    Stranger(DropReason),
 }
 
-/// The flow that an ICMP error is about, and which end of it sent the quoted packet.
-struct About {
-    service: ServiceSlot,
-    backend: BackendSlot,
-    to: Receiver,
+/// What an ICMP message is for us.
+enum Kind {
+    EchoRequest,
+    /// It quotes a packet that did not get through.
+    Error,
+    Other,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Receiver {
-    /// The quoted packet came from the VIP.
-    Backend,
-    /// The quoted packet came from the client and was sent on to a NAT backend.
-    Client,
+impl Kind {
+    fn of(head: &[u8], packet: &Packet) -> Self {
+        let kind = head.get(usize::from(packet.l4)).copied().unwrap_or(u8::MAX);
+        match (packet.addresses, kind) {
+            (Addresses::V4 { .. }, icmp4::ECHO_REQUEST) | (Addresses::V6 { .. }, icmp6::ECHO_REQUEST) => {
+                Self::EchoRequest
+            }
+            (Addresses::V4 { .. }, icmp4::UNREACHABLE | icmp4::TIME_EXCEEDED | icmp4::PARAMETER_PROBLEM)
+            | (
+                Addresses::V6 { .. },
+                icmp6::UNREACHABLE | icmp6::PACKET_TOO_BIG | icmp6::TIME_EXCEEDED | icmp6::PARAMETER_PROBLEM,
+            ) => Self::Error,
+            _ => Self::Other,
+        }
+    }
 }
 
-impl Forwarder {
+impl<F: Frame> Forwarder<F> {
     /// Takes an ICMP packet to its end.
     #[cold]
-    pub(super) fn take_icmp<F: Frame>(
+    pub(super) fn take_icmp(
         &mut self,
         context: Context,
         port: PortId,
-        packet: &Ipv4,
-        frame: Option<F>,
+        interface: InterfaceId,
+        packet: &Packet,
+        mut frame: F,
         out: &mut Outbox<F>,
     ) {
-        let Some(mut frame) = frame else { return };
         frame.truncate(usize::from(packet.l3) + usize::from(packet.len));
-        let next = match frame.head().get(usize::from(packet.l4)) {
-            Some(&icmp4::ECHO_REQUEST) => self.answer_echo(context, packet, &mut frame).map(Next::Send),
-            Some(&(icmp4::UNREACHABLE | icmp4::TIME_EXCEEDED | icmp4::PARAMETER_PROBLEM)) => {
-                self.pass_error_on(context, packet, &mut frame)
-            }
-            _ => Err(DropReason::UnknownIcmp),
+        let next = match Kind::of(frame.head(), packet) {
+            Kind::EchoRequest => self.answer_echo(context, packet, &mut frame),
+            Kind::Error => self.pass_error_on(context, packet, &mut frame),
+            Kind::Other => Ok(Next::Stranger(DropReason::UnknownIcmp)),
         };
         match next {
             Ok(Next::Send(egress)) => self.send(frame, &egress, out),
-            Ok(Next::HandOver(owner)) => self.hand_over(Some(frame), port, owner, out),
+            Ok(Next::HandOver(owner)) => self.hand_over(Some(frame), port, owner, None, out),
+            Ok(Next::Stranger(why)) => self.take_stranger(context, interface, packet, frame, why, out),
             Err(why) => self.drop(Some(frame), why),
         }
     }
 
-    /// Answers an echo request for an own address or a VIP.
-    fn answer_echo<F: Frame>(
-        &mut self,
-        context: Context,
-        packet: &Ipv4,
-        frame: &mut F,
-    ) -> Result<Egress, DropReason> {
-        if !context.snapshot.is_local(packet.dst) {
-            return Err(DropReason::UnknownIcmp);
+    /// Answers an echo request for an address of ours.
+    fn answer_echo(&mut self, context: Context, packet: &Packet, frame: &mut F) -> Result<Next, DropReason> {
+        match context.snapshot.local(packet.addresses.dst()) {
+            None => return Ok(Next::Stranger(DropReason::UnknownIcmp)),
+            Some(Local::Vip { echo: false }) => return Err(DropReason::EchoRefused),
+            Some(_) => {}
         }
-        if !self.icmp_budget.take(context.now) {
+        if !self.icmp_budget.take(context) {
             return Err(DropReason::IcmpRate);
         }
-        let egress = context.snapshot.egress_to(packet.src).ok_or(DropReason::NoRoute)?;
+        let egress = context.snapshot.egress_to(packet.addresses.src()).ok_or(DropReason::NoRoute)?;
         check_room(packet.len, egress.mtu)?;
-        icmp::echo_reply(frame.head_mut(), packet, &egress.link);
+        answer::echo_reply(frame, packet, &egress.link)?;
         self.stats.answered.add(1);
-        Ok(egress)
-    }
-
-    /// Sends a packet's sender the ICMP error that says why it goes no further; without one it is dropped
-    /// for the same reason.
-    #[cold]
-    pub(super) fn refuse<F: Frame>(
-        &mut self,
-        context: Context,
-        work: &Work,
-        why: DropReason,
-        frame: Option<F>,
-        out: &mut Outbox<F>,
-    ) {
-        let Some(mut frame) = frame else { return };
-        let packet = &work.headers.ip;
-        frame.truncate(usize::from(packet.l3) + usize::from(packet.len));
-        match self.make_error(context, work, why, &mut frame) {
-            Some(egress) => self.send(frame, &egress, out),
-            None => self.drop(Some(frame), why),
-        }
-    }
-
-    fn make_error<F: Frame>(
-        &mut self,
-        context: Context,
-        work: &Work,
-        why: DropReason,
-        frame: &mut F,
-    ) -> Option<Egress> {
-        let packet = &work.headers.ip;
-        let (kind, code, mtu) = match why {
-            DropReason::TtlExceeded => (icmp4::TIME_EXCEEDED, 0, 0),
-            DropReason::TooBig if packet.dont_fragment => {
-                (icmp4::UNREACHABLE, icmp4::FRAGMENTATION_NEEDED, room(context.snapshot, work)?)
-            }
-            _ => return None,
-        };
-        let egress = context.snapshot.egress_to(packet.src)?;
-        let src = context.snapshot.own_address(egress.next_hop.port).unwrap_or(packet.dst);
-        if !self.icmp_budget.take(context.now) {
-            return None;
-        }
-        let error = icmp::Error { kind, code, mtu, src };
-        icmp::error(frame, packet, &error, &egress.link).ok()?;
-        self.stats.answered.add(1);
-        Some(egress)
+        Ok(Next::Send(egress))
     }
 
     /// Passes an ICMP error on to the end of the flow that it is about. It must quote a packet of a live flow
     /// (RFC 5927, 4), and changes nothing in it.
-    fn pass_error_on<F: Frame>(
+    fn pass_error_on(
         &mut self,
         context: Context,
-        packet: &Ipv4,
+        packet: &Packet,
         frame: &mut F,
     ) -> Result<Next, DropReason> {
-        let quoted = icmp::Quoted::read(frame.head(), packet).ok_or(DropReason::BadIcmp)?;
-        let protocol = match quoted.protocol {
-            ipv4::PROTOCOL_TCP => Protocol::Tcp,
-            ipv4::PROTOCOL_UDP => Protocol::Udp,
-            _ => return Err(DropReason::NoFlow),
-        };
+        let quoted = quote::Quoted::read(frame.head(), packet).ok_or(DropReason::BadIcmp)?;
         // An error goes to who sent the packet that it quotes.
-        if packet.dst != quoted.src.address {
+        if packet.addresses.dst() != quoted.src.ip() {
             return Err(DropReason::BadIcmp);
         }
         if packet.ttl <= 1 {
             return Err(DropReason::TtlExceeded);
         }
-        let snapshot = context.snapshot;
-        let from_vip = snapshot.service_at(protocol, quoted.src.address, quoted.src.port);
-        let client = if from_vip.is_some() { quoted.dst } else { quoted.src };
-        let hash = self.flows.hash(client.address, client.port);
-        let owner = hash.owner(self.workers);
-        if owner != self.number {
+        let Some(error) = Error::of(context.snapshot, &quoted, frame.head()) else {
+            return Ok(Next::Stranger(DropReason::NoFlow));
+        };
+        let owner = self.owners.of(error.client.0, error.client.1);
+        if self.workers > 1 && owner != self.number {
             return Ok(Next::HandOver(owner));
         }
-        let about = match from_vip {
-            Some(service) => self.flow_of(context, hash, client, service).map(|backend| About {
-                service,
-                backend,
-                to: Receiver::Backend,
-            }),
-            None => {
-                let (address, port) = (quoted.dst.address, quoted.dst.port);
-                snapshot.replies_of(protocol, address, port).iter().find_map(|&service| {
-                    let backend = self.flow_of(context, hash, client, service)?;
-                    let is_it = snapshot.backend(backend)?.address.ip().to_bits() == address;
-                    is_it.then_some(About { service, backend, to: Receiver::Client })
-                })
+        let about = self.flow_of(context, &quoted, &error).ok_or(DropReason::NoFlow)?;
+        let egress = match about.end {
+            End::Backend => self.tell_backend(context, packet, &quoted, &about, frame)?,
+            End::Sender { inner: Some(inner) } => {
+                let egress = context.snapshot.egress_to(inner.src.ip()).ok_or(DropReason::NoRoute)?;
+                let src = context.snapshot.own_address(egress.next_hop.interface, inner.src.ip());
+                let src = src.unwrap_or(about.vip.ip());
+                quote::unwrap_tunnel_error(frame, packet, &quoted, &inner, src, &egress.link)?;
+                egress
             }
+            End::Sender { inner: None } => self.tell_sender(context, packet, &quoted, &about, frame)?,
         };
-        let egress = self.deliver(snapshot, packet, &quoted, &about.ok_or(DropReason::NoFlow)?, frame)?;
         Ok(Next::Send(egress))
     }
 
-    /// The backend of a client's live flow to a service.
-    fn flow_of(
-        &self,
-        context: Context,
-        hash: FlowHash,
-        client: rewrite::Endpoint,
-        service: ServiceSlot,
-    ) -> Option<BackendSlot> {
-        if client.address == 0 {
-            return None;
-        }
-        let flow =
-            self.flows.value(self.flows.find(hash, FlowKey::new(client.address, client.port, service))?);
-        (super::bind::worth(context, flow) != Worth::Dead).then(|| flow.backend())
-    }
-
-    /// Rewrites an ICMP error for the end of the flow that it goes to.
-    fn deliver<F: Frame>(
+    /// Makes an error right for the client, or the station inside, that sent the packet it quotes.
+    fn tell_sender(
         &mut self,
-        snapshot: &Snapshot,
-        packet: &Ipv4,
-        quoted: &icmp::Quoted,
+        context: Context,
+        packet: &Packet,
+        quoted: &quote::Quoted,
         about: &About,
         frame: &mut F,
     ) -> Result<Egress, DropReason> {
-        let backend = snapshot.backend(about.backend).ok_or(DropReason::NoBackend)?;
-        let service = snapshot.service(about.service).ok_or(DropReason::NoService)?;
-        let address = backend.address.ip().to_bits();
-        if about.to == Receiver::Client {
-            let egress = snapshot.egress_to(packet.dst).ok_or(DropReason::NoRoute)?;
-            check_room(packet.len, egress.mtu)?;
-            let vip: rewrite::Endpoint = service.key.vip.into();
-            icmp::translate_quote(frame.head_mut(), packet, quoted, icmp::End::Destination, vip);
-            // What the backend itself says comes from the VIP; routers on the way have their own names.
-            let src = (packet.src == address).then_some(vip.address);
-            icmp::readdress(frame.head_mut(), packet, src, None, &egress.link);
+        let egress = context.snapshot.egress_to(about.sender.ip()).ok_or(DropReason::NoRoute)?;
+        check_room(packet.len, egress.mtu)?;
+        // What the backend itself says comes from the VIP; routers on the way have their own names.
+        let from_backend = packet.addresses.src() == quoted.dst.ip() && about.backend.is_some();
+        let src = from_backend.then_some(about.vip.ip());
+        if about.sender.is_ipv4() != packet.is_v4() {
+            let carried = (src.unwrap_or(about.vip.ip()), about.sender.ip());
+            translate::error(frame, packet, quoted, (about.sender, about.vip), carried, &egress.link)?;
             return Ok(egress);
         }
-        let egress = *snapshot.backend_egress(about.backend).ok_or(DropReason::NoRoute)?;
-        check_room(packet.len, room_for(backend.mode, egress.mtu))?;
-        match backend.mode {
-            Mode::Nat => {
-                let new = backend.address.into();
-                icmp::translate_quote(frame.head_mut(), packet, quoted, icmp::End::Source, new);
-                icmp::readdress(frame.head_mut(), packet, None, Some(address), &egress.link);
+        let dst = about.backend.is_some().then_some(about.vip);
+        quote::translate(frame.head_mut(), packet, quoted, Some(about.sender), dst)?;
+        quote::readdress(frame, packet, src, Some(about.sender.ip()), &egress.link)?;
+        Ok(egress)
+    }
+
+    /// Makes an error right for the backend whose reply it quotes.
+    fn tell_backend(
+        &mut self,
+        context: Context,
+        packet: &Packet,
+        quoted: &quote::Quoted,
+        about: &About,
+        frame: &mut F,
+    ) -> Result<Egress, DropReason> {
+        let slot = about.backend.ok_or(DropReason::NoBackend)?;
+        let backend = context.snapshot.backend(slot).ok_or(DropReason::NoBackend)?;
+        let egress = *context.snapshot.backend_egress(slot).ok_or(DropReason::NoRoute)?;
+        check_room(packet.len, room(backend, egress.mtu))?;
+        let end = backend_end(backend, about);
+        match (backend.mode, backend.tunnel) {
+            (Mode::Nat, _) => {
+                quote::translate(frame.head_mut(), packet, quoted, Some(end), None)?;
+                quote::readdress(frame, packet, None, Some(end.ip()), &egress.link)?;
             }
-            Mode::Dr => rewrite::dr(frame.head_mut(), packet, &egress.link),
-            Mode::Tunnel => {
-                let id = self.next_tunnel_id();
-                rewrite::tunnel(frame, packet, (backend.tunnel_src, address), id, &egress.link)?;
+            (Mode::FullNat, _) => {
+                let local = about.local.ok_or(DropReason::NoFlow)?;
+                let from_client = packet.addresses.src() == quoted.dst.ip();
+                let src = from_client.then_some(local.ip());
+                if end.is_ipv4() != packet.is_v4() {
+                    let carried = (local.ip(), end.ip());
+                    translate::error(frame, packet, quoted, (end, local), carried, &egress.link)?;
+                    return Ok(egress);
+                }
+                quote::translate(frame.head_mut(), packet, quoted, Some(end), Some(local))?;
+                quote::readdress(frame, packet, src, Some(end.ip()), &egress.link)?;
             }
+            (Mode::Tunnel, Some(through)) => {
+                let id = self.next_id();
+                let outer = outer(backend, &through, about.entropy);
+                tunnel::wrap(frame, packet, &outer, id, &egress.link)?;
+            }
+            (Mode::Dr | Mode::Tunnel, _) => dr::to_backend(frame, packet, &egress.link)?,
         }
         Ok(egress)
     }
+}
+
+/// The backend's end of the flow.
+fn backend_end(backend: &Backend, about: &About) -> SocketAddr {
+    let address: IpAddr = backend.address.ip();
+    SocketAddr::new(address, about.vip.port().wrapping_add(backend.port_shift))
 }
 
 /// Nobody is told that an error is too long (RFC 1122, 3.2.2).
 fn check_room(len: u16, room: u16) -> Result<(), DropReason> {
     if len > room { Err(DropReason::TooBig) } else { Ok(()) }
 }
-
-/// The longest packet that reaches a backend by a port with this MTU.
-fn room_for(mode: Mode, mtu: u16) -> u16 {
-    match mode {
-        Mode::Tunnel => mtu.saturating_sub(ipv4::HEADER_LEN as u16),
-        Mode::Nat | Mode::Dr => mtu,
-    }
-}
-
-/// The longest packet that would have gone on.
-fn room(snapshot: &Snapshot, work: &Work) -> Option<u16> {
-    match work.role {
-        Role::Request(_) => {
-            let mtu = snapshot.backend_egress(work.backend)?.mtu;
-            Some(room_for(snapshot.backend(work.backend)?.mode, mtu))
-        }
-        Role::Reply => Some(snapshot.egress_to(work.headers.ip.dst)?.mtu),
-    }
-}
-
-#[cfg(test)]
-mod tests;

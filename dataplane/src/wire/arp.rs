@@ -4,10 +4,13 @@ use std::net::Ipv4Addr;
 
 use config::words::MacAddr;
 
-use super::{eth, read_u16, read_u32};
+use super::eth::{self, LinkHeader};
+use super::{read_u16, read_u32};
 
-/// Length of a frame with an ARP packet, in bytes, without padding.
-pub const FRAME_LEN: usize = eth::HEADER_LEN + 28;
+/// Length of the packet, in bytes.
+const PACKET_LEN: usize = 28;
+/// Length of an untagged frame with an ARP packet, in bytes, without padding.
+pub const FRAME_LEN: usize = eth::HEADER_LEN + PACKET_LEN;
 
 const ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
@@ -36,12 +39,17 @@ pub struct Arp {
 }
 
 impl Arp {
-    /// Reads a frame, Ethernet header included; `None` if it holds no such packet or a broken one.
+    /// Reads a frame, untagged Ethernet header included; `None` if it holds no such packet or a broken one.
     pub fn parse(frame: &[u8]) -> Option<Self> {
         if read_u16(frame, eth::TYPE)? != eth::TYPE_ARP {
             return None;
         }
-        let packet = frame.get(eth::HEADER_LEN..FRAME_LEN)?;
+        Self::parse_at(frame, eth::HEADER_LEN as u16)
+    }
+
+    /// Reads the ARP packet that begins at `l3`; `None` if it is broken.
+    pub fn parse_at(frame: &[u8], l3: u16) -> Option<Self> {
+        let packet = frame.get(usize::from(l3)..)?.first_chunk::<PACKET_LEN>()?;
         if !packet.starts_with(&ETHERNET_IPV4) {
             return None;
         }
@@ -63,26 +71,38 @@ impl Arp {
         })
     }
 
-    /// The frame that carries this packet to `dst`.
+    /// The frame that carries this packet to `dst`, untagged.
     pub fn frame(&self, dst: MacAddr) -> [u8; FRAME_LEN] {
         let mut frame = [0; FRAME_LEN];
         frame[..14].copy_from_slice(&eth::header(dst, self.sender_mac, eth::TYPE_ARP));
-        frame[14..20].copy_from_slice(&ETHERNET_IPV4);
-        frame[21] = match self.operation {
+        frame[14..].copy_from_slice(&self.packet());
+        frame
+    }
+
+    /// The frame that carries this packet behind an Ethernet header.
+    pub fn frame_by(&self, link: &LinkHeader) -> Vec<u8> {
+        [link.with_type(eth::TYPE_ARP).bytes(), &self.packet()].concat()
+    }
+
+    fn packet(&self) -> [u8; PACKET_LEN] {
+        let mut packet = [0; PACKET_LEN];
+        packet[..6].copy_from_slice(&ETHERNET_IPV4);
+        packet[7] = match self.operation {
             Operation::Request => 1,
             Operation::Reply => 2,
         };
-        frame[22..28].copy_from_slice(&self.sender_mac.0);
-        frame[28..32].copy_from_slice(&self.sender.octets());
-        frame[32..38].copy_from_slice(&self.target_mac.0);
-        frame[38..42].copy_from_slice(&self.target.octets());
-        frame
+        packet[8..14].copy_from_slice(&self.sender_mac.0);
+        packet[14..18].copy_from_slice(&self.sender.octets());
+        packet[18..24].copy_from_slice(&self.target_mac.0);
+        packet[24..].copy_from_slice(&self.target.octets());
+        packet
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::eth::Tags;
 
     const REQUEST: Arp = Arp {
         operation: Operation::Request,
@@ -99,6 +119,21 @@ mod tests {
         let mut padded = frame.to_vec();
         padded.resize(60, 0);
         assert_eq!(Arp::parse(&padded), Some(REQUEST));
+    }
+
+    #[test]
+    fn a_frame_may_be_tagged() {
+        for tags in [Tags { outer: 0, inner: 0 }, Tags { outer: 0, inner: 7 }, Tags { outer: 8, inner: 7 }] {
+            let link = LinkHeader::new(MacAddr::BROADCAST, REQUEST.sender_mac, tags, eth::TYPE_IPV4);
+            let frame = REQUEST.frame_by(&link);
+            assert!(frame.starts_with(link.with_type(eth::TYPE_ARP).bytes()));
+            let l3 = link.bytes().len() as u16;
+            assert_eq!(Arp::parse_at(&frame, l3), Some(REQUEST));
+            for len in 0..frame.len() {
+                assert_eq!(Arp::parse_at(&frame[..len], l3), None, "{len} bytes");
+            }
+            assert_eq!(Arp::parse_at(&frame, u16::MAX), None);
+        }
     }
 
     #[test]

@@ -20,5 +20,13 @@ pub const TIME_EXCEEDED: u8 = 11;
 /// A packet's header could not be understood.
 pub const PARAMETER_PROBLEM: u8 = 12;
 
+/// Code of [`UNREACHABLE`]: no route to the network.
+pub const NET_UNREACHABLE: u8 = 0;
+/// Code of [`UNREACHABLE`]: the host is not reached.
+pub const HOST_UNREACHABLE: u8 = 1;
+/// Code of [`UNREACHABLE`]: the host does not know the protocol.
+pub const PROTOCOL_UNREACHABLE: u8 = 2;
+/// Code of [`UNREACHABLE`]: nobody listens there.
+pub const PORT_UNREACHABLE: u8 = 3;
 /// Code of [`UNREACHABLE`]: too long for the next hop, and not to be fragmented.
 pub const FRAGMENTATION_NEEDED: u8 = 4;

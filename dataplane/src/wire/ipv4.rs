@@ -25,6 +25,10 @@ pub const DST: usize = 16;
 
 /// "Don't fragment", in the word at [`FRAGMENT`].
 pub const DONT_FRAGMENT: u16 = 0x4000;
+/// "More fragments", in the word at [`FRAGMENT`].
+pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// Bits of the word at [`FRAGMENT`] that are the offset, in units of eight bytes.
+pub const OFFSET_MASK: u16 = 0x1fff;
 /// Bits of the word at [`FRAGMENT`] that are zero in a packet which is no fragment.
 pub const FRAGMENT_MASK: u16 = 0x3fff;
 
@@ -36,6 +40,19 @@ pub const PROTOCOL_IPIP: u8 = 4;
 pub const PROTOCOL_TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
+/// Protocol number of an IPv6 packet inside an IPv4 one (RFC 4213).
+pub const PROTOCOL_IPV6: u8 = 41;
+/// Protocol number of generic routing encapsulation.
+pub const PROTOCOL_GRE: u8 = 47;
+
+/// Option that ends the list.
+pub const OPTION_END: u8 = 0;
+/// Option of one byte that does nothing.
+pub const OPTION_NOP: u8 = 1;
+/// Option "loose source and record route".
+pub const OPTION_LOOSE_ROUTE: u8 = 131;
+/// Option "strict source and record route".
+pub const OPTION_STRICT_ROUTE: u8 = 137;
 
 /// What a header says that we put before a packet; the rest follows.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +77,7 @@ pub struct NewHeader {
 
 impl NewHeader {
     /// The header's bytes, with its checksum.
+    #[inline]
     pub fn bytes(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[0] = 0x45;
@@ -72,7 +90,7 @@ impl NewHeader {
         bytes[PROTOCOL] = self.protocol;
         bytes[SRC..][..4].copy_from_slice(&self.src.to_be_bytes());
         bytes[DST..][..4].copy_from_slice(&self.dst.to_be_bytes());
-        let checksum = !csum::sum(&bytes);
+        let checksum = !csum::sum_header(&bytes);
         bytes[CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
         bytes
     }

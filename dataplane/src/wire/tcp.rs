@@ -6,12 +6,23 @@ pub const HEADER_LEN: usize = 20;
 pub const SRC_PORT: usize = 0;
 /// Offset of the destination port.
 pub const DST_PORT: usize = 2;
+/// Offset of the sequence number.
+pub const SEQUENCE: usize = 4;
+/// Offset of the acknowledgment number.
+pub const ACKNOWLEDGMENT: usize = 8;
 /// Offset of the byte whose high half is the header length in 32-bit words.
 pub const DATA_OFFSET: usize = 12;
 /// Offset of the flags.
 pub const FLAGS: usize = 13;
 /// Offset of the checksum.
 pub const CHECKSUM: usize = 16;
+
+/// Kind of the option that ends the list of options.
+pub const OPTION_END: u8 = 0;
+/// Kind of the option that fills a byte; all others but [`OPTION_END`] have a length.
+pub const OPTION_NOP: u8 = 1;
+/// Kind of the option with the longest segment that its sender takes, a 16-bit value.
+pub const OPTION_MSS: u8 = 2;
 
 /// No more data from the sender.
 pub const FIN: u8 = 0x01;

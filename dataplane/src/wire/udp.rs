@@ -10,3 +10,9 @@ pub const DST_PORT: usize = 2;
 pub const LEN: usize = 4;
 /// Offset of the checksum; 0 means that there is none.
 pub const CHECKSUM: usize = 6;
+
+/// A checksum that was computed, as it is sent: 0 in its other form, since it would say that there is none.
+#[inline]
+pub const fn computed(checksum: u16) -> u16 {
+    if checksum == 0 { 0xffff } else { checksum }
+}

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::flow::state::State;
 use crate::snapshot::{BackendSlot, ServiceSlot};
+use crate::toeplitz::Owners;
 
 const SECRET: HashSecret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
 
@@ -16,17 +17,17 @@ fn value(number: u32) -> FlowValue {
     FlowValue::new(BackendSlot(number & 0xff_ffff), State::Established, number)
 }
 
-fn hash(table: &FlowTable, key: FlowKey) -> FlowHash {
-    table.hash(key.client(), key.client_port())
+fn hash(table: &NarrowTable, key: FlowKey) -> FlowHash {
+    table.hash_of(&key)
 }
 
-fn insert(table: &mut FlowTable, number: u32, worth: impl Fn(FlowValue) -> Worth) -> Inserted {
+fn insert(table: &mut NarrowTable, number: u32, worth: impl Fn(FlowValue) -> Worth) -> Inserted<FlowKey> {
     let hash = hash(table, key(number));
     table.insert(hash, key(number), value(number), worth)
 }
 
-fn find(table: &FlowTable, number: u32) -> Option<FlowValue> {
-    let place = table.find(hash(table, key(number)), key(number))?;
+fn find(table: &NarrowTable, number: u32) -> Option<FlowValue> {
+    let place = table.find(hash(table, key(number)), &key(number))?;
     Some(table.value(place).with_displaced(false))
 }
 
@@ -35,11 +36,11 @@ fn live(_: FlowValue) -> Worth {
 }
 
 /// The count of spilled flows that each line should have, by looking at every flow.
-fn assert_spill_counts(table: &FlowTable) {
+fn assert_spill_counts(table: &NarrowTable) {
     let mut spilled = HashMap::new();
     for line in 0..table.lines() {
         for (key, value) in table.visit(line) {
-            let hash = table.hash_of(key);
+            let hash = table.hash_of(&key);
             if value.is_displaced() {
                 assert_eq!(table.alternate(hash), line);
                 *spilled.entry(table.home(hash)).or_insert(0) += 1;
@@ -56,7 +57,7 @@ fn assert_spill_counts(table: &FlowTable) {
 
 #[test]
 fn fields_keep_out_of_each_other() {
-    let value = FlowValue::new(BackendSlot(0xff_ffff), State::Udp, 0x0fff_ffff);
+    let value = FlowValue::new(BackendSlot(0xff_ffff), State::Udp, 0x007f_ffff);
     assert_eq!((value.backend(), value.state()), (BackendSlot(0xff_ffff), State::Udp));
     assert_eq!(value.idle(0x0fff_ffff), 0);
     assert_eq!(value.0 & SPILL_MASK, 0);
@@ -69,7 +70,7 @@ fn fields_keep_out_of_each_other() {
 #[test]
 fn rated_load_is_stored_whole_and_mostly_at_home() {
     let capacity = if cfg!(miri) { 200 } else { 100_000 };
-    let mut table = FlowTable::new(capacity, SECRET);
+    let mut table = NarrowTable::new(capacity, SECRET);
     for number in 0..capacity as u32 {
         assert!(matches!(insert(&mut table, number, live), Inserted::Placed(_)));
     }
@@ -85,13 +86,14 @@ fn rated_load_is_stored_whole_and_mostly_at_home() {
 
 #[test]
 fn the_flows_of_one_owner_reach_every_line() {
-    let table = FlowTable::new(if cfg!(miri) { 64 } else { 1 << 20 }, SECRET);
+    let table = NarrowTable::new(if cfg!(miri) { 64 } else { 1 << 20 }, SECRET);
     let eighths = |line: usize| line * 8 / table.lines();
     let (mut homes, mut alternates) = ([0; 8], [0; 8]);
     let (flows, workers) = if cfg!(miri) { (400, 4) } else { (100_000, 64) };
+    let owners = Owners::new(workers);
     for number in 0..flows {
         let hash = hash(&table, key(number));
-        if hash.owner(workers) == 3 {
+        if owners.of_v4(key(number).client(), key(number).client_port()) == 3 {
             homes[eighths(table.home(hash))] += 1;
             alternates[eighths(table.alternate(hash))] += 1;
         }
@@ -102,7 +104,7 @@ fn the_flows_of_one_owner_reach_every_line() {
 
 #[test]
 fn a_full_table_refuses_and_keeps_what_it_has() {
-    let mut table = FlowTable::new(32, SECRET);
+    let mut table = NarrowTable::new(32, SECRET);
     let offered = if cfg!(miri) { 100 } else { 400 };
     let stored: Vec<u32> =
         (0..offered).filter(|&number| insert(&mut table, number, live) != Inserted::Full).collect();
@@ -113,7 +115,7 @@ fn a_full_table_refuses_and_keeps_what_it_has() {
 
 #[test]
 fn the_longest_idle_embryonic_flow_goes_first_and_live_ones_stay() {
-    let mut table = FlowTable::new(1, SECRET);
+    let mut table = NarrowTable::new(1, SECRET);
     let worth = |value: FlowValue| match value.backend().0 {
         0..4 => Worth::Live,
         number => Worth::Embryonic { idle: 100 - number },
@@ -130,7 +132,7 @@ fn the_longest_idle_embryonic_flow_goes_first_and_live_ones_stay() {
 
 #[test]
 fn the_sweeper_visits_every_line() {
-    let mut table = FlowTable::new(50, SECRET);
+    let mut table = NarrowTable::new(50, SECRET);
     for number in 0..50 {
         insert(&mut table, number, live);
     }
@@ -166,7 +168,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
     #[test]
     fn behaves_as_a_map_that_may_refuse(steps in steps()) {
-        let mut table = FlowTable::new(40, SECRET);
+        let mut table = NarrowTable::new(40, SECRET);
         let mut model = HashMap::new();
         for step in steps {
             match step {
@@ -178,7 +180,7 @@ proptest! {
                     }
                 }
                 Step::Remove(number) => {
-                    if let Some(place) = table.find(hash(&table, key(number)), key(number)) {
+                    if let Some(place) = table.find(hash(&table, key(number)), &key(number)) {
                         table.remove(place);
                         prop_assert!(model.remove(&number).is_some());
                     } else {
@@ -186,7 +188,7 @@ proptest! {
                     }
                 }
                 Step::Insert(number) | Step::Touch(number) => {
-                    if let Some(place) = table.find(hash(&table, key(number)), key(number)) {
+                    if let Some(place) = table.find(hash(&table, key(number)), &key(number)) {
                         let touched = table.value(place).seen(State::FinWait, 77);
                         table.set(place, touched);
                         model.insert(number, touched.with_displaced(false));

@@ -1,11 +1,20 @@
 //! Frames in and out through the whole path, and its laws as properties.
 
+mod answers;
+mod full_nat;
+mod gateway;
+mod icmp;
+mod modes;
+mod ports;
+
 use std::collections::HashMap;
 
+use config::words::Mode;
 use proptest::prelude::*;
 
 use super::*;
 use crate::buf::HeapFrame;
+use crate::snapshot::NeighbourTable;
 use crate::testing::{self, CLIENT, OWN, Packet, VIP, mac, packet};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 
@@ -14,12 +23,18 @@ const PORT: PortId = PortId(0);
 
 /// A worker's packet path with its surroundings, one frame at a time.
 pub(super) struct Path {
-    pub(super) forwarder: Forwarder,
+    pub(super) forwarder: Forwarder<HeapFrame>,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) snapshot: Snapshot,
     out: Outbox<HeapFrame>,
     pub(super) now: Seconds,
     received: u64,
+}
+
+/// What runs of a [`Path`] while its snapshot is read.
+pub(super) struct Running<'a> {
+    forwarder: &'a mut Forwarder<HeapFrame>,
+    out: &'a mut Outbox<HeapFrame>,
 }
 
 /// Where a frame ended.
@@ -39,7 +54,7 @@ impl Path {
     pub(super) fn of(snapshot: Snapshot, number: usize, workers: usize, flow_capacity: usize) -> Self {
         let stats = Arc::new(WorkerStats::new(16));
         let secret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
-        let setup = Setup { number, workers, flow_capacity, services: 16, secret };
+        let setup = Setup { number, workers, flow_capacity, secret, ..testing::setup() };
         Self {
             forwarder: Forwarder::new(&setup, Arc::clone(&stats)),
             stats,
@@ -60,24 +75,53 @@ impl Path {
 
     /// Forwards one frame and says where it ended.
     pub(super) fn pass(&mut self, frame: HeapFrame) -> End {
-        let mut burst = Burst::default();
-        burst.push(frame).unwrap();
-        let drops =
-            |stats: &WorkerStats| DropReason::ALL.iter().map(|why| stats.drops.get(*why)).collect::<Vec<_>>();
-        let before = drops(&self.stats);
-        self.received += 1;
-        let context = Context { snapshot: &self.snapshot, now: self.now };
-        self.forwarder.forward(context, PORT, &mut burst, &mut self.out);
-        let dropped =
-            DropReason::ALL.iter().zip(before).find(|(why, before)| self.stats.drops.get(**why) > *before);
-        let mut ends = Vec::new();
-        ends.extend(self.out.transmit[0].take_front().map(|frame| End::Sent(frame.bytes().to_vec())));
-        ends.extend(self.out.punt.pop().map(|punt| End::Punted(punt.why, punt.frame.bytes().to_vec())));
-        let owners = self.out.owners.iter().enumerate();
-        ends.extend(owners.filter_map(|(owner, queue)| queue.pop().map(|_| End::HandedOver(owner))));
-        ends.extend(dropped.map(|(why, _)| End::Dropped(*why)));
+        let mut ends = self.offer(frame);
         assert_eq!(ends.len(), 1, "a frame ends in one place: {ends:?}");
         ends.remove(0)
+    }
+
+    /// Forwards one frame and says where it ended, and with it others that waited.
+    pub(super) fn offer(&mut self, frame: HeapFrame) -> Vec<End> {
+        let mut burst = Burst::default();
+        burst.push(frame).unwrap();
+        self.forward(&mut burst)
+    }
+
+    /// Forwards a burst and says where its frames ended.
+    pub(super) fn forward(&mut self, burst: &mut Burst<HeapFrame>) -> Vec<End> {
+        self.received += burst.len() as u64;
+        self.ends(|path, context| path.forwarder.forward(context, PORT, burst, path.out))
+    }
+
+    /// Forwards pieces whose first one came.
+    pub(super) fn offer_ready(&mut self) -> Vec<End> {
+        self.ends(|path, context| path.forwarder.forward_ready(context, path.out))
+    }
+
+    pub(super) fn housekeeping(&mut self) {
+        self.ends(|path, context| path.forwarder.housekeeping(context, 1000));
+    }
+
+    /// Where frames ended in a step.
+    fn ends(&mut self, step: impl FnOnce(&mut Running, Context)) -> Vec<End> {
+        let before: Vec<_> = DropReason::ALL.iter().map(|why| self.stats.drops.get(*why)).collect();
+        let context = Context { snapshot: &self.snapshot, now: self.now };
+        let mut running = Running { forwarder: &mut self.forwarder, out: &mut self.out };
+        step(&mut running, context);
+        let mut ends = Vec::new();
+        while let Some(frame) = self.out.transmit[0].take_front() {
+            ends.push(End::Sent(frame.bytes().to_vec()));
+        }
+        while let Some(punt) = self.out.punt.pop() {
+            ends.push(End::Punted(punt.why, punt.frame.bytes().to_vec()));
+        }
+        for (owner, queue) in self.out.owners.iter().enumerate() {
+            ends.extend(queue.pop().map(|_| End::HandedOver(owner)));
+        }
+        let dropped = DropReason::ALL.iter().zip(before);
+        let dropped = dropped.filter(|(why, before)| self.stats.drops.get(**why) > *before);
+        ends.extend(dropped.map(|(why, _)| End::Dropped(*why)));
+        ends
     }
 
     pub(super) fn send(&mut self, packet: &Packet) -> End {
@@ -130,7 +174,7 @@ fn dr_changes_macs_and_ttl_only() {
 #[test]
 fn tunnel_puts_an_outer_header_on() {
     let mut path = Path::new(testing::snapshot(Mode::Tunnel));
-    for (dont_fragment, id) in [(true, 0), (false, 1), (true, 0), (false, 3)] {
+    for (dont_fragment, id) in [(true, 0), (false, 0), (true, 0), (false, 1)] {
         let inner = Packet { dont_fragment, tos: 0xb9, ttl: 9, ..request(40000, SYN) };
         let End::Sent(frame) = path.send(&inner) else { panic!() };
         let carried = arrived(inner, 11);
@@ -195,7 +239,9 @@ fn each_malformed_frame_has_its_reason() {
         ("shorter than its total length", |b| b.truncate(58), Truncated),
         ("another station", |b| b[5] ^= 1, NotOurMac),
         ("a group", |b| b[..6].fill(0xff), NotOurMac),
-        ("IPv6", |b| b[12..14].copy_from_slice(&[0x86, 0xdd]), UnknownEthertype),
+        ("IPv6 by its Ethertype only", |b| b[12..14].copy_from_slice(&[0x86, 0xdd]), BadIpHeader),
+        ("three VLAN tags", |b| drop(b.splice(12..12, [0x81, 0, 0, 7].repeat(3))), BadVlan),
+        ("the tag of no interface", |b| drop(b.splice(12..12, [0x81, 0, 0, 7])), BadVlan),
         ("802.3 length", |b| b[12..14].copy_from_slice(&[0, 46]), UnknownEthertype),
         ("version 6", |b| b[14] = 0x65, BadIpHeader),
         ("IHL 4", |b| b[14] = 0x44, BadIpHeader),
@@ -216,8 +262,11 @@ fn each_malformed_frame_has_its_reason() {
         ("destination 0.0.0.0", |b| b[30..34].fill(0), MartianAddress),
         ("destination multicast", |b| b[30] = 239, MartianAddress),
         ("source is destination", |b| b[26..30].copy_from_slice(&VIP), MartianAddress),
-        ("first fragment", |b| b[20] = 0x20, Fragment),
-        ("later fragment", |b| b[20..22].copy_from_slice(&[0, 9]), Fragment),
+        ("first piece of another protocol", |b| (b[20], b[23]) = (0x20, 47), Fragment),
+        ("later piece of another protocol", |b| (b[21], b[23]) = (9, 47), Fragment),
+        ("first piece with half a header", |b| (b[17], b[20]) = (36, 0x20), FragmentTiny),
+        ("a piece within the TCP header", |b| b[21] = 1, FragmentTiny),
+        ("a piece of odd length", |b| b[20] = 0x20, BadFragment),
         ("GRE", |b| b[23] = 47, UnknownProtocol),
         ("TCP of 19 bytes", |b| b[16..18].copy_from_slice(&[0, 39]), BadTcpHeader),
         ("data offset 4", |b| b[46] = 0x40, BadTcpHeader),
@@ -258,7 +307,7 @@ fn each_malformed_frame_has_its_reason() {
     for (name, breakage, why) in cases {
         let mut bytes = request(40000, SYN).bytes();
         breakage(&mut bytes);
-        if *why != BadIpChecksum && bytes.len() >= 34 {
+        if ![BadIpChecksum, BadVlan].contains(why) && bytes.len() >= 34 {
             mend(&mut bytes);
         }
         assert_eq!(path.pass(HeapFrame::new(&bytes)), End::Dropped(*why), "{name}");
@@ -283,12 +332,12 @@ fn arp_and_unknown_next_hops_go_to_the_control_thread() {
     let mut arp = vec![0xff; 6];
     arp.extend(mac(1).0);
     arp.extend([8, 6, 0, 1]);
-    assert_eq!(path.pass(HeapFrame::new(&arp)), End::Punted(PuntReason::Arp(PORT), arp.clone()));
+    assert_eq!(path.pass(HeapFrame::new(&arp)), End::Punted(PuntReason::Arp(InterfaceId(0)), arp.clone()));
     let mut parts = testing::world(Mode::Nat);
-    parts.neighbours = Arc::new(crate::lookup::Lookup::new([].into_iter()));
+    parts.neighbours = Arc::new(NeighbourTable::new([]));
     let mut path = Path::new(Snapshot::new(parts));
     let End::Punted(PuntReason::Resolve(hop), frame) = path.send(&request(40000, SYN)) else { panic!() };
-    assert_eq!(hop.address, u32::from_be_bytes(BACKEND));
+    assert_eq!(hop.address, IpAddr::from(BACKEND));
     let right = arrived(Packet { dst: BACKEND, ports: (40000, 8000), ..request(40000, SYN) }, 0);
     assert_eq!(
         (&frame[..6], &frame[6..]),
@@ -327,14 +376,6 @@ fn a_flow_outlives_the_configuration() {
 }
 
 #[test]
-fn a_service_without_candidates_has_no_backend() {
-    let mut parts = testing::world(Mode::Nat);
-    parts.services[0] = Some(testing::service("tcp:192.0.2.100:80", &[]).into());
-    let mut path = Path::new(Snapshot::new(parts));
-    assert_eq!(path.send(&request(40000, SYN)), End::Dropped(DropReason::NoBackend));
-}
-
-#[test]
 fn idle_flows_expire_by_their_state() {
     let mut path = Path::nat();
     path.send(&request(40000, SYN));
@@ -357,7 +398,7 @@ fn the_sweeper_ends_what_nobody_asks_for() {
     path.now += 61;
     let context = Context { snapshot: &path.snapshot, now: path.now };
     for _ in 0..path.forwarder.flows().lines() {
-        path.forwarder.sweep(context, 16);
+        path.forwarder.housekeeping(context, 16);
     }
     assert!(path.forwarder.flows().is_empty());
     assert_eq!((path.stats.expired.get(), path.stats.flows.get()), (50, 0));
@@ -473,7 +514,7 @@ fn replies_without_a_flow_or_from_another_backend_are_not_sent() {
 #[test]
 fn routes_and_mtu_are_needed() {
     let mut parts = testing::world(Mode::Nat);
-    parts.routes = Arc::new(crate::route::RouteTable::default());
+    parts.routes = Arc::default();
     assert_eq!(Path::new(Snapshot::new(parts)).send(&request(40000, SYN)), End::Dropped(DropReason::NoRoute));
     let sized = |len: usize| Packet { payload: vec![0; len - 40], ..request(40000, SYN) };
     assert!(matches!(Path::nat().send(&sized(1500)), End::Sent(_)));

@@ -1,5 +1,7 @@
 //! Workers on queues in memory: what comes in, what goes out, and what is left over.
 
+mod laws;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
@@ -58,7 +60,7 @@ fn team(size: usize) -> Team {
     let (publisher, readers) = publish::channel(testing::snapshot(Mode::Nat), size);
     let shared = Shared { stop: Arc::default(), clock: Clock::start() };
     let secret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
-    let setup = Setup { number: 0, workers: size, flow_capacity: 300, services: 16, secret };
+    let setup = Setup { number: 0, workers: size, flow_capacity: 300, secret, ..testing::setup() };
     let wires = vec![Wire::default(); size].into_iter().map(|_| Wire::default()).collect::<Vec<_>>();
     let queues = wires.iter().map(|wire| vec![wire.clone()]).collect();
     let (workers, handles) = super::team(queues, &setup, 16, readers, &shared).into_iter().unzip();
@@ -83,7 +85,11 @@ impl Team {
             let stats = &handle.stats;
             assert_eq!(
                 stats.received.get() + stats.injected.get() + stats.taken_over.get(),
-                stats.sent.get() + stats.punted.get() + stats.handed_over.get() + stats.drops.total()
+                stats.sent.get()
+                    + stats.punted.get()
+                    + stats.handed_over.get()
+                    + stats.held.get()
+                    + stats.drops.total()
             );
         }
     }
@@ -164,7 +170,7 @@ fn a_new_snapshot_is_used_from_the_next_turn_on() {
     team.arrive(0, &syn(1));
     team.turn();
     assert_eq!(team.publisher.in_force(), generation);
-    assert_eq!(team.handles[0].stats.drops.get(DropReason::NoBackend), 1);
+    assert_eq!(team.handles[0].stats.answered_for.get(DropReason::NoBackend), 1);
 }
 
 #[test]
@@ -187,7 +193,7 @@ fn a_list_of_flows_is_complete_even_if_nobody_reads_for_a_while() {
     let mut ports: Vec<u16> = listed
         .iter()
         .map(|line| match line {
-            Listed::Flow(key, ..) => key.client_port(),
+            Listed::Flow(key, ..) => key.client_port,
             Listed::End => panic!("the end comes last"),
         })
         .collect();

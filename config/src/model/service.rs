@@ -1,0 +1,119 @@
+//! What is balanced: services, who serves them, and how that is checked.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Timeouts;
+use crate::words::{Encapsulation, Mode, NoBackend, Scheduler, ServiceKey};
+
+/// `[[service]]`: one virtual address with its ports, and who serves it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// The operator's name for it; the key's text if none is given.
+    pub name: String,
+    /// Protocol, address, ports and class.
+    pub key: ServiceKey,
+    /// How a new flow's backend is chosen.
+    pub scheduler: Scheduler,
+    /// How backends are checked; none means that they count as healthy.
+    pub check: Option<Check>,
+    /// What a new client is told when no backend takes it.
+    #[serde(default)]
+    pub no_backend: NoBackend,
+    /// Largest segment that a TCP SYN of this service may announce; greater ones are lowered to it.
+    pub mss: Option<u16>,
+    /// How long its flows may be idle; none: as the configuration says for all.
+    pub timeouts: Option<Timeouts>,
+    /// Whether every packet is scheduled and no flow is kept; only of UDP.
+    #[serde(default)]
+    pub one_packet: bool,
+    /// Pool that full NAT speaks from.
+    pub snat_pool: Option<String>,
+    /// Whether the VIP answers pings; it does only if all of its services say so.
+    #[serde(default = "echo_default")]
+    pub echo: bool,
+    /// Who serves it, in the order the scheduler takes them.
+    pub backends: Vec<Backend>,
+}
+
+const fn echo_default() -> bool {
+    true
+}
+
+/// `[[service.backend]]`: a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// Address and port. Of a service with several ports, port 0 is the one the client asked for, and another
+    /// the first of as many as the service has, one for one. With `dr` and `tunnel` the port is always the
+    /// service's single one, or 0.
+    pub address: SocketAddr,
+    /// How packets reach it; the service's `mode` unless the backend has its own.
+    pub mode: Mode,
+    /// How packets of mode `tunnel` are wrapped; the default in all others.
+    #[serde(default)]
+    pub tunnel: Tunnel,
+    /// Share of new flows, 0 to 65,535; 0 gives it none and leaves the flows it has.
+    pub weight: u16,
+}
+
+/// `tunnel = { ... }`: how packets are wrapped for a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tunnel {
+    /// What stands between outer and inner header.
+    #[serde(rename = "type")]
+    pub encapsulation: Encapsulation,
+    /// Destination port of the outer UDP header; always [`Tunnel::GUE_PORT`] without one.
+    pub port: u16,
+    /// Whether the header between them has a checksum; never without one.
+    pub checksum: bool,
+}
+
+impl Tunnel {
+    /// The port IANA assigned to GUE.
+    pub const GUE_PORT: u16 = 6080;
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self { encapsulation: Encapsulation::Ipip, port: Self::GUE_PORT, checksum: false }
+    }
+}
+
+/// `check = { ... }`: how a backend proves that it is alive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Port to ask; the backend's own if none is given. A service with several ports always gives one.
+    pub port: Option<u16>,
+    /// Time from one check's start to the next one's.
+    pub interval_ms: u32,
+    /// Time after which an unanswered check has failed; at most the interval.
+    pub timeout_ms: u32,
+    /// Passed checks in a row after which a backend that was down is up.
+    pub rise: u32,
+    /// Failed checks in a row after which a backend that was up is down.
+    pub fall: u32,
+}
+
+/// The question of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum CheckKind {
+    /// A TCP connection opens.
+    Tcp,
+    /// An HTTP GET over TCP is answered with an expected status.
+    Http {
+        /// Request target, beginning with a slash.
+        path: String,
+        /// Host header; the backend's address and port if none is given.
+        host: Option<String>,
+        /// The one status that passes; any of 200 to 399 if none is given.
+        status: Option<u16>,
+    },
+}

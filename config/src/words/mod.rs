@@ -1,0 +1,174 @@
+//! The vocabulary that configuration, control protocol and CLI share, spelled one way everywhere.
+
+/// Serialises types as the text of their `Display`, and reads them by their `FromStr`.
+macro_rules! text_serde {
+    ($($name:ty),+) => {$(
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )+};
+}
+
+mod key;
+mod mac;
+
+use std::fmt;
+use std::str::FromStr;
+
+pub(crate) use self::key::address_and_ports;
+pub use self::key::{ClassName, Ports, ServiceKey};
+pub use self::mac::MacAddr;
+
+/// A word or an address that could not be read, with what would have been right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{found}` is not {wanted}")]
+pub struct WordError {
+    /// What stood there.
+    pub found: String,
+    /// What may stand there, as a noun phrase.
+    pub wanted: &'static str,
+}
+
+impl WordError {
+    fn new(found: &str, wanted: &'static str) -> Self {
+        Self { found: found.to_owned(), wanted }
+    }
+}
+
+/// Transport protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+/// How a packet reaches its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Destination address and port are rewritten; the reply comes back through the balancer because the
+    /// backend routes it there.
+    Nat,
+    /// As `Nat`, and the source becomes an address of a pool, so that the reply comes back from anywhere.
+    FullNat,
+    /// Only the destination MAC is rewritten; the backend replies directly.
+    Dr,
+    /// The packet is wrapped in an outer IP header; the backend replies directly.
+    Tunnel,
+}
+
+/// What stands between the outer and the inner IP header of mode `tunnel`, as `ipvsadm --tun-type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encapsulation {
+    /// Nothing (RFC 2003, RFC 2473).
+    Ipip,
+    /// A UDP header and one of Generic UDP Encapsulation (draft-ietf-intarea-gue).
+    Gue,
+    /// A GRE header (RFC 2784).
+    Gre,
+}
+
+/// What the client is told when nobody can serve it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NoBackend {
+    /// A TCP reset; a UDP client is told by ICMP.
+    Rst,
+    /// ICMP or ICMPv6 "port unreachable", as IPVS does.
+    #[default]
+    Icmp,
+    /// Nothing.
+    Drop,
+}
+
+/// A set of timeouts to begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Preset {
+    /// Those of the Linux kernel.
+    Ipvs,
+    /// The shorter ones of DPVS.
+    Dpvs,
+}
+
+/// How a service chooses the backend of a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheduler {
+    /// Round robin, as IPVS `rr`.
+    Rr,
+    /// Weighted round robin, as IPVS `wrr`.
+    Wrr,
+}
+
+macro_rules! words {
+    ($name:ident, $wanted:literal, $($variant:ident = $word:literal),+) => {
+        impl $name {
+            /// Every word of this kind, in the order of the documentation.
+            pub const WORDS: &[&str] = &[$($word),+];
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $(Self::$variant => $word),+ })
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = WordError;
+
+            fn from_str(text: &str) -> Result<Self, WordError> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(WordError::new(text, $wanted)),
+                }
+            }
+        }
+    };
+}
+
+words!(Protocol, "a protocol: tcp or udp", Tcp = "tcp", Udp = "udp");
+words!(
+    Mode,
+    "a mode: nat, full-nat, dr or tunnel",
+    Nat = "nat",
+    FullNat = "full-nat",
+    Dr = "dr",
+    Tunnel = "tunnel"
+);
+words!(Encapsulation, "a type of tunnel: ipip, gue or gre", Ipip = "ipip", Gue = "gue", Gre = "gre");
+words!(NoBackend, "an answer: rst, icmp or drop", Rst = "rst", Icmp = "icmp", Drop = "drop");
+words!(Preset, "a preset: ipvs or dpvs", Ipvs = "ipvs", Dpvs = "dpvs");
+words!(Scheduler, "a scheduler: rr or wrr", Rr = "rr", Wrr = "wrr");
+
+text_serde!(Protocol, Mode, Encapsulation, NoBackend, Preset, Scheduler);
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    fn all_read_back<T: FromStr<Err: Debug> + fmt::Display>(words: &[&str]) {
+        for word in words {
+            assert_eq!(word.parse::<T>().unwrap().to_string(), *word);
+            assert!(word.to_uppercase().parse::<T>().is_err(), "{word}");
+        }
+    }
+
+    #[test]
+    fn every_word_reads_back_as_written() {
+        all_read_back::<Protocol>(Protocol::WORDS);
+        all_read_back::<Mode>(Mode::WORDS);
+        all_read_back::<Encapsulation>(Encapsulation::WORDS);
+        all_read_back::<NoBackend>(NoBackend::WORDS);
+        all_read_back::<Preset>(Preset::WORDS);
+        all_read_back::<Scheduler>(Scheduler::WORDS);
+    }
+}

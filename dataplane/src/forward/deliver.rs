@@ -1,0 +1,294 @@
+//! The fourth stage: change each frame for where it goes, and hand it to its port.
+
+use std::net::{IpAddr, SocketAddr};
+
+use config::words::Mode;
+
+use super::{Batch, Context, Forwarder, Live, Outbox, Target, Work};
+use crate::buf::Frame;
+use crate::burst::Burst;
+use crate::drops::DropReason;
+use crate::local::LocalSlot;
+use crate::packet::Headers;
+use crate::rewrite::{dr, mss, nat, translate, tunnel};
+use crate::snapshot::{Backend, BackendSlot, Egress, Snapshot, Tunnel};
+use crate::wire::tcp;
+
+impl<F: Frame> Forwarder<F> {
+    /// Fourth stage: change each frame and hand it to its port.
+    pub(super) fn deliver(
+        &mut self,
+        context: Context,
+        live: Live,
+        batch: &Batch,
+        burst: &mut Burst<F>,
+        out: &mut Outbox<F>,
+    ) {
+        for slot in live {
+            let work = &batch[slot];
+            let Some(mut frame) = burst.take(slot) else { continue };
+            // Padding ends here: the device adds its own where a frame needs it.
+            frame.truncate(usize::from(work.headers.ip.l3) + usize::from(work.headers.ip.len));
+            let refused = match work.target {
+                Target::Backend => match self.to_backend(context, work, &mut frame) {
+                    Ok(egress) => {
+                        self.send(frame, egress, out);
+                        continue;
+                    }
+                    Err(why) => why,
+                },
+                _ => match self.elsewhere(context, work, &mut frame) {
+                    Ok(egress) => {
+                        self.send(frame, &egress, out);
+                        continue;
+                    }
+                    Err(why) => why,
+                },
+            };
+            self.refuse(context, work, refused, Some(frame), out);
+        }
+    }
+
+    /// Everything but the plain way to a backend.
+    #[inline]
+    fn elsewhere(&mut self, context: Context, work: &Work, frame: &mut F) -> Result<Egress, DropReason> {
+        match work.target {
+            Target::Backend => self.to_backend(context, work, frame).copied(),
+            Target::BackendFrom(local, port) => self.to_backend_from(context, work, (local, port), frame),
+            Target::Client { from } => self.to_client(context, work, from, frame),
+            Target::ClientAt { client, port, from } => {
+                self.to_client_at(context, work, SocketAddr::new(client, port), from, frame)
+            }
+            Target::Onward | Target::OnwardFrom(..) | Target::Inside { .. } => {
+                self.route(context, work, frame)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn to_backend<'a>(
+        &mut self,
+        context: Context<'a>,
+        work: &Work,
+        frame: &mut F,
+    ) -> Result<&'a Egress, DropReason> {
+        let snapshot = context.snapshot;
+        let backend = snapshot.backend(work.backend).ok_or(DropReason::NoBackend)?;
+        let egress = snapshot.backend_egress(work.backend).ok_or(DropReason::NoRoute)?;
+        let headers = &work.headers;
+        if headers.ip.len > room(backend, egress.mtu) {
+            return Err(DropReason::TooBig);
+        }
+        if headers.tcp_flags & tcp::SYN != 0 {
+            clamp(snapshot, work, frame);
+        }
+        match (backend.mode, backend.tunnel) {
+            (Mode::Dr, _) => dr::to_backend(frame, &headers.ip, &egress.link)?,
+            (Mode::Tunnel, Some(through)) => {
+                let outer = outer(backend, &through, work.hash.entropy());
+                let id = if headers.ip.dont_fragment && headers.ip.is_v4() { 0 } else { self.next_id() };
+                tunnel::wrap(frame, &headers.ip, &outer, id, &egress.link)?;
+            }
+            _ => nat::to_backend(frame, headers, endpoint(backend, headers), &egress.link)?,
+        }
+        self.count_in(work.backend, headers.ip.len);
+        Ok(egress)
+    }
+
+    #[inline]
+    fn to_backend_from(
+        &mut self,
+        context: Context,
+        work: &Work,
+        local: (LocalSlot, u16),
+        frame: &mut F,
+    ) -> Result<Egress, DropReason> {
+        let snapshot = context.snapshot;
+        let backend = snapshot.backend(work.backend).ok_or(DropReason::NoBackend)?;
+        let egress = snapshot.backend_egress(work.backend).ok_or(DropReason::NoRoute)?;
+        let address = snapshot.local_address(local.0).ok_or(DropReason::LocalPortsExhausted)?;
+        if work.headers.tcp_flags & tcp::SYN != 0 {
+            clamp(snapshot, work, frame);
+        }
+        let ends = (SocketAddr::new(address, local.1), endpoint(backend, &work.headers));
+        self.readdress(frame, &work.headers, ends, egress)?;
+        self.count_in(work.backend, work.headers.ip.len);
+        Ok(*egress)
+    }
+
+    #[inline(always)]
+    fn to_client(
+        &mut self,
+        context: Context,
+        work: &Work,
+        from: u16,
+        frame: &mut F,
+    ) -> Result<Egress, DropReason> {
+        let snapshot = context.snapshot;
+        let service = snapshot.service(work.service).ok_or(DropReason::NoService)?;
+        let egress = snapshot.egress_to(work.headers.ip.addresses.dst()).ok_or(DropReason::NoRoute)?;
+        if work.headers.ip.len > egress.mtu {
+            return Err(DropReason::TooBig);
+        }
+        if work.headers.tcp_flags & tcp::SYN != 0 {
+            clamp(snapshot, work, frame);
+        }
+        nat::to_client(frame, &work.headers, SocketAddr::new(service.key.address, from), &egress.link)?;
+        self.count_out(work.backend, work.headers.ip.len);
+        Ok(egress)
+    }
+
+    #[inline]
+    fn to_client_at(
+        &mut self,
+        context: Context,
+        work: &Work,
+        client: SocketAddr,
+        from: u16,
+        frame: &mut F,
+    ) -> Result<Egress, DropReason> {
+        let snapshot = context.snapshot;
+        let service = snapshot.service(work.service).ok_or(DropReason::NoService)?;
+        let egress = snapshot.egress_to(client.ip()).ok_or(DropReason::NoRoute)?;
+        if work.headers.tcp_flags & tcp::SYN != 0 {
+            clamp(snapshot, work, frame);
+        }
+        let ends = (SocketAddr::new(service.key.address, from), client);
+        self.readdress(frame, &work.headers, ends, &egress)?;
+        self.count_out(work.backend, work.headers.ip.len);
+        Ok(egress)
+    }
+
+    /// Gives a packet both ends anew, of the other IP version where these are so (RFC 7915).
+    #[inline]
+    fn readdress(
+        &mut self,
+        frame: &mut F,
+        headers: &Headers,
+        (src, dst): (SocketAddr, SocketAddr),
+        egress: &Egress,
+    ) -> Result<(), DropReason> {
+        let v4 = headers.ip.is_v4();
+        let len = match (v4, dst) {
+            (true, SocketAddr::V6(_)) => translate::len_as_v6(&headers.ip),
+            (false, SocketAddr::V4(_)) => translate::len_as_v4(&headers.ip),
+            _ => headers.ip.len,
+        };
+        if len > egress.mtu {
+            return Err(DropReason::TooBig);
+        }
+        match (src, dst) {
+            (SocketAddr::V4(src), SocketAddr::V4(dst)) if !v4 => {
+                let id = self.next_id();
+                translate::to_v4(frame, headers, src, dst, id, &egress.link)
+            }
+            (SocketAddr::V6(src), SocketAddr::V6(dst)) if v4 => {
+                translate::to_v6(frame, headers, src, dst, &egress.link)
+            }
+            _ => nat::both(frame, headers, src, dst, &egress.link),
+        }
+    }
+
+    /// Sends a packet on its way that is no service's, as a router does.
+    #[cold]
+    fn route(&mut self, context: Context, work: &Work, frame: &mut F) -> Result<Egress, DropReason> {
+        let (snapshot, headers) = (context.snapshot, &work.headers);
+        let to = match work.target {
+            Target::Inside { station, .. } => station,
+            _ => headers.ip.addresses.dst(),
+        };
+        let egress = snapshot.egress_to(to).ok_or(DropReason::NoRoute)?;
+        if headers.ip.len > egress.mtu {
+            return Err(DropReason::TooBig);
+        }
+        match work.target {
+            Target::Inside { station, port } => {
+                nat::to_backend(frame, headers, SocketAddr::new(station, port), &egress.link)?;
+            }
+            Target::OnwardFrom(local, port) => {
+                let address = snapshot.local_address(local).ok_or(DropReason::LocalPortsExhausted)?;
+                nat::to_client(frame, headers, SocketAddr::new(address, port), &egress.link)?;
+            }
+            _ => dr::to_backend(frame, &headers.ip, &egress.link)?,
+        }
+        self.stats.routed.add(1);
+        Ok(egress)
+    }
+
+    #[inline]
+    fn count_in(&self, backend: BackendSlot, len: u16) {
+        let counters = self.stats.backend(backend);
+        counters.in_packets.add(1);
+        counters.in_bytes.add(u64::from(len));
+    }
+
+    #[inline]
+    fn count_out(&self, backend: BackendSlot, len: u16) {
+        let counters = self.stats.backend(backend);
+        counters.out_packets.add(1);
+        counters.out_bytes.add(u64::from(len));
+    }
+}
+
+/// The backend's end of a client's packet.
+#[inline]
+fn endpoint(backend: &Backend, headers: &Headers) -> SocketAddr {
+    SocketAddr::new(backend.address.ip(), headers.dst_port.wrapping_add(backend.port_shift))
+}
+
+/// The outer header of a packet's tunnel. What is free in it follows the flow, so that the backend's receive
+/// side spreads flows over its queues.
+#[inline]
+pub(super) fn outer(backend: &Backend, through: &Tunnel, entropy: u16) -> tunnel::Outer {
+    let encapsulation = through.encapsulation;
+    tunnel::Outer { src: through.src, dst: backend.address.ip(), encapsulation, entropy }
+}
+
+/// The longest packet that reaches a backend by an interface with this MTU.
+#[inline]
+pub(super) fn room(backend: &Backend, mtu: u16) -> u16 {
+    match (backend.mode, &backend.tunnel) {
+        (Mode::Tunnel, Some(through)) => mtu.saturating_sub(outer(backend, through, 0).overhead()),
+        _ => mtu,
+    }
+}
+
+/// Lowers the segment size that an opening announces to what the service allows.
+#[cold]
+fn clamp(snapshot: &Snapshot, work: &Work, frame: &mut impl Frame) {
+    if let Some(most) = snapshot.service(work.service).and_then(|service| service.mss) {
+        mss::clamp(frame.head_mut(), &work.headers, most);
+    }
+}
+
+/// The longest packet that would have gone on, where one is refused as too big.
+pub(super) fn longest(snapshot: &Snapshot, work: &Work) -> Option<u16> {
+    match work.target {
+        Target::Backend => {
+            let mtu = snapshot.backend_egress(work.backend)?.mtu;
+            Some(room(snapshot.backend(work.backend)?, mtu))
+        }
+        Target::BackendFrom(..) => {
+            let backend = snapshot.backend(work.backend)?;
+            let mtu = snapshot.backend_egress(work.backend)?.mtu;
+            Some(translated(mtu, work.headers.ip.is_v4(), backend.address.ip()))
+        }
+        Target::ClientAt { client, .. } => {
+            Some(translated(snapshot.egress_to(client)?.mtu, work.headers.ip.is_v4(), client))
+        }
+        Target::Inside { station, .. } => Some(snapshot.egress_to(station)?.mtu),
+        Target::Client { .. } | Target::Onward | Target::OnwardFrom(..) => {
+            Some(snapshot.egress_to(work.headers.ip.addresses.dst())?.mtu)
+        }
+    }
+}
+
+/// The longest packet that becomes none longer than `mtu` by translation to the IP version of `to`
+/// (RFC 7915, 4.2 and 5.2: the headers differ by 20 bytes).
+fn translated(mtu: u16, v4: bool, to: IpAddr) -> u16 {
+    match (v4, to) {
+        (true, IpAddr::V6(_)) => mtu.saturating_sub(20),
+        (false, IpAddr::V4(_)) => mtu.saturating_add(20),
+        _ => mtu,
+    }
+}

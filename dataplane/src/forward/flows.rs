@@ -1,0 +1,407 @@
+//! The flows of one worker, narrow and wide, with what belongs to them: counters and local ports.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Context, Setup};
+use crate::drops::DropReason;
+use crate::flow::state::{self, View};
+use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, WideTable, Worth};
+use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
+use crate::local::{Back, LocalAddress, LocalPorts, LocalSlot};
+use crate::packet::{Addresses, Headers};
+use crate::snapshot::Found;
+use crate::stats::WorkerStats;
+use crate::toeplitz::Owners;
+use config::words::Protocol;
+
+/// Flows of a line at most, of either table.
+const WAYS: usize = 4;
+
+/// Where a flow is stored; good until its table changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    Narrow(Place),
+    Wide(Place),
+}
+
+/// Both tables.
+pub struct Flows {
+    narrow: NarrowTable,
+    wide: WideTable,
+    secret: HashSecret,
+    locals: LocalPorts,
+    stats: Arc<WorkerStats>,
+}
+
+impl Flows {
+    pub(super) fn new(setup: &Setup, stats: Arc<WorkerStats>) -> Self {
+        Self {
+            narrow: NarrowTable::new(setup.flow_capacity, setup.secret),
+            wide: WideTable::new(setup.wide_capacity, setup.secret),
+            secret: setup.secret,
+            locals: LocalPorts::new(Owners::new(setup.workers)),
+            stats,
+        }
+    }
+
+    /// Takes over the ports of a local address.
+    pub(super) fn install(&mut self, slot: LocalSlot, address: Box<LocalAddress>) {
+        // An address keeps its slot, so there was none before.
+        drop(self.locals.install(slot, Some(address)));
+    }
+
+    /// Asks for what is known of a local port to come into the cache.
+    #[inline]
+    pub(super) fn prefetch_local(&self, slot: LocalSlot, headers: &Headers) {
+        self.locals.prefetch(slot, headers.protocol, headers.dst_port);
+    }
+
+    /// Hash of a client's flows.
+    #[inline]
+    pub(super) fn hash(&self, client: IpAddr, port: u16) -> FlowHash {
+        match client {
+            IpAddr::V4(address) => self.secret.hash(address.to_bits(), port),
+            IpAddr::V6(address) => self.secret.hash_v6(address.to_bits(), port),
+        }
+    }
+
+    /// The same of a packet's source.
+    #[inline]
+    pub(super) fn hash_src(&self, headers: &Headers) -> FlowHash {
+        match headers.ip.addresses {
+            Addresses::V4 { src, .. } => self.secret.hash(src, headers.src_port),
+            Addresses::V6 { src, .. } => self.secret.hash_v6(src, headers.src_port),
+        }
+    }
+
+    /// The same of a packet's destination.
+    #[inline]
+    pub(super) fn hash_dst(&self, headers: &Headers) -> FlowHash {
+        match headers.ip.addresses {
+            Addresses::V4 { dst, .. } => self.secret.hash(dst, headers.dst_port),
+            Addresses::V6 { dst, .. } => self.secret.hash_v6(dst, headers.dst_port),
+        }
+    }
+
+    /// Asks for the line of a client's flow to a port of a service to come into the cache.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: FlowHash, narrow: bool, service_port: u16) {
+        if narrow { self.narrow.prefetch(hash) } else { self.wide.prefetch(hash.with_port(service_port)) }
+    }
+
+    /// The flow of a client to a port of a service.
+    #[inline]
+    pub(super) fn find(
+        &self,
+        hash: FlowHash,
+        client: Addresses,
+        from_src: bool,
+        ports: (u16, u16),
+        found: Found,
+    ) -> Option<Stored> {
+        let address = match client {
+            Addresses::V4 { src, dst } => {
+                let address = if from_src { src } else { dst };
+                if found.narrow && address != 0 {
+                    let key = FlowKey::new(address, ports.0, found.service);
+                    if let Some(place) = self.narrow.find(hash, &key) {
+                        return Some(Stored::Narrow(place));
+                    }
+                }
+                mapped(address)
+            }
+            Addresses::V6 { src, dst } => {
+                if from_src {
+                    src
+                } else {
+                    dst
+                }
+            }
+        };
+        // Flows of full NAT are wide, whoever the client is.
+        if self.wide.is_empty() || address == 0 {
+            return None;
+        }
+        let key = WideKey::new(address, ports.0, found.service, ports.1);
+        self.wide.find(hash.with_port(ports.1), &key).map(Stored::Wide)
+    }
+
+    /// The flow whose backend knows its client by a local address and port.
+    #[inline]
+    pub(super) fn find_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Stored> {
+        let Back { client, client_port, service, service_port } = self.locals.find(slot, protocol, port)?;
+        let key = WideKey::new(client, client_port, service, service_port);
+        let place = self.wide.find(key.hash(&self.secret), &key)?;
+        let is_it = self.wide.key(place).local_port() == port && self.wide.value(place).local() == slot;
+        is_it.then_some(Stored::Wide(place))
+    }
+
+    #[inline]
+    pub(super) fn value(&self, stored: Stored) -> FlowValue {
+        match stored {
+            Stored::Narrow(place) => self.narrow.value(place),
+            Stored::Wide(place) => self.wide.value(place),
+        }
+    }
+
+    /// The local address and port of a flow of full NAT.
+    #[inline]
+    pub(super) fn local(&self, stored: Stored) -> Option<(LocalSlot, u16)> {
+        let Stored::Wide(place) = stored else { return None };
+        let port = self.wide.key(place).local_port();
+        (port != 0).then(|| (self.wide.value(place).local(), port))
+    }
+
+    /// Who a stored flow belongs to.
+    pub(super) fn owner(&self, stored: Stored) -> FlowOwner {
+        match stored {
+            Stored::Narrow(place) => self.narrow.key(place).owner(),
+            Stored::Wide(place) => self.wide.key(place).owner(),
+        }
+    }
+
+    /// Notes a packet in its flow.
+    #[inline(always)]
+    pub(super) fn advance(
+        &mut self,
+        context: Context,
+        stored: Stored,
+        flow: FlowValue,
+        view: View,
+        headers: &Headers,
+    ) {
+        // Of a later piece nothing is known but that the flow lives.
+        let next = if headers.has_transport() {
+            state::next(flow.state(), view, headers.tcp_flags)
+        } else {
+            flow.state()
+        };
+        if next != flow.state() {
+            let counters = self.stats.backend(flow.backend());
+            match (flow.state().is_active(), next.is_active()) {
+                (true, false) => counters.active.sub(1),
+                (false, true) => counters.active.add(1),
+                _ => {}
+            }
+        }
+        let value = flow.seen(next, context.now);
+        match stored {
+            Stored::Narrow(place) => self.narrow.set(place, value),
+            Stored::Wide(place) => self.wide.set(place, value),
+        }
+    }
+
+    /// Ends a flow before its time, or after it.
+    pub(super) fn end(&mut self, context: Context, stored: Stored) {
+        let dead = worth(context, self.value(stored)) == Worth::Dead;
+        self.stats.expired.add(u64::from(dead));
+        match stored {
+            Stored::Narrow(place) => {
+                let (_, flow) = self.narrow.remove(place);
+                self.forget(flow);
+            }
+            Stored::Wide(place) => {
+                let (key, flow) = self.wide.remove(place);
+                self.forget_wide(&key, flow);
+            }
+        }
+    }
+
+    /// Stores a new narrow flow.
+    ///
+    /// # Errors
+    /// [`DropReason::FlowTableFull`] if there is no place for it.
+    pub(super) fn store_narrow(
+        &mut self,
+        context: Context,
+        hash: FlowHash,
+        key: FlowKey,
+        flow: FlowValue,
+    ) -> Result<Stored, DropReason> {
+        let place = match self.narrow.insert(hash, key, flow, |flow| worth(context, flow)) {
+            Inserted::Placed(place) => place,
+            Inserted::Replaced(place, (_, dead)) => {
+                self.stats.expired.add(1);
+                self.forget(dead);
+                place
+            }
+            Inserted::Evicted(place, (_, evicted)) => {
+                self.stats.evicted.add(1);
+                self.forget(evicted);
+                place
+            }
+            Inserted::Full => return Err(DropReason::FlowTableFull),
+        };
+        self.count_new(flow);
+        Ok(Stored::Narrow(place))
+    }
+
+    /// Stores a new wide flow. With `local`, its backend knows the client by that address and a port that is
+    /// chosen here.
+    ///
+    /// # Errors
+    /// [`DropReason::FlowTableFull`] if there is no place for it, [`DropReason::LocalPortsExhausted`] if no
+    /// port is free.
+    pub(super) fn store_wide(
+        &mut self,
+        context: Context,
+        key: WideKey,
+        flow: FlowValue,
+        locals: &[LocalSlot],
+    ) -> Result<Stored, DropReason> {
+        let (mut key, mut flow) = (key, flow);
+        if !locals.is_empty() {
+            let (slot, port) = self.take_local(&key, flow, locals)?;
+            (key, flow) = (key.with_local_port(port), flow.with_local(slot));
+        }
+        let hash = key.hash(&self.secret);
+        let place = match self.wide.insert(hash, key, flow, |flow| worth(context, flow)) {
+            Inserted::Placed(place) => place,
+            Inserted::Replaced(place, (key, dead)) => {
+                self.stats.expired.add(1);
+                self.forget_wide(&key, dead);
+                place
+            }
+            Inserted::Evicted(place, (key, evicted)) => {
+                self.stats.evicted.add(1);
+                self.forget_wide(&key, evicted);
+                place
+            }
+            Inserted::Full => {
+                self.give_local_back(&key, flow);
+                return Err(DropReason::FlowTableFull);
+            }
+        };
+        self.count_new(flow);
+        Ok(Stored::Wide(place))
+    }
+
+    /// A free port of one of these addresses. A client's flows begin at one address, so that they share it
+    /// as long as it has ports.
+    fn take_local(
+        &mut self,
+        key: &WideKey,
+        flow: FlowValue,
+        locals: &[LocalSlot],
+    ) -> Result<(LocalSlot, u16), DropReason> {
+        let protocol = protocol_of(flow);
+        let start = key.client() as usize % locals.len();
+        let back = Back {
+            client: key.client(),
+            client_port: key.client_port(),
+            service: key.service(),
+            service_port: key.service_port(),
+        };
+        let turns = locals[start..].iter().chain(&locals[..start]);
+        let taken = turns.copied().find_map(|slot| Some((slot, self.locals.take(slot, protocol, back)?)));
+        match taken {
+            Some((slot, _)) => self.stats.local_ports(slot).add(1),
+            None => self.stats.local_ports_exhausted.add(1),
+        }
+        taken.ok_or(DropReason::LocalPortsExhausted)
+    }
+
+    fn give_local_back(&mut self, key: &WideKey, flow: FlowValue) {
+        if key.local_port() != 0 {
+            self.locals.give_back(flow.local(), protocol_of(flow), key.local_port());
+            self.stats.local_ports(flow.local()).sub(1);
+        }
+    }
+
+    fn count_new(&self, flow: FlowValue) {
+        let counters = self.stats.backend(flow.backend());
+        counters.conns.add(1);
+        counters.flows.add(1);
+        counters.active.add(u64::from(flow.state().is_active()));
+    }
+
+    /// Takes a flow that left its table out of its backend's gauges.
+    fn forget(&self, flow: FlowValue) {
+        let counters = self.stats.backend(flow.backend());
+        counters.active.sub(u64::from(flow.state().is_active()));
+        counters.flows.sub(1);
+    }
+
+    fn forget_wide(&mut self, key: &WideKey, flow: FlowValue) {
+        self.give_local_back(key, flow);
+        self.forget(flow);
+    }
+
+    /// Takes dead flows out of a few lines of both tables; a bounded piece of work for a housekeeping turn.
+    pub(super) fn sweep(&mut self, context: Context, lines: usize) {
+        const MOST: usize = 64;
+        let lines = lines.min(MOST / WAYS);
+        let (mut narrow, mut wide) = ([None; MOST], [None; MOST]);
+        let mut free = narrow.iter_mut();
+        let dead = |flow| worth(context, flow);
+        self.narrow.sweep(lines, dead, |(_, flow)| {
+            free.next().into_iter().for_each(|place| *place = Some(flow));
+        });
+        let mut free = wide.iter_mut();
+        self.wide.sweep(lines, dead, |removed| {
+            free.next().into_iter().for_each(|place| *place = Some(removed));
+        });
+        let count = narrow.iter().flatten().count() + wide.iter().flatten().count();
+        narrow.into_iter().flatten().for_each(|flow| self.forget(flow));
+        wide.into_iter().flatten().for_each(|(key, flow)| self.forget_wide(&key, flow));
+        self.stats.expired.add(count as u64);
+        self.stats.flows.set((self.narrow.len() + self.wide.len()) as u64);
+    }
+
+    /// Lines of both tables, for [`Flows::visit`].
+    pub fn lines(&self) -> usize {
+        self.narrow.lines() + self.wide.lines()
+    }
+
+    /// The flows of one line, narrow ones first; at most four.
+    pub fn visit(&self, line: usize, mut flow: impl FnMut(FlowOwner, FlowValue)) {
+        match line.checked_sub(self.narrow.lines()) {
+            None => self.narrow.visit(line).for_each(|(key, value)| flow(key.owner(), value)),
+            Some(line) if line < self.wide.lines() => {
+                self.wide.visit(line).for_each(|(key, value)| flow(key.owner(), value));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Number of flows.
+    pub fn len(&self) -> usize {
+        self.narrow.len() + self.wide.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// An address as wide keys hold it.
+pub(super) fn wide_address(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => mapped(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+fn protocol_of(flow: FlowValue) -> Protocol {
+    if flow.state().is_udp() { Protocol::Udp } else { Protocol::Tcp }
+}
+
+/// What a flow is worth now.
+#[inline]
+pub(super) fn worth(context: Context, flow: FlowValue) -> Worth {
+    let idle = flow.idle(context.now);
+    if idle > context.snapshot.shortest_timeout && is_dead(context, flow, idle) {
+        Worth::Dead
+    } else if flow.state().is_embryonic() {
+        Worth::Embryonic { idle }
+    } else {
+        Worth::Live
+    }
+}
+
+fn is_dead(context: Context, flow: FlowValue, idle: u32) -> bool {
+    // Backends without timeouts do not exist; a flow of one would be over.
+    context.snapshot.timeouts_of(flow.backend()).is_none_or(|timeouts| idle > timeouts.of(flow.state()))
+}

@@ -1,0 +1,92 @@
+//! What senders are told when a packet goes no further.
+
+use config::words::NoBackend;
+
+use super::*;
+use crate::samples::{Body, Sample, datagram, is_valid, syn};
+use crate::snapshot::Parts;
+
+const CLIENTS: [&str; 2] = ["203.0.113.7:40000", "[2001:db8:c::7]:40000"];
+const VIPS: [&str; 2] = ["192.0.2.100:80", "[2001:db8::100]:80"];
+const BACKENDS: [&str; 2] = ["198.51.100.11:80", "[2001:db8:b::11]:80"];
+
+/// A world whose service has no backends and answers so.
+fn world(version: usize, choice: NoBackend) -> Parts {
+    let mut parts = modes::world(VIPS[version], BACKENDS[version], Mode::Nat);
+    for service in parts.services.iter_mut().flatten() {
+        let service = Arc::make_mut(service);
+        service.candidates.clear();
+        service.no_backend = choice;
+    }
+    parts.no_service = choice;
+    parts
+}
+
+/// What an answer says: protocol or next header, and the two bytes that tell what it is.
+fn said(version: usize, frame: &[u8]) -> (u8, u8, u8) {
+    let (next, l4) = if version == 0 { (frame[14 + 9], 34) } else { (frame[14 + 6], 54) };
+    assert!(is_valid(&frame[14..]));
+    (next, frame[l4], frame[l4 + 1])
+}
+
+#[test]
+fn without_a_backend_or_service_the_operator_chooses_the_answer() {
+    let unreachable = [(1, 3, 3), (58, 1, 4)];
+    for version in [0, 1] {
+        let other = VIPS[version].replace(":80", ":81").replace("81]", "80]");
+        for (vip, why) in [(VIPS[version], DropReason::NoBackend), (&other, DropReason::NoService)] {
+            let (tcp, udp) = (syn(CLIENTS[version], vip), datagram(CLIENTS[version], vip));
+            let mut path = Path::new(Snapshot::new(world(version, NoBackend::Drop)));
+            assert_eq!(path.pass(tcp.frame()), End::Dropped(why));
+            let mut path = Path::new(Snapshot::new(world(version, NoBackend::Icmp)));
+            for packet in [&tcp, &udp] {
+                let End::Sent(frame) = path.pass(packet.frame()) else { panic!("{vip}") };
+                assert_eq!(said(version, &frame), unreachable[version]);
+            }
+            let mut path = Path::new(Snapshot::new(world(version, NoBackend::Rst)));
+            let End::Sent(reset) = path.pass(tcp.frame()) else { panic!("{vip}") };
+            assert_eq!((said(version, &reset).0, reset[reset.len() - 7]), (6, RST | ACK));
+            let End::Sent(frame) = path.pass(udp.frame()) else { panic!("{vip}") };
+            assert_eq!(said(version, &frame), unreachable[version]);
+            assert_eq!(path.stats.answered_for.get(why), 2);
+        }
+    }
+}
+
+#[test]
+fn the_last_hop_is_told_and_no_more_often_than_allowed() {
+    for version in [0, 1] {
+        let mut parts = modes::world(VIPS[version], BACKENDS[version], Mode::Dr);
+        parts.icmp_rate = 2;
+        let mut path = Path::new(Snapshot::new(parts));
+        let tired = Sample { ttl: 1, ..syn(CLIENTS[version], VIPS[version]) };
+        for _ in 0..2 {
+            let End::Sent(frame) = path.pass(tired.frame()) else { panic!() };
+            assert_eq!(said(version, &frame), [(1, 11, 0), (58, 3, 0)][version]);
+        }
+        assert_eq!(path.pass(tired.frame()), End::Dropped(DropReason::TtlExceeded));
+        path.now += 1;
+        assert!(matches!(path.pass(tired.frame()), End::Sent(_)));
+    }
+}
+
+#[test]
+fn a_packet_too_long_for_its_tunnel_is_answered_with_the_length_that_fits() {
+    for (inner, outer) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut path = Path::new(Snapshot::new(modes::world(VIPS[inner], BACKENDS[outer], Mode::Tunnel)));
+        let overhead = [20, 40][outer];
+        let headers = [40, 60][inner];
+        let long = |more| Sample {
+            payload: vec![0; 1500 - overhead - headers + more],
+            body: Body::Tcp { flags: SYN, options: Vec::new() },
+            ..syn(CLIENTS[inner], VIPS[inner])
+        };
+        let End::Sent(frame) = path.pass(long(1).frame()) else { panic!() };
+        assert_eq!(said(inner, &frame), [(1, 3, 4), (58, 2, 0)][inner]);
+        let at = [34, 54][inner];
+        let mtu = u32::from_be_bytes(frame[at + 4..at + 8].try_into().unwrap());
+        assert_eq!(mtu as usize, 1500 - overhead);
+        let End::Sent(frame) = path.pass(long(0).frame()) else { panic!() };
+        assert_eq!(frame.len(), 1514);
+    }
+}

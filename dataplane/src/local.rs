@@ -1,0 +1,302 @@
+//! Local ports of full-nat: which of a pool address's ports are free, and whose flows the others belong to.
+//!
+//! Each worker has those ports whose replies come to it ([`Owners`]), so none is ever shared. A reply is to a
+//! local address and port; one read tells whose flow it is.
+//!
+//! The memory of an address, 4.2 MiB divided by the number of workers, is made by the control thread, moved
+//! to the worker, and moved back to be freed: a worker allocates nothing when the pools change.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+
+use config::words::Protocol;
+
+use crate::prefetch::prefetch;
+use crate::snapshot::ServiceSlot;
+use crate::toeplitz::{self, Owners};
+
+/// Number of a pool address; it stays the address's as long as the appliance runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocalSlot(pub u8);
+
+/// Pool addresses there may be.
+pub const SLOTS: usize = 1 << u8::BITS;
+
+/// The first port that is given to flows; those below are for services (RFC 6056, 3.2).
+const FIRST_PORT: u16 = 1024;
+
+/// Whose flow a local port belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Back {
+    /// The client's address; one of IPv4 as IPv4-mapped.
+    pub client: u128,
+    /// The client's port.
+    pub client_port: u16,
+    /// The port it sends to; a service may have several.
+    pub service_port: u16,
+    /// The service.
+    pub service: ServiceSlot,
+}
+
+/// A [`Back`] with the port whose flow it is; that is 0 if the port is free. Two of them are a cache line.
+#[derive(Clone, Copy, Default)]
+#[repr(align(32))]
+struct Place {
+    client: u128,
+    client_port: u16,
+    service_port: u16,
+    service: ServiceSlot,
+    port: u16,
+}
+
+const _: () = assert!(size_of::<Place>() == 32);
+
+impl Place {
+    fn new(port: u16, Back { client, client_port, service_port, service }: Back) -> Self {
+        Self { client, client_port, service_port, service, port }
+    }
+
+    fn back(&self) -> Back {
+        let Self { client, client_port, service_port, service, .. } = *self;
+        Back { client, client_port, service_port, service }
+    }
+}
+
+/// The ports of one protocol at one address.
+struct Ports {
+    /// The free ones, in the order in which they were given back: a port rests for as long as it can, because
+    /// packets of its last flow may still be on their way.
+    free: VecDeque<u16>,
+    /// By [`Owners::place`].
+    places: Box<[Place]>,
+}
+
+/// One worker's ports of a pool address.
+pub struct LocalAddress {
+    words: u16,
+    tcp: Ports,
+    udp: Ports,
+}
+
+impl LocalAddress {
+    /// The ports of an address that belong to a worker, all free, in an order that nobody outside can guess
+    /// (RFC 6056).
+    pub fn new(address: IpAddr, owners: &Owners, worker: usize) -> Self {
+        let words = toeplitz::words(address);
+        let ports = || {
+            let owned = (FIRST_PORT..=u16::MAX).filter(|port| owners.of_words(words ^ port) == worker);
+            let mut owned: Vec<u16> = owned.collect();
+            let secret = RandomState::new();
+            owned.sort_by_cached_key(|port| secret.hash_one(port));
+            Ports { free: owned.into(), places: vec![Place::default(); owners.places(worker)].into() }
+        };
+        Self { words, tcp: ports(), udp: ports() }
+    }
+
+    fn ports(&self, protocol: Protocol) -> &Ports {
+        match protocol {
+            Protocol::Tcp => &self.tcp,
+            Protocol::Udp => &self.udp,
+        }
+    }
+
+    fn ports_mut(&mut self, protocol: Protocol) -> &mut Ports {
+        match protocol {
+            Protocol::Tcp => &mut self.tcp,
+            Protocol::Udp => &mut self.udp,
+        }
+    }
+}
+
+/// One worker's ports of all pool addresses.
+pub struct LocalPorts {
+    owners: Owners,
+    addresses: Box<[Option<Box<LocalAddress>>; SLOTS]>,
+}
+
+impl LocalPorts {
+    /// No address yet.
+    pub fn new(owners: Owners) -> Self {
+        Self { owners, addresses: Box::new([const { None }; SLOTS]) }
+    }
+
+    /// Puts an address in a slot, or takes it out; returns what was there.
+    pub fn install(
+        &mut self,
+        slot: LocalSlot,
+        address: Option<Box<LocalAddress>>,
+    ) -> Option<Box<LocalAddress>> {
+        std::mem::replace(&mut self.addresses[usize::from(slot.0)], address)
+    }
+
+    /// Number of free ports.
+    pub fn free(&self, slot: LocalSlot, protocol: Protocol) -> usize {
+        self.address(slot).map_or(0, |address| address.ports(protocol).free.len())
+    }
+
+    /// Takes the port that has been free for the longest time, for this flow; `None` if none is free.
+    #[inline]
+    pub fn take(&mut self, slot: LocalSlot, protocol: Protocol, back: Back) -> Option<u16> {
+        let address = self.addresses[usize::from(slot.0)].as_deref_mut()?;
+        let words = address.words;
+        let ports = address.ports_mut(protocol);
+        let port = ports.free.pop_front()?;
+        *ports.places.get_mut(self.owners.place(words ^ port))? = Place::new(port, back);
+        Some(port)
+    }
+
+    /// Gives a port back; does nothing if it is not taken.
+    #[inline]
+    pub fn give_back(&mut self, slot: LocalSlot, protocol: Protocol, port: u16) {
+        let Some(address) = self.addresses[usize::from(slot.0)].as_deref_mut() else { return };
+        let words = address.words;
+        let ports = address.ports_mut(protocol);
+        if let Some(place) = ports.places.get_mut(self.owners.place(words ^ port))
+            && place.port == port
+            && port != 0
+        {
+            *place = Place::default();
+            // It came from here, so there is room for it.
+            ports.free.push_back(port);
+        }
+    }
+
+    /// Whose flow a port belongs to.
+    #[inline]
+    pub fn find(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Back> {
+        let address = self.address(slot)?;
+        let place = address.ports(protocol).places.get(self.owners.place(address.words ^ port))?;
+        // A port of another worker may have the same place; 0 is nobody's.
+        (place.port == port && port != 0).then(|| place.back())
+    }
+
+    /// Asks for the line that [`Self::find`] reads to come into the cache.
+    #[inline]
+    pub fn prefetch(&self, slot: LocalSlot, protocol: Protocol, port: u16) {
+        if let Some(address) = self.address(slot) {
+            let place = self.owners.place(address.words ^ port);
+            prefetch(address.ports(protocol).places.as_ptr().wrapping_add(place));
+        }
+    }
+
+    #[inline]
+    fn address(&self, slot: LocalSlot) -> Option<&LocalAddress> {
+        self.addresses[usize::from(slot.0)].as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    const SLOT: LocalSlot = LocalSlot(7);
+
+    fn back(number: u32) -> Back {
+        let client_port = number as u16;
+        Back { client: 1 << 64 | u128::from(number), client_port, service_port: 80, service: ServiceSlot(3) }
+    }
+
+    fn address(last: u8) -> IpAddr {
+        [198, 51, 100, last].into()
+    }
+
+    fn ports(workers: usize, worker: usize) -> LocalPorts {
+        let owners = Owners::new(workers);
+        let local = LocalAddress::new(address(200), &owners, worker);
+        let mut ports = LocalPorts::new(owners);
+        assert!(ports.install(SLOT, Some(Box::new(local))).is_none());
+        ports
+    }
+
+    #[test]
+    fn workers_share_all_ports_and_none_twice() {
+        let mut owner = HashMap::new();
+        let owners = Owners::new(3);
+        for worker in 0..3 {
+            let mut local = ports(3, worker);
+            for number in 0..local.free(SLOT, Protocol::Udp) {
+                let port = local.take(SLOT, Protocol::Udp, back(number as u32)).unwrap();
+                assert_eq!(owners.of_words(toeplitz::words(address(200)) ^ port), worker);
+                assert_eq!(owner.insert(port, worker), None);
+            }
+            assert_eq!(local.take(SLOT, Protocol::Udp, back(0)), None, "exhausted");
+            assert!(local.take(SLOT, Protocol::Tcp, back(0)).is_some(), "protocols have ports of their own");
+        }
+        assert_eq!(owner.len(), 65_536 - 1024);
+        assert!(owner.keys().all(|port| *port >= 1024));
+    }
+
+    #[test]
+    fn a_port_rests_for_as_long_as_it_can() {
+        let mut local = ports(64, 5);
+        let all = local.free(SLOT, Protocol::Tcp);
+        let take = |local: &mut LocalPorts| local.take(SLOT, Protocol::Tcp, back(1)).unwrap();
+        let (first, second) = (take(&mut local), take(&mut local));
+        local.give_back(SLOT, Protocol::Tcp, second);
+        local.give_back(SLOT, Protocol::Tcp, first);
+        let order: Vec<_> = (0..all).map(|_| take(&mut local)).collect();
+        assert_eq!(order[all - 2..], [second, first]);
+        assert!(!order.is_sorted(), "nor is it easy to guess");
+    }
+
+    #[test]
+    fn only_taken_ports_of_installed_addresses_are_known() {
+        let mut local = ports(2, 0);
+        let port = local.take(SLOT, Protocol::Tcp, back(9)).unwrap();
+        local.prefetch(SLOT, Protocol::Tcp, port);
+        assert_eq!(local.find(SLOT, Protocol::Tcp, port), Some(back(9)));
+        assert_eq!(local.find(SLOT, Protocol::Udp, port), None);
+        assert_eq!(local.find(LocalSlot(8), Protocol::Tcp, port), None);
+        assert_eq!(local.take(LocalSlot(8), Protocol::Tcp, back(1)), None);
+        let known = (0..=u16::MAX).filter(|port| local.find(SLOT, Protocol::Tcp, *port).is_some());
+        assert_eq!(known.collect::<Vec<_>>(), [port]);
+        let free = local.free(SLOT, Protocol::Tcp);
+        for other in (0..=u16::MAX).filter(|other| *other != port) {
+            local.give_back(SLOT, Protocol::Tcp, other);
+        }
+        assert_eq!(local.free(SLOT, Protocol::Tcp), free, "what is not taken cannot be given back");
+        assert!(local.install(SLOT, None).is_some());
+        assert_eq!((local.find(SLOT, Protocol::Tcp, port), local.free(SLOT, Protocol::Tcp)), (None, 0));
+        local.give_back(SLOT, Protocol::Tcp, port);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 64 }))]
+        #[test]
+        fn ports_are_taken_once_and_lead_back(
+            steps in prop::collection::vec((0..3, 0u8..2, any::<bool>(), any::<prop::sample::Index>()), 0..400),
+        ) {
+            let owners = Owners::new(100);
+            let mut local = LocalPorts::new(owners.clone());
+            for slot in 0..2 {
+                let address = LocalAddress::new(address(200 + slot), &owners, 99);
+                local.install(LocalSlot(slot), Some(Box::new(address)));
+            }
+            let mut taken: Vec<((LocalSlot, Protocol, u16), Back)> = Vec::new();
+            for (number, (take, slot, tcp, which)) in steps.into_iter().enumerate() {
+                let (slot, protocol) = (LocalSlot(slot), if tcp { Protocol::Tcp } else { Protocol::Udp });
+                if take != 0 {
+                    let free = local.free(slot, protocol);
+                    match local.take(slot, protocol, back(number as u32)) {
+                        Some(port) => {
+                            let key = (slot, protocol, port);
+                            prop_assert!(taken.iter().all(|(other, _)| *other != key));
+                            taken.push((key, back(number as u32)));
+                        }
+                        None => prop_assert_eq!(free, 0),
+                    }
+                } else if !taken.is_empty() {
+                    let ((slot, protocol, port), _) = taken.swap_remove(which.index(taken.len()));
+                    local.give_back(slot, protocol, port);
+                    prop_assert_eq!(local.find(slot, protocol, port), None);
+                }
+                for ((slot, protocol, port), back) in &taken {
+                    prop_assert_eq!(local.find(*slot, *protocol, *port), Some(*back));
+                }
+            }
+        }
+    }
+}

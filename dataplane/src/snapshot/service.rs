@@ -1,0 +1,83 @@
+//! Services as workers see them.
+
+use std::net::IpAddr;
+
+use config::words::{NoBackend, Scheduler, ServiceKey};
+
+use super::{BackendSlot, PoolSlot};
+
+/// A service that is configured, or was and has flows left.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Protocol, address, ports and class.
+    pub key: ServiceKey,
+    /// Number of its class in the snapshot, if it has one.
+    pub class: Option<u16>,
+    /// How a new flow's backend is chosen.
+    pub scheduler: Scheduler,
+    /// What a client is told when no backend takes its flow.
+    pub no_backend: NoBackend,
+    /// The largest TCP segment that either end may announce, in bytes.
+    pub mss: Option<u16>,
+    /// Whether every packet is scheduled by itself and no flow is kept (UDP).
+    pub one_packet: bool,
+    /// Whose addresses its backends see in full NAT.
+    pub pool: Option<PoolSlot>,
+    /// Whether its address answers pings.
+    pub echo: bool,
+    /// Whether it was removed and only its flows remain.
+    pub retired: bool,
+    /// Tells services apart that have the same slot one after the other.
+    pub incarnation: u64,
+    /// Changes whenever `candidates` does, so that schedulers notice.
+    pub version: u64,
+    /// Backends that take new flows, none with weight 0, in the order of configuration.
+    pub candidates: Vec<Candidate>,
+    /// Largest weight of the candidates.
+    pub max_weight: u32,
+    /// Greatest common divisor of their weights.
+    pub weight_gcd: u32,
+}
+
+/// A backend that takes new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which one.
+    pub backend: BackendSlot,
+    /// Its share of new flows; not 0.
+    pub weight: u16,
+}
+
+impl Service {
+    /// A service with these candidates, and of everything else what a file that says nothing means.
+    pub fn new(key: ServiceKey, scheduler: Scheduler, version: u64, candidates: Vec<Candidate>) -> Self {
+        let weights = || candidates.iter().map(|candidate| u32::from(candidate.weight));
+        let (max_weight, weight_gcd) = (weights().max().unwrap_or(0), weights().fold(0, gcd));
+        Self {
+            key,
+            class: None,
+            scheduler,
+            no_backend: NoBackend::Icmp,
+            mss: None,
+            one_packet: false,
+            pool: None,
+            echo: true,
+            retired: false,
+            incarnation: 0,
+            version,
+            candidates,
+            max_weight,
+            weight_gcd,
+        }
+    }
+
+    /// Whether its flows fit the narrow table, but for those of full NAT.
+    #[inline]
+    pub fn is_narrow(&self) -> bool {
+        matches!(self.key.address, IpAddr::V4(_)) && self.key.ports.first == self.key.ports.last
+    }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

@@ -1,0 +1,380 @@
+//! Hash tables of a snapshot: whose address, which service, whose reply.
+
+use std::net::IpAddr;
+
+use config::words::{Mode, Protocol};
+
+use super::{Parts, Service, ServiceSlot};
+use crate::local::LocalSlot;
+use crate::lookup::{Key, Lookup};
+use crate::packet::{Addresses, Headers};
+use crate::route::InterfaceId;
+use crate::wire::eth::Tags;
+
+/// Which address of ours an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// An interface's own.
+    Own(InterfaceId),
+    /// A VIP, and whether it answers pings.
+    Vip {
+        /// It does.
+        echo: bool,
+    },
+    /// A local address of full NAT.
+    Snat(LocalSlot),
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self::Own(InterfaceId(0))
+    }
+}
+
+/// A service, and whether its flows are narrow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The service.
+    pub service: ServiceSlot,
+    /// Whether its flows are in the narrow table, but for those of full NAT.
+    pub narrow: bool,
+}
+
+/// Who listens on an address and port: one service, or the first of several in the list of choices.
+#[derive(Clone, Copy, Debug, Default)]
+struct Listener {
+    number: u32,
+    is_choice: bool,
+}
+
+/// One of several services on an address and port, or one that has more ports than one.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    first: u16,
+    last: u16,
+    class: Option<u16>,
+    service: ServiceSlot,
+    /// Whether the next one belongs to the same listener.
+    more: bool,
+}
+
+/// For whom a NAT backend replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Replier {
+    service: ServiceSlot,
+    /// Ports of the service.
+    first: u16,
+    last: u16,
+    /// What is added to one of them to get the backend's.
+    shift: u16,
+}
+
+/// The services that a backend's packet may be a reply of.
+#[derive(Clone, Copy, Debug)]
+pub struct Repliers<'a> {
+    exact: &'a [Replier],
+    ranges: &'a [Replier],
+    port: u16,
+    is_v4: bool,
+}
+
+impl Repliers<'_> {
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && (self.ranges.is_empty() || self.iter().next().is_none())
+    }
+
+    /// The services, each with the port of it that the backend's port stands for.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = (Found, u16)> + '_ {
+        self.exact.iter().chain(self.ranges).filter_map(|replier| {
+            let port = self.port.wrapping_sub(replier.shift);
+            let found =
+                Found { service: replier.service, narrow: self.is_v4 && replier.first == replier.last };
+            (replier.first..=replier.last).contains(&port).then_some((found, port))
+        })
+    }
+}
+
+/// An address as part of a table's key.
+trait Address: Copy {
+    type Key: Key;
+
+    /// The key of an address, a number that is not 0, and a port.
+    fn key(self, number: u8, port: u16) -> Self::Key;
+}
+
+impl Address for u32 {
+    type Key = u64;
+
+    #[inline]
+    fn key(self, number: u8, port: u16) -> u64 {
+        u64::from(self) << 32 | u64::from(port) << 16 | u64::from(number)
+    }
+}
+
+impl Address for u128 {
+    type Key = [u64; 3];
+
+    #[inline]
+    fn key(self, number: u8, port: u16) -> [u64; 3] {
+        [(self >> 64) as u64, self as u64, u64::from(port) << 16 | u64::from(number)]
+    }
+}
+
+/// In place of a protocol in the keys of [`Local`] addresses.
+const ANY: u8 = 3;
+
+#[inline]
+fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 1,
+        Protocol::Udp => 2,
+    }
+}
+
+/// The tables of one IP version.
+#[derive(Debug)]
+struct Family<A: Address> {
+    local: Lookup<A::Key, Local>,
+    /// By protocol, address and port; port 0 has the services of several ports.
+    services: Lookup<A::Key, Listener>,
+    /// By a NAT backend's protocol, address and port, or port 0: a range of the repliers.
+    replies: Lookup<A::Key, (u32, u32)>,
+}
+
+impl<A: Address> Family<A> {
+    #[inline]
+    fn repliers(&self, protocol: Protocol, address: A, port: u16) -> (u32, u32) {
+        self.replies.get(address.key(number(protocol), port)).unwrap_or_default()
+    }
+}
+
+/// All tables.
+#[derive(Debug)]
+pub(super) struct Tables {
+    v4: Family<u32>,
+    v6: Family<u128>,
+    choices: Vec<Choice>,
+    repliers: Vec<Replier>,
+    /// Whether a service has several ports.
+    ranges: bool,
+    /// Whether a NAT backend has several ports.
+    reply_ranges: bool,
+}
+
+impl Tables {
+    pub(super) fn new(parts: &Parts) -> Self {
+        let locals = locals(parts);
+        let (listeners, choices) = listeners(parts);
+        let (replies, repliers) = replies(parts);
+        let v4 = Family {
+            local: lookup(&locals, v4_bits),
+            services: lookup(&listeners, v4_bits),
+            replies: lookup(&replies, v4_bits),
+        };
+        let v6 = Family {
+            local: lookup(&locals, v6_bits),
+            services: lookup(&listeners, v6_bits),
+            replies: lookup(&replies, v6_bits),
+        };
+        let ranges = listeners.iter().any(|((_, _, port), _)| *port == 0);
+        let reply_ranges = replies.iter().any(|((_, _, port), _)| *port == 0);
+        Self { v4, v6, choices, repliers, ranges, reply_ranges }
+    }
+
+    pub(super) fn local(&self, address: IpAddr) -> Option<Local> {
+        match address {
+            IpAddr::V4(address) => self.v4.local.get(address.to_bits().key(ANY, 0)),
+            IpAddr::V6(address) => self.v6.local.get(address.to_bits().key(ANY, 0)),
+        }
+    }
+
+    #[inline]
+    pub(super) fn service_for(
+        &self,
+        parts: &Parts,
+        headers: &Headers,
+        tags: Tags,
+        takes: impl Fn(ServiceSlot) -> bool,
+    ) -> Option<Found> {
+        let listener = match headers.ip.addresses {
+            Addresses::V4 { dst, .. } => {
+                self.v4.services.get(dst.key(number(headers.protocol), headers.dst_port))
+            }
+            Addresses::V6 { dst, .. } => {
+                self.v6.services.get(dst.key(number(headers.protocol), headers.dst_port))
+            }
+        };
+        match listener {
+            Some(Listener { number, is_choice: false }) if takes(ServiceSlot(number as u16)) => {
+                Some(Found { service: ServiceSlot(number as u16), narrow: headers.ip.is_v4() })
+            }
+            None if !self.ranges => None,
+            _ => self.choose(parts, listener, headers, tags, takes),
+        }
+    }
+
+    /// The service among several, or one with several ports.
+    #[cold]
+    fn choose(
+        &self,
+        parts: &Parts,
+        exact: Option<Listener>,
+        headers: &Headers,
+        tags: Tags,
+        takes: impl Fn(ServiceSlot) -> bool,
+    ) -> Option<Found> {
+        let protocol = number(headers.protocol);
+        let ranges = match headers.ip.addresses {
+            Addresses::V4 { dst, .. } => self.v4.services.get(dst.key(protocol, 0)),
+            Addresses::V6 { dst, .. } => self.v6.services.get(dst.key(protocol, 0)),
+        };
+        let fits = |choice: &Choice| {
+            let class = choice.class.map(|class| parts.classes.get(usize::from(class)));
+            (choice.first..=choice.last).contains(&headers.dst_port)
+                && class.is_none_or(|class| class.is_some_and(|class| class.has(headers, tags)))
+                && takes(choice.service)
+        };
+        exact.into_iter().chain(ranges).filter(|listener| listener.is_choice).find_map(|listener| {
+            let choices = self.choices.get(listener.number as usize..)?;
+            let last = choices.iter().position(|choice| !choice.more)?;
+            let choice = choices[..=last].iter().find(|choice| fits(choice))?;
+            let narrow = headers.ip.is_v4() && choice.first == choice.last;
+            Some(Found { service: choice.service, narrow })
+        })
+    }
+
+    pub(super) fn replies_of(&self, protocol: Protocol, address: IpAddr, port: u16) -> Repliers<'_> {
+        match address {
+            IpAddr::V4(address) => self.replies_v4(protocol, address.to_bits(), port),
+            IpAddr::V6(address) => self.replies_v6(protocol, address.to_bits(), port),
+        }
+    }
+
+    #[inline]
+    pub(super) fn replies_v4(&self, protocol: Protocol, address: u32, port: u16) -> Repliers<'_> {
+        let ranges = if self.reply_ranges { self.v4.repliers(protocol, address, 0) } else { (0, 0) };
+        self.repliers(self.v4.repliers(protocol, address, port), ranges, port, true)
+    }
+
+    #[inline]
+    pub(super) fn replies_v6(&self, protocol: Protocol, address: u128, port: u16) -> Repliers<'_> {
+        let ranges = if self.reply_ranges { self.v6.repliers(protocol, address, 0) } else { (0, 0) };
+        self.repliers(self.v6.repliers(protocol, address, port), ranges, port, false)
+    }
+
+    #[inline]
+    fn repliers(&self, exact: (u32, u32), ranges: (u32, u32), port: u16, is_v4: bool) -> Repliers<'_> {
+        let of = |(start, end): (u32, u32)| self.repliers.get(start as usize..end as usize).unwrap_or(&[]);
+        Repliers { exact: of(exact), ranges: of(ranges), port, is_v4 }
+    }
+}
+
+/// What tables are made from: number, address and port of each key.
+type Keyed<V> = ((u8, IpAddr, u16), V);
+
+fn lookup<A: Address, V: Copy + Default>(
+    pairs: &[Keyed<V>],
+    bits: impl Fn(IpAddr) -> Option<A>,
+) -> Lookup<A::Key, V> {
+    let of_family = pairs
+        .iter()
+        .filter_map(|((number, address, port), value)| Some((bits(*address)?.key(*number, *port), *value)));
+    Lookup::new(of_family.collect::<Vec<_>>().into_iter())
+}
+
+fn v4_bits(address: IpAddr) -> Option<u32> {
+    match address {
+        IpAddr::V4(address) => Some(address.to_bits()),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn v6_bits(address: IpAddr) -> Option<u128> {
+    match address {
+        IpAddr::V6(address) => Some(address.to_bits()),
+        IpAddr::V4(_) => None,
+    }
+}
+
+/// A VIP answers pings only if all services on it do. Own addresses come last: of equal keys the last counts.
+fn locals(parts: &Parts) -> Vec<Keyed<Local>> {
+    let configured = || parts.services.iter().flatten().filter(|service| !service.retired);
+    let mut locals: Vec<Keyed<Local>> =
+        configured().map(|service| ((ANY, service.key.address, 0), Local::Vip { echo: true })).collect();
+    let silent = configured().filter(|service| !service.echo);
+    locals.extend(silent.map(|service| ((ANY, service.key.address, 0), Local::Vip { echo: false })));
+    let snat = parts.locals.iter().enumerate();
+    locals.extend(snat.map(|(slot, address)| ((ANY, *address, 0), Local::Snat(LocalSlot(slot as u8)))));
+    locals.extend(parts.own.iter().map(|(own, interface)| ((ANY, *own, 0), Local::Own(*interface))));
+    locals
+}
+
+/// A service alone on its address and port is found by one look; all others are choices, the narrowest range
+/// first, those with a class before the one without.
+fn listeners(parts: &Parts) -> (Vec<Keyed<Listener>>, Vec<Choice>) {
+    let mut services: Vec<(ServiceSlot, &Service)> = parts
+        .services
+        .iter()
+        .enumerate()
+        .filter_map(|(slot, service)| Some((ServiceSlot(slot as u16), service.as_deref()?)))
+        .collect();
+    let key = |service: &Service| {
+        let ports = service.key.ports;
+        let port = if ports.first == ports.last { ports.first } else { 0 };
+        (number(service.key.protocol), service.key.address, port)
+    };
+    let width = |service: &Service| service.key.ports.last - service.key.ports.first;
+    // The incarnation counts up, so it is the order of configuration.
+    services.sort_by_key(|(_, service)| {
+        (key(service), width(service), service.class.is_none(), service.retired, service.incarnation)
+    });
+    let (mut listeners, mut choices) = (Vec::new(), Vec::<Choice>::new());
+    for group in services.chunk_by(|(_, a), (_, b)| key(a) == key(b)) {
+        let Some((slot, first)) = group.first() else { continue };
+        let key = key(first);
+        if group.len() == 1 && key.2 != 0 && first.class.is_none() {
+            listeners.push((key, Listener { number: slot.0.into(), is_choice: false }));
+            continue;
+        }
+        listeners.push((key, Listener { number: choices.len() as u32, is_choice: true }));
+        choices.extend(group.iter().map(|(slot, service)| Choice {
+            first: service.key.ports.first,
+            last: service.key.ports.last,
+            class: service.class,
+            service: *slot,
+            more: true,
+        }));
+        choices.last_mut().into_iter().for_each(|choice| choice.more = false);
+    }
+    (listeners, choices)
+}
+
+fn replies(parts: &Parts) -> (Vec<Keyed<(u32, u32)>>, Vec<Replier>) {
+    let mut endpoints: Vec<Keyed<Replier>> = parts
+        .backends
+        .iter()
+        .flatten()
+        .filter(|backend| matches!(backend.mode, Mode::Nat | Mode::FullNat))
+        .filter_map(|backend| {
+            let service = parts.services.get(usize::from(backend.service.0))?.as_ref()?;
+            let ports = service.key.ports;
+            let shift = backend.port_shift;
+            let port = ports.single().map_or(0, |port| port.wrapping_add(shift));
+            let replier = Replier { service: backend.service, first: ports.first, last: ports.last, shift };
+            Some(((number(service.key.protocol), backend.address.ip(), port), replier))
+        })
+        .collect();
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    let mut ranges: Vec<Keyed<(u32, u32)>> = Vec::new();
+    for (index, (key, _)) in endpoints.iter().enumerate() {
+        match ranges.last_mut() {
+            Some((last, (_, end))) if last == key => *end += 1,
+            _ => ranges.push((*key, (index as u32, index as u32 + 1))),
+        }
+    }
+    (ranges, endpoints.into_iter().map(|(_, replier)| replier).collect())
+}

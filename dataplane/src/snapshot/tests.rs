@@ -1,0 +1,42 @@
+use super::*;
+use crate::testing;
+
+#[test]
+fn a_backend_of_two_services_replies_for_both() {
+    let mut parts = testing::parts();
+    let shared = testing::backend(0, "198.51.100.11:8000", Mode::Nat);
+    let other = Backend { service: ServiceSlot(1), ..shared };
+    parts.services = vec![
+        Some(testing::service("tcp:192.0.2.100:80", &[(0, 1)]).into()),
+        Some(testing::service("tcp:192.0.2.101:80", &[(1, 1)]).into()),
+    ];
+    parts.backends = vec![Some(shared), Some(other), Some(Backend { mode: Mode::Dr, ..shared })];
+    let snapshot = Snapshot::new(parts);
+    let address = shared.address.ip();
+    let services: Vec<_> = snapshot
+        .replies_of(Protocol::Tcp, address, 8000)
+        .iter()
+        .map(|(found, port)| (found.service, port))
+        .collect();
+    assert_eq!(services, [(ServiceSlot(0), 80), (ServiceSlot(1), 80)]);
+    assert!(snapshot.replies_of(Protocol::Udp, address, 8000).is_empty());
+    assert!(snapshot.replies_of(Protocol::Tcp, address, 80).is_empty());
+}
+
+#[test]
+fn egress_is_known_only_with_route_and_neighbour() {
+    let mut parts = testing::parts();
+    let snapshot = Snapshot::new(parts.clone());
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    for (link, far, gateway) in
+        [("198.51.100", "8.8.8.8", "198.51.100.1"), ("2001:db8:b:", "2001:db8:ffff::1", "2001:db8:b::1")]
+    {
+        let dot = if link.contains(':') { ":" } else { "." };
+        let known = snapshot.egress_to(ip(&format!("{link}{dot}11"))).unwrap();
+        assert!(known.resolved && known.link.bytes()[..6] == testing::mac(11).0);
+        assert!(!snapshot.egress_to(ip(&format!("{link}{dot}99"))).unwrap().resolved);
+        assert_eq!(snapshot.egress_to(ip(far)).unwrap().next_hop.address, ip(gateway));
+    }
+    parts.routes = Arc::default();
+    assert!(Snapshot::new(parts).egress_to(ip("8.8.8.8")).is_none());
+}
