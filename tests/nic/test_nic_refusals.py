@@ -1,7 +1,7 @@
 """What trutinad says of NICs it can not use: it ends with a reason instead of half a port."""
 
 import pytest
-from guest import E1000E, pci, toml
+from guest import E1000E, START_SECS, pci, toml
 
 EXIT_FAILED = 1
 
@@ -36,7 +36,7 @@ def test_a_nic_that_is_not_bound(guest):
 def refused(guest, config):
     """The error with which trutinad ends."""
     guest.launch(config)
-    code = guest.wait(30)
+    code = guest.wait(START_SECS)
     said = guest.said()
     assert code == EXIT_FAILED, said
     return said

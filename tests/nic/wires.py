@@ -18,7 +18,7 @@ from segment import ETH_LEN, mac_bytes
 
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL, ARP_TYPE = 0x0003, b"\x08\x06"
-PATIENCE_SECS, QUIET_SECS = 10, 0.2
+PATIENCE_SECS, QUIET_SECS = 30, 0.2
 
 
 @contextlib.contextmanager

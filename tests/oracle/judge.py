@@ -16,7 +16,7 @@ from vm.image import Image
 from vm.machine import Machine
 
 WINDOW = 16
-PATIENCE_SECS = 5
+PATIENCE_SECS = 30
 MODULES = ("virtio_pci", "virtio_net", "ip_vs", "ip_vs_rr", "ip_vs_wrr")
 # A NIC that leaves nothing to be done later: no checksum half filled in, no segment to be cut.
 NIC = "virtio-net-pci,mrg_rxbuf=off,romfile=,netdev=wire,mac=" + PORT_MAC
