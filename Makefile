@@ -4,16 +4,21 @@ PYTHON := /usr/bin/python3 -B
 # Network namespaces need root; everything else does not.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 DEVICE ?= af_packet
-DEMO := $(SUDO) env $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)) $(PYTHON) tests/demo.py
+AS_ROOT := $(SUDO) env $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)) $(PYTHON)
+DEMO := $(AS_ROOT) tests/demo.py
+PYTEST := -m pytest -ra -p no:cacheprovider
 
-.PHONY: help deps build demo demo-down test bench lint clean
+.PHONY: help deps build demo demo-down test test-nic test-oracle bench lint clean
 
 help:
 	@echo "make demo       build, and show the appliance balancing real HTTP traffic"
 	@echo "                DEVICE=af_packet|af_xdp|tap   the DPDK device to use"
 	@echo "                KEEP=1                        leave it up at the end"
 	@echo "make demo-down  take away what a demo left"
-	@echo "make test       all tests: units, miri, replay, end to end"
+	@echo "make test       all tests: units, miri, replay, end to end, and the next two"
+	@echo "make test-nic   on PCI NICs, emulated in a virtual machine; about a minute"
+	@echo "                CASES=virtio-2                only one NIC and number of workers"
+	@echo "make test-oracle  frame by frame against Linux IPVS in a virtual machine"
 	@echo "make lint       formatting, and clippy with every warning an error"
 	@echo "make bench      measurements"
 	@echo "make build      release binaries in target/release"
@@ -34,6 +39,13 @@ demo-down:
 
 test: build
 	@$(PYTHON) tests/run.py
+
+# Taps need root; the virtual machines do not.
+test-nic: build
+	@$(AS_ROOT) $(PYTEST) $(if $(CASES),-k "$(CASES)") tests/nic
+
+test-oracle: build
+	@$(PYTHON) $(PYTEST) tests/oracle
 
 bench: deps
 	cargo run --release -p perf -- pipeline

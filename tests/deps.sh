@@ -53,7 +53,7 @@ if [ -n "$missing" ]; then
 fi
 
 libdir=$(pkg-config --variable=libdir libdpdk)
-for driver in af_packet af_xdp tap pcap; do
+for driver in af_packet af_xdp tap pcap virtio e1000; do
     [ -e "$libdir/librte_net_$driver.so" ] ||
         fail "DPDK's driver net_$driver is not in $libdir; try apt-get install --reinstall libdpdk-dev"
 done

@@ -110,15 +110,19 @@ def missing(*commands):
     return None if ended.returncode == 0 else (lines or [f"`{' '.join(commands[-1])}` fails"])[-1]
 
 
-def pytest(totals):
-    """Replay and end to end, on the release binaries."""
-    # Debian's python, for Debian's scapy; no caches, for root would own them.
-    words = (sys.executable, "-B", "-m", "pytest", "-ra", "-p", "no:cacheprovider", "tests")
-    code, output = stream(*words)
-    last = next((line for line in reversed(output.splitlines()) if PYTEST_COUNT.search(line)), "")
-    for count, what in PYTEST_COUNT.findall(last):
-        totals.update({outcome(what): int(count)})
-    return code == 0
+def pytest(*places):
+    """A step that runs the tests in some directories, on the release binaries."""
+
+    def step(totals):
+        # Debian's python, for Debian's scapy; no caches, for root would own them.
+        words = (sys.executable, "-B", "-m", "pytest", "-ra", "-p", "no:cacheprovider", *places)
+        code, output = stream(*words)
+        last = next((line for line in reversed(output.splitlines()) if PYTEST_COUNT.search(line)), "")
+        for count, what in PYTEST_COUNT.findall(last):
+            totals.update({outcome(what): int(count)})
+        return code == 0
+
+    return step
 
 
 def outcome(what):
@@ -143,7 +147,9 @@ STEPS = {
     "cargo test": cargo("test", "--workspace"),
     "dataplane without DPDK": covered,
     "miri": miri,
-    "replay and end to end": pytest,
+    "replay and end to end": pytest("tests/replay", "tests/e2e"),
+    "against IPVS in a virtual machine": pytest("tests/oracle"),
+    "on PCI NICs in a virtual machine": pytest("tests/nic"),
 }
 
 if __name__ == "__main__":

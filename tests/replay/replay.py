@@ -29,7 +29,8 @@ PLACES = ("received", "injected", "taken_over", "sent", "punted", "handed_over",
 def trutinad() -> Path:
     """The binary under test: `$TRUTINAD`, else the release build, else the debug build."""
     named = os.environ.get("TRUTINAD")
-    paths = [Path(named)] if named else [ROOT / "target" / kind / "trutinad" for kind in ("release", "debug")]
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    paths = [Path(named)] if named else [target / kind / "trutinad" for kind in ("release", "debug")]
     for path in paths:
         if path.is_file():
             return path

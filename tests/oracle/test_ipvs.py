@@ -1,0 +1,63 @@
+"""The same frames through Linux IPVS and through us: what leaves is equal but for deliberate differences."""
+
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import ours
+import pytest
+from differences import DIFFERENCES, settled
+from outcome import topics
+from packets import Ether
+from services import SERVICES
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "ipvs-differences.md"
+KNOWN = [service for service in SERVICES if not ours.refusal(service)]
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_the_service_can_be_compared(service):
+    if ours.refusal(service):
+        pytest.skip(f"{service.name}: {ours.refusal(service)}")
+
+
+@pytest.mark.parametrize("topic", topics(KNOWN), ids=str)
+def test_both_send_the_same(outcome, topic):
+    for step in outcome[topic]:
+        rest, seen = settled(step)
+        assert rest.ours == rest.theirs, account(rest, seen)
+
+
+def account(step, seen):
+    """Both sides of a step, field by field where they differ."""
+    lines = [f"besides {', '.join(seen)}:" if seen else "they differ:"]
+    for side, frames in (("fed", step.fed), ("ours", step.ours), ("theirs", step.theirs)):
+        lines += [f"{side:6} {Ether(frame).summary()}\n       {frame.hex()}" for frame in frames] or [
+            f"{side:6} nothing"
+        ]
+    return "\n".join(lines)
+
+
+def test_every_difference_is_seen(outcome):
+    seen = {name for steps in outcome.values() for step in steps for name in settled(step)[1]}
+    wanted = {each.name for each in DIFFERENCES if any(each.wanted(service) for service in KNOWN)}
+    assert seen == wanted
+
+
+def test_a_changed_byte_is_seen(outcome):
+    rng = random.Random(1)
+    for steps in outcome.values():
+        for step in steps:
+            if not settled(step)[0].ours:
+                continue
+            frame = bytearray(step.ours[0])
+            at = rng.randrange(len(frame))
+            frame[at] ^= 1 << rng.randrange(8)
+            rest, seen = settled(replace(step, ours=(bytes(frame), *step.ours[1:])))
+            assert rest.ours != rest.theirs, f"byte {at} may be anything: {account(step, seen)}"
+
+
+def test_the_document_has_all_differences_and_no_others():
+    described = re.findall(r"^\| `([a-z-]+)` \|", DOCUMENT.read_text(), re.MULTILINE)
+    assert sorted(described) == sorted([*(each.name for each in DIFFERENCES), "backend-order"])
