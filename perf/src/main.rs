@@ -3,6 +3,8 @@
 //! [`pipeline`] times the packet path that workers run ([`dataplane::forward::Forwarder`]) in a small
 //! [`world`], on frames in a [`pool`] that [`traffic`] writes; [`report`] prints.
 
+mod cycles;
+mod family;
 mod pipeline;
 mod pool;
 mod report;
@@ -16,9 +18,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use config::words::Mode;
 
-use pipeline::{Case, Event, Plan};
+use family::Family;
+use pipeline::{Event, Plan};
+use pool::{FRAMES, Pool};
 use report::Report;
-use world::World;
+use world::{Shape, World};
 
 /// Measures Trutina.
 #[derive(Parser)]
@@ -43,10 +47,13 @@ struct PipelineArgs {
     #[arg(long)]
     json: bool,
     /// How packets reach their backends
-    #[arg(long, value_delimiter = ',', default_values_t = [Mode::Dr, Mode::Tunnel, Mode::Nat])]
+    #[arg(long, value_delimiter = ',', default_values_t = MODES)]
     mode: Vec<Mode>,
-    /// What packets meet: their flow, a service only, or nothing
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Event::Hit, Event::New, Event::None])]
+    /// IP version of all packets
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Family::Ipv4, Family::Ipv6])]
+    family: Vec<Family>,
+    /// What packets meet: their flow, a service only, a flow that is over, or nothing
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = EVENTS)]
     event: Vec<Event>,
     /// Flows, for which the table is rated; k and M may follow the number
     #[arg(long, value_parser = flows, value_delimiter = ',', default_value = "1,10k,1M")]
@@ -58,6 +65,9 @@ struct PipelineArgs {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     backends: u16,
 }
+
+const MODES: [Mode; 4] = [Mode::Dr, Mode::Tunnel, Mode::Nat, Mode::FullNat];
+const EVENTS: [Event; 4] = [Event::Hit, Event::New, Event::Expired, Event::None];
 
 /// Reads a number of flows such as `10k`.
 fn flows(text: &str) -> Result<u32, String> {
@@ -85,14 +95,16 @@ fn main() -> ExitCode {
 fn run(args: &PipelineArgs) -> Result<(), String> {
     let plan = if args.quick { Plan::QUICK } else { Plan::FULL };
     let report = Report::begin(args.json);
-    for &mode in &args.mode {
-        let world = World::new(mode, args.services, args.backends);
-        for &event in &args.event {
-            for &flows in &args.flows {
-                let case = Case { event, flows };
-                if case.makes_sense() {
-                    report.line(&world, case, pipeline::measure(&world, case, &plan)?);
-                }
+    let pool = Pool::new(FRAMES);
+    let kinds = args.mode.iter().flat_map(|mode| args.family.iter().map(|family| (*mode, *family)));
+    for (mode, family) in kinds {
+        for (event, flows) in
+            args.event.iter().flat_map(|event| args.flows.iter().map(|flows| (*event, *flows)))
+        {
+            let shape = Shape { mode, family, flows, services: args.services, each: args.backends };
+            if event.makes_sense(flows) {
+                let ns = pipeline::measure(&World::new(shape), event, &plan, &pool)?;
+                report.line(&shape, event, ns, cycles::per_ns());
             }
         }
     }

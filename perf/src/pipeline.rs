@@ -5,30 +5,36 @@
 //! writes into the cache, and every packet's flow is drawn from all flows.
 
 use std::array;
+use std::hash::RandomState;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use config::words::Mode;
 use crossbeam::queue::ArrayQueue;
 use dataplane::burst::{BURST, Burst};
+use dataplane::clock::Seconds;
 use dataplane::flow::table::HashSecret;
-use dataplane::forward::{Context, Forwarder, Outbox, Setup};
+use dataplane::forward::{Context, Forwarder, Outbox, PieceSetup, Setup};
+use dataplane::local::{LocalAddress, LocalSlot};
 use dataplane::stats::WorkerStats;
+use dataplane::toeplitz::Owners;
 use dataplane::wire::tcp::{ACK, SYN};
 use serde::Serialize;
 
-use crate::pool::{MAX_FRAMES, Pool, PoolFrame};
+use crate::pool::{FRAMES, Pool, PoolFrame};
 use crate::rng::Rng;
 use crate::summary::Summary;
-use crate::traffic::{Endpoint, Segment, client_of, flow_of};
-use crate::world::{PORT, World};
+use crate::traffic::{Segment, client_of, flow_of};
+use crate::world::{PORT, Shape, World};
 
 /// Bursts that are timed together: the clock is read twice for 512 packets, which is not felt.
 const BATCH: usize = 16;
 
-/// The coarse time of all packets. In a worker it changes once a second.
-const NOW: u32 = 100;
+/// The coarse time to begin with. In a worker it changes once a second.
+const BEGIN: Seconds = 100;
+/// Longer than any flow lives without packets.
+const LONG: Seconds = 3600;
 
 /// The same in every run, so that runs can be compared.
 const SECRET: HashSecret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
@@ -41,23 +47,16 @@ pub enum Event {
     Hit,
     /// Its service, which makes a flow
     New,
+    /// A flow that is over, and its service, which makes another
+    Expired,
     /// No service
     None,
 }
 
-/// One question.
-#[derive(Clone, Copy, Debug)]
-pub struct Case {
-    /// What each packet meets.
-    pub event: Event,
-    /// How many flows there are; the table is rated for them.
-    pub flows: u32,
-}
-
-impl Case {
-    /// Whether there are enough flows to be timed: new ones are new only once in each table.
-    pub fn makes_sense(&self) -> bool {
-        self.event != Event::New || self.flows as usize >= MAX_FRAMES
+impl Event {
+    /// Whether there are enough flows to be timed: a flow begins only once in each table.
+    pub fn makes_sense(self, flows: u32) -> bool {
+        !matches!(self, Self::New | Self::Expired) || flows as usize >= FRAMES
     }
 }
 
@@ -66,7 +65,7 @@ impl Case {
 pub struct Plan {
     /// Repeats, of which the median counts.
     repeats: usize,
-    /// Tables filled with new flows; each gives as many repeats as its flows need.
+    /// Times that all flows begin; each gives as many repeats as the flows need.
     tables: usize,
 }
 
@@ -81,66 +80,62 @@ impl Plan {
 ///
 /// # Errors
 /// A sentence that says which packets did not go where the case sends them.
-pub fn measure(world: &World, case: Case, plan: &Plan) -> Result<Summary, String> {
-    let mut pool = Pool::new(MAX_FRAMES);
-    let values = match case.event {
-        Event::Hit => hits(world, case.flows, plan, &mut pool)?,
-        Event::New => openings(world, case.flows, plan, &mut pool)?,
-        Event::None => strangers(world, case.flows, plan, &mut pool)?,
+pub fn measure(world: &World, event: Event, plan: &Plan, pool: &Pool) -> Result<Summary, String> {
+    let values = match event {
+        Event::Hit => hits(world, plan, pool)?,
+        Event::New => openings(world, plan, pool)?,
+        Event::Expired => reopenings(world, plan, pool)?,
+        Event::None => strangers(world, plan, pool)?,
     };
     Summary::of(values).ok_or_else(|| "nothing was measured".to_owned())
 }
 
-/// Packets of flows that are in the table, in random order. Under NAT half of them are replies.
-fn hits(world: &World, flows: u32, plan: &Plan, pool: &mut Pool) -> Result<Vec<f64>, String> {
-    let mut path = Path::new(world, flows);
-    path.establish(pool, flows)?;
-    let backends = path.backends(flows);
+/// Packets of flows that are in the table, in random order. Where the balancer sees replies, half are such.
+fn hits(world: &World, plan: &Plan, pool: &Pool) -> Result<Vec<f64>, String> {
+    let Shape { family, flows, .. } = world.shape;
+    let mut path = Path::new(world, pool);
+    path.establish()?;
+    let replies = path.replies();
     let mut rng = Rng::new(1);
     let random = || {
         let flow = rng.below(flows);
-        let (client, vip) = (client_of(flow), world.vip_of(flow));
-        match backends[flow as usize] {
-            Some(backend) if world.mode == Mode::Nat && rng.below(2) == 0 => {
-                Segment { src: backend, dst: client, flags: ACK }
-            }
-            _ => Segment { src: client, dst: vip, flags: ACK },
+        match replies.get(flow as usize).copied().flatten() {
+            Some((src, dst)) if rng.below(2) == 0 => Segment { src, dst, flags: ACK },
+            _ => Segment { src: client_of(family, flow), dst: world.vip_of(flow), flags: ACK },
         }
     };
-    path.repeat(plan, pool, random, Fate::Sent)
+    path.repeat(plan, random, Fate::Sent)
 }
 
 /// Packets from all clients to a port without service.
-fn strangers(world: &World, flows: u32, plan: &Plan, pool: &mut Pool) -> Result<Vec<f64>, String> {
+fn strangers(world: &World, plan: &Plan, pool: &Pool) -> Result<Vec<f64>, String> {
+    let Shape { family, flows, .. } = world.shape;
     let mut rng = Rng::new(2);
     let random = || {
         let flow = rng.below(flows);
-        let (vip, _) = world.vip_of(flow);
-        Segment { src: client_of(flow), dst: (vip, 9), flags: SYN }
+        let dst = SocketAddr::new(world.vip_of(flow).ip(), 9);
+        Segment { src: client_of(family, flow), dst, flags: SYN }
     };
-    Path::new(world, flows).repeat(plan, pool, random, Fate::Dropped)
+    Path::new(world, pool).repeat(plan, random, Fate::Dropped)
 }
 
 /// The first packets of all flows, into empty tables until they have as many as they are rated for.
-fn openings(world: &World, flows: u32, plan: &Plan, pool: &mut Pool) -> Result<Vec<f64>, String> {
-    // A prime above the number of flows: multiples of it visit each flow once, in no order.
-    const STEP: u64 = 2_654_435_761;
+fn openings(world: &World, plan: &Plan, pool: &Pool) -> Result<Vec<f64>, String> {
     let mut values = Vec::new();
     for _ in 0..plan.tables {
-        let mut path = Path::new(world, flows);
-        let mut turn = 0;
-        let mut left = flows as usize;
-        while left > 0 {
-            let count = left.min(pool.len());
-            let scattered = || {
-                turn += 1;
-                // Less than the number of flows, which has 32 bits.
-                let flow = (turn * STEP % u64::from(flows)) as u32;
-                Segment { src: client_of(flow), dst: world.vip_of(flow), flags: SYN }
-            };
-            values.push(path.time(pool, count, scattered, Fate::Sent)?);
-            left -= count;
-        }
+        values.extend(Path::new(world, pool).open_all()?);
+    }
+    Ok(values)
+}
+
+/// The same, where all flows were before, and are over but still in the table.
+fn reopenings(world: &World, plan: &Plan, pool: &Pool) -> Result<Vec<f64>, String> {
+    let mut path = Path::new(world, pool);
+    path.establish()?;
+    let mut values = Vec::new();
+    for _ in 0..plan.tables {
+        path.now += LONG;
+        values.extend(path.open_all()?);
     }
     Ok(values)
 }
@@ -153,79 +148,120 @@ enum Fate {
 }
 
 /// One worker's packet path in its world.
-struct Path<'w> {
-    world: &'w World,
-    forwarder: Forwarder,
+struct Path<'a> {
+    world: &'a World,
+    pool: &'a Pool,
+    forwarder: Forwarder<PoolFrame>,
     stats: Arc<WorkerStats>,
+    now: Seconds,
 }
 
-impl<'w> Path<'w> {
-    fn new(world: &'w World, flows: u32) -> Self {
-        let stats = Arc::new(WorkerStats::new(world.backends as usize));
+impl<'a> Path<'a> {
+    fn new(world: &'a World, pool: &'a Pool) -> Self {
+        let shape = &world.shape;
+        let stats = Arc::new(WorkerStats::new(shape.backends() as usize));
+        let flows = shape.flows as usize;
+        let (narrow, wide) = if shape.is_wide() { (0, flows) } else { (flows, 0) };
         let setup = Setup {
             number: 0,
             workers: 1,
-            flow_capacity: flows as usize,
-            services: usize::from(world.services),
+            flow_capacity: narrow,
+            wide_capacity: wide,
+            pieces: PieceSetup { capacity: 1, timeout: 5, remember: 30, secret: RandomState::new() },
+            services: usize::from(shape.services),
             secret: SECRET,
         };
-        Self { world, forwarder: Forwarder::new(&setup, Arc::clone(&stats)), stats }
+        let mut forwarder = Forwarder::new(&setup, Arc::clone(&stats));
+        let owners = Owners::new(setup.workers);
+        for (slot, address) in world.snapshot.parts.locals.iter().enumerate() {
+            let ports = LocalAddress::new(*address, &owners, setup.number);
+            forwarder.install(LocalSlot(slot as u8), Box::new(ports));
+        }
+        Self { world, pool, forwarder, stats, now: BEGIN }
     }
 
     /// Opens all flows. Each is acknowledged before the table fills up, for a half-open one may be evicted.
-    fn establish(&mut self, pool: &mut Pool, flows: u32) -> Result<(), String> {
+    fn establish(&mut self) -> Result<(), String> {
         let world = self.world;
-        for first in (0..flows).step_by(pool.len()) {
-            let count = pool.len().min((flows - first) as usize);
+        let Shape { family, flows, .. } = world.shape;
+        for first in (0..flows).step_by(self.pool.len()) {
+            let count = self.pool.len().min((flows - first) as usize);
             for flags in [SYN, ACK] {
                 let mut number = first;
                 let segment = || {
                     let flow = number;
                     number += 1;
-                    Segment { src: client_of(flow), dst: world.vip_of(flow), flags }
+                    Segment { src: client_of(family, flow), dst: world.vip_of(flow), flags }
                 };
-                self.time(pool, count, segment, Fate::Sent)?;
+                self.time(count, segment, Fate::Sent)?;
             }
         }
         Ok(())
     }
 
-    /// Where each flow's backend listens, by flow.
-    fn backends(&self, flows: u32) -> Vec<Option<Endpoint>> {
-        let mut backends = vec![None; flows as usize];
-        let table = self.forwarder.flows();
-        for (key, value) in (0..table.lines()).flat_map(|line| table.visit(line)) {
-            let flow = flow_of((key.client(), key.client_port()));
-            backends[flow as usize] = self.world.backend_at(value.backend());
+    /// Sends the first packets of all flows. Returns the nanoseconds per packet, for each repeat.
+    fn open_all(&mut self) -> Result<Vec<f64>, String> {
+        // A prime above the number of flows: multiples of it visit each flow once, in no order.
+        const STEP: u64 = 2_654_435_761;
+        let world = self.world;
+        let Shape { family, flows, .. } = world.shape;
+        let mut values = Vec::new();
+        let mut turn = 0;
+        let mut left = flows as usize;
+        while left > 0 {
+            let count = left.min(self.pool.len());
+            let scattered = || {
+                turn += 1;
+                // Less than the number of flows, which has 32 bits.
+                let flow = (turn * STEP % u64::from(flows)) as u32;
+                Segment { src: client_of(family, flow), dst: world.vip_of(flow), flags: SYN }
+            };
+            values.push(self.time(count, scattered, Fate::Sent)?);
+            left -= count;
         }
-        backends
+        Ok(values)
+    }
+
+    /// Source and destination of each flow's replies, by flow; none where the balancer sees no replies.
+    fn replies(&self) -> Vec<Option<(SocketAddr, SocketAddr)>> {
+        let World { shape, snapshot } = self.world;
+        if !shape.sees_replies() {
+            return Vec::new();
+        }
+        let mut replies = vec![None; shape.flows as usize];
+        let table = self.forwarder.flows();
+        for line in 0..table.lines() {
+            table.visit(line, |owner, value| {
+                let client = SocketAddr::new(owner.client, owner.client_port);
+                // In full NAT the backend answers a local address, which knows the client.
+                let local = owner.local_port.zip(snapshot.local_address(value.local()));
+                let to = local.map_or(client, |(port, address)| SocketAddr::new(address, port));
+                let backend = snapshot.backend(value.backend()).map(|backend| backend.address);
+                replies[flow_of(client) as usize] = backend.map(|from| (from, to));
+            });
+        }
+        replies
     }
 
     /// Nanoseconds per packet, for each repeat. Some before them warm up.
     fn repeat(
         &mut self,
         plan: &Plan,
-        pool: &mut Pool,
         mut next: impl FnMut() -> Segment,
         fate: Fate,
     ) -> Result<Vec<f64>, String> {
         for _ in 0..plan.repeats / 10 {
-            self.time(pool, pool.len(), &mut next, fate)?;
+            self.time(self.pool.len(), &mut next, fate)?;
         }
-        (0..plan.repeats).map(|_| self.time(pool, pool.len(), &mut next, fate)).collect()
+        (0..plan.repeats).map(|_| self.time(self.pool.len(), &mut next, fate)).collect()
     }
 
     /// Forwards `count` packets, of which the pool can hold as many. Returns the nanoseconds that each took.
-    fn time(
-        &mut self,
-        pool: &mut Pool,
-        count: usize,
-        mut next: impl FnMut() -> Segment,
-        fate: Fate,
-    ) -> Result<f64, String> {
+    fn time(&mut self, count: usize, mut next: impl FnMut() -> Segment, fate: Fate) -> Result<f64, String> {
         let dropped = self.stats.drops.total();
-        pool.fill(count, || next().frame());
-        let (elapsed, sent) = self.round(pool.frames());
+        let pool = self.pool;
+        let frames: Vec<_> = (0..count).map_while(|_| pool.frame(|bytes| next().write(bytes))).collect();
+        let (elapsed, sent) = self.round(frames.into_iter());
         debug_assert_eq!(pool.in_use(), 0);
         let dropped = self.stats.drops.total() - dropped;
         let expected = if fate == Fate::Sent { (count, 0) } else { (0, count as u64) };
@@ -236,8 +272,8 @@ impl<'w> Path<'w> {
     }
 
     /// Forwards frames in batches. Returns the time that took and the number of frames sent.
-    fn round<'p>(&mut self, mut frames: impl Iterator<Item = PoolFrame<'p>>) -> (Duration, usize) {
-        let context = Context { snapshot: &self.world.snapshot, now: NOW };
+    fn round(&mut self, mut frames: impl Iterator<Item = PoolFrame>) -> (Duration, usize) {
+        let context = Context { snapshot: &self.world.snapshot, now: self.now };
         let mut bursts: [Burst<PoolFrame>; BATCH] = array::from_fn(|_| Burst::default());
         let mut outs: [Outbox<PoolFrame>; BATCH] = array::from_fn(|_| outbox());
         let (mut elapsed, mut sent) = (Duration::ZERO, 0);
@@ -247,9 +283,7 @@ impl<'w> Path<'w> {
                 return (elapsed, sent);
             }
             let start = Instant::now();
-            for (burst, out) in bursts.iter_mut().zip(&mut outs) {
-                self.forwarder.forward(context, PORT, burst, out);
-            }
+            self.forward(context, &mut bursts, &mut outs);
             elapsed += start.elapsed();
             for transmit in outs.iter_mut().flat_map(|out| &mut out.transmit) {
                 sent += transmit.len();
@@ -257,10 +291,18 @@ impl<'w> Path<'w> {
             }
         }
     }
+
+    /// What is timed: a function of its own, so that a profiler can count its instructions alone.
+    #[inline(never)]
+    fn forward(&mut self, context: Context, bursts: &mut [Burst<PoolFrame>], outs: &mut [Outbox<PoolFrame>]) {
+        for (burst, out) in bursts.iter_mut().zip(outs) {
+            self.forwarder.forward(context, PORT, burst, out);
+        }
+    }
 }
 
 /// Distributes the next frames over bursts, as a NIC would hand them out.
-fn load<'p>(bursts: &mut [Burst<PoolFrame<'p>>], frames: &mut impl Iterator<Item = PoolFrame<'p>>) {
+fn load(bursts: &mut [Burst<PoolFrame>], frames: &mut impl Iterator<Item = PoolFrame>) {
     for burst in bursts {
         for frame in frames.by_ref().take(BURST) {
             if burst.push(frame).is_err() {

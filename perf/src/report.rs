@@ -3,16 +3,17 @@
 use config::words::Mode;
 use serde::Serialize;
 
-use crate::pipeline::{Case, Event};
+use crate::family::Family;
+use crate::pipeline::Event;
 use crate::summary::Summary;
-use crate::traffic::WIRE_LEN;
-use crate::world::World;
+use crate::traffic::wire_len;
+use crate::world::Shape;
 
 /// One result; its keys are stable.
 #[derive(Serialize)]
 struct Row {
     mode: Mode,
-    family: &'static str,
+    family: Family,
     flows: u32,
     /// Bytes of each frame on the wire.
     frame: usize,
@@ -24,6 +25,8 @@ struct Row {
     ns_per_packet: f64,
     min: f64,
     max: f64,
+    /// At the median, by the clock of the core when the case was over.
+    cycles_per_packet: f64,
     /// Million packets per second at the median.
     mpps: f64,
 }
@@ -38,25 +41,26 @@ impl Report {
     pub fn begin(json: bool) -> Self {
         if !json {
             println!(
-                "mode    family  event     flows  frame  services  backends  ns/packet     min     max    Mpps"
+                "mode      family  event       flows  frame  services  backends  ns/packet     min     max  cycles   Mpps"
             );
         }
         Self { json }
     }
 
     /// Prints one result.
-    pub fn line(&self, world: &World, case: Case, ns: Summary) {
+    pub fn line(&self, shape: &Shape, event: Event, ns: Summary, cycles_per_ns: f64) {
         let row = Row {
-            mode: world.mode,
-            family: "ipv4",
-            flows: case.flows,
-            frame: WIRE_LEN,
-            event: case.event,
-            services: world.services,
-            backends: world.backends,
+            mode: shape.mode,
+            family: shape.family,
+            flows: shape.flows,
+            frame: wire_len(shape.family),
+            event,
+            services: shape.services,
+            backends: shape.backends(),
             ns_per_packet: rounded(ns.median),
             min: rounded(ns.min),
             max: rounded(ns.max),
+            cycles_per_packet: rounded(ns.median * cycles_per_ns),
             mpps: rounded(1000.0 / ns.median),
         };
         println!("{}", if self.json { row.json() } else { row.text() });
@@ -70,10 +74,11 @@ impl Row {
 
     fn text(&self) -> String {
         let event = format!("{:?}", self.event).to_lowercase();
-        let Self { mode, family, flows, frame, services, backends, ns_per_packet, min, max, mpps, .. } = self;
+        let Self { mode, family, flows, frame, services, backends, .. } = self;
+        let Self { ns_per_packet, min, max, cycles_per_packet, mpps, .. } = self;
         format!(
-            "{mode:<6}  {family:<6}  {event:<5}  {flows:>8}  {frame:>5}  {services:>8}  {backends:>8}  \
-             {ns_per_packet:>9.1}  {min:>6.1}  {max:>6.1}  {mpps:>6.1}"
+            "{mode:<8}  {family:<6}  {event:<7}  {flows:>8}  {frame:>5}  {services:>8}  {backends:>8}  \
+             {ns_per_packet:>9.1}  {min:>6.1}  {max:>6.1}  {cycles_per_packet:>6.0}  {mpps:>5.1}"
         )
     }
 }
@@ -91,7 +96,7 @@ mod tests {
     fn a_result_has_its_stable_keys() {
         let row = Row {
             mode: Mode::Nat,
-            family: "ipv4",
+            family: Family::Ipv4,
             flows: 10_000,
             frame: 64,
             event: Event::Hit,
@@ -100,14 +105,15 @@ mod tests {
             ns_per_packet: rounded(20.123),
             min: 19.0,
             max: 30.0,
+            cycles_per_packet: 60.0,
             mpps: rounded(1000.0 / 20.123),
         };
         let json: serde_json::Value = serde_json::from_str(&row.json()).unwrap();
         let expected = serde_json::json!({
             "mode": "nat", "family": "ipv4", "flows": 10_000, "frame": 64, "event": "hit", "services": 8,
-            "backends": 64, "ns_per_packet": 20.12, "min": 19.0, "max": 30.0, "mpps": 49.69
+            "backends": 64, "ns_per_packet": 20.12, "min": 19.0, "max": 30.0, "cycles_per_packet": 60.0, "mpps": 49.69
         });
         assert_eq!(json, expected);
-        assert!(row.text().starts_with("nat     ipv4    hit       10000     64"));
+        assert!(row.text().starts_with("nat       ipv4    hit         10000     64"));
     }
 }

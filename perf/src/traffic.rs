@@ -1,77 +1,110 @@
 //! The packets: which client sends what, and how that looks on the wire.
 
-use dataplane::csum;
-use dataplane::wire::{eth, ipv4, tcp, write_u16, write_u32};
+use std::net::{IpAddr, SocketAddr};
 
+use dataplane::csum;
+use dataplane::packet::Addresses;
+use dataplane::wire::{eth, ipv4, ipv6, tcp, write, write_u16};
+
+use crate::family::{Family, Net};
 use crate::world::{GATEWAY_MAC, OWN_MAC};
 
-/// Bytes of a frame in memory. On the wire the frame check sequence makes it [`WIRE_LEN`].
-pub const FRAME_LEN: usize = 60;
-/// Bytes of a frame on the wire: the least that Ethernet allows.
-pub const WIRE_LEN: usize = FRAME_LEN + 4;
+/// Bytes of a frame in memory at least: Ethernet pads shorter ones.
+const SHORTEST: usize = 60;
+/// Bytes that the frame check sequence adds on the wire.
+const CHECK_LEN: usize = 4;
 
 /// Flows at most; their clients fit 10.0.0.0/8.
 pub const MAX_FLOWS: u32 = 16_000_000;
 
-/// An address and port, in host order.
-pub type Endpoint = (u32, u16);
-
-const FIRST_CLIENT: u32 = 0x0a00_0001;
 const FIRST_PORT: u16 = 40_000;
 /// Flows of one client.
 const PORTS: u32 = 4;
 
 /// The client's side of a flow.
-pub fn client_of(flow: u32) -> Endpoint {
-    (FIRST_CLIENT + flow / PORTS, FIRST_PORT + (flow % PORTS) as u16)
+pub fn client_of(family: Family, flow: u32) -> SocketAddr {
+    SocketAddr::new(family.address(Net::Clients, 1 + flow / PORTS), FIRST_PORT + (flow % PORTS) as u16)
 }
 
 /// The flow of a client's address and port.
-pub fn flow_of((address, port): Endpoint) -> u32 {
-    (address - FIRST_CLIENT) * PORTS + u32::from(port - FIRST_PORT)
+pub fn flow_of(client: SocketAddr) -> u32 {
+    let number = match client.ip() {
+        IpAddr::V4(address) => address.to_bits() & 0x00ff_ffff,
+        // All clients are in one network, and differ in these bits.
+        IpAddr::V6(address) => address.to_bits() as u32,
+    };
+    (number - 1) * PORTS + u32::from(client.port() - FIRST_PORT)
 }
 
-/// A TCP segment without data.
+/// Bytes on the wire of a segment without data.
+pub fn wire_len(family: Family) -> usize {
+    frame_len(family) + CHECK_LEN
+}
+
+fn frame_len(family: Family) -> usize {
+    (eth::HEADER_LEN + family.header_len() + tcp::HEADER_LEN).max(SHORTEST)
+}
+
+/// A TCP segment without data. Both ends are of one IP version.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
     /// Sender.
-    pub src: Endpoint,
+    pub src: SocketAddr,
     /// Receiver.
-    pub dst: Endpoint,
+    pub dst: SocketAddr,
     /// TCP flags.
     pub flags: u8,
 }
 
 impl Segment {
-    /// The segment in a frame from the gateway to the balancer, padded, with both checksums right.
-    pub fn frame(&self) -> [u8; FRAME_LEN] {
-        const L4: usize = eth::HEADER_LEN + ipv4::HEADER_LEN;
-        const END: usize = L4 + tcp::HEADER_LEN;
+    /// Puts the segment, in a frame from the gateway to the balancer, before other bytes. It is padded, and its
+    /// checksums are right. Returns the length of the frame.
+    pub fn write(&self, bytes: &mut [u8]) -> usize {
         const TCP_LEN: u16 = tcp::HEADER_LEN as u16;
-        let mut bytes = [0; FRAME_LEN];
-        bytes[..eth::HEADER_LEN].copy_from_slice(&eth::header(OWN_MAC, GATEWAY_MAC, eth::TYPE_IPV4));
-        let ip = &mut bytes[eth::HEADER_LEN..L4];
-        ip[0] = 0x45;
-        write_u16(ip, ipv4::TOTAL_LEN, ipv4::HEADER_LEN as u16 + TCP_LEN);
-        write_u16(ip, ipv4::FRAGMENT, ipv4::DONT_FRAGMENT);
-        ip[ipv4::TTL] = 64;
-        ip[ipv4::PROTOCOL] = ipv4::PROTOCOL_TCP;
-        write_u32(ip, ipv4::SRC, self.src.0);
-        write_u32(ip, ipv4::DST, self.dst.0);
-        write_u16(ip, ipv4::CHECKSUM, !csum::sum(ip));
-        let mut pseudo = [0; 12];
-        pseudo[..8].copy_from_slice(&ip[ipv4::SRC..]);
-        pseudo[9] = ipv4::PROTOCOL_TCP;
-        write_u16(&mut pseudo, 10, TCP_LEN);
-        let segment = &mut bytes[L4..END];
-        write_u16(segment, tcp::SRC_PORT, self.src.1);
-        write_u16(segment, tcp::DST_PORT, self.dst.1);
+        let (family, addresses) = match (self.src.ip(), self.dst.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let header = ipv4::NewHeader {
+                    tos: 0,
+                    total_len: ipv4::HEADER_LEN as u16 + TCP_LEN,
+                    id: 0,
+                    dont_fragment: true,
+                    ttl: 64,
+                    protocol: ipv4::PROTOCOL_TCP,
+                    src: src.to_bits(),
+                    dst: dst.to_bits(),
+                };
+                write(bytes, 0, &eth::header(OWN_MAC, GATEWAY_MAC, eth::TYPE_IPV4));
+                write(bytes, eth::HEADER_LEN, &header.bytes());
+                (Family::Ipv4, Addresses::V4 { src: src.to_bits(), dst: dst.to_bits() })
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let header = ipv6::NewHeader {
+                    traffic_class: 0,
+                    flow_label: 0,
+                    payload_len: TCP_LEN,
+                    next: ipv4::PROTOCOL_TCP,
+                    hop_limit: 64,
+                    src: src.to_bits(),
+                    dst: dst.to_bits(),
+                };
+                write(bytes, 0, &eth::header(OWN_MAC, GATEWAY_MAC, eth::TYPE_IPV6));
+                write(bytes, eth::HEADER_LEN, &header.bytes());
+                (Family::Ipv6, Addresses::V6 { src: src.to_bits(), dst: dst.to_bits() })
+            }
+            _ => return 0,
+        };
+        let mut segment = [0; tcp::HEADER_LEN];
+        write_u16(&mut segment, tcp::SRC_PORT, self.src.port());
+        write_u16(&mut segment, tcp::DST_PORT, self.dst.port());
         segment[tcp::DATA_OFFSET] = 0x50;
         segment[tcp::FLAGS] = self.flags;
-        // What the incremental update adds to: the sum of the pseudo header and of the segment.
-        let checksum = csum::Delta::default().word(!csum::sum(&pseudo), 0).apply(!csum::sum(segment));
-        write_u16(segment, tcp::CHECKSUM, checksum);
-        bytes
+        let checksum = csum::transport(addresses, ipv4::PROTOCOL_TCP, &segment);
+        write_u16(&mut segment, tcp::CHECKSUM, checksum);
+        let l4 = eth::HEADER_LEN + family.header_len();
+        write(bytes, l4, &segment);
+        let len = frame_len(family);
+        bytes[l4 + tcp::HEADER_LEN..len].fill(0);
+        len
     }
 }
 
@@ -79,30 +112,43 @@ impl Segment {
 mod tests {
     use super::*;
     use dataplane::parse::parse;
+    use dataplane::wire::eth::Tags;
+
+    const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
     #[test]
     fn clients_and_flows_correspond() {
-        for flow in [0, 1, 3, 4, 999_999, MAX_FLOWS - 1] {
-            assert_eq!(flow_of(client_of(flow)), flow);
+        for (family, flow) in FAMILIES
+            .iter()
+            .flat_map(|family| [0, 1, 3, 4, 999_999, MAX_FLOWS - 1].map(|flow| (*family, flow)))
+        {
+            assert_eq!(flow_of(client_of(family, flow)), flow);
         }
-        assert!(client_of(MAX_FLOWS - 1).0 < 0x0b00_0000);
+        let last = client_of(Family::Ipv4, MAX_FLOWS - 1).ip();
+        assert!(last < IpAddr::from([11, 0, 0, 0]));
     }
 
     #[test]
     fn frames_parse_as_what_they_are() {
-        let segment = Segment { src: client_of(5), dst: (0xc000_0201, 80), flags: tcp::ACK };
-        let frame = segment.frame();
-        let headers = parse(&frame, frame.len(), OWN_MAC).unwrap();
-        assert_eq!(
-            ((headers.ip.src, headers.src_port), (headers.ip.dst, headers.dst_port)),
-            (segment.src, segment.dst)
-        );
-        assert_eq!((headers.ip.len, headers.ip.ttl, headers.tcp_flags), (40, 64, tcp::ACK));
+        for (family, len) in [(Family::Ipv4, 60), (Family::Ipv6, 74)] {
+            let dst = SocketAddr::new(family.address(Net::Vips, 1), 80);
+            let segment = Segment { src: client_of(family, 5), dst, flags: tcp::ACK };
+            let mut frame = [0xff; 100];
+            assert_eq!((segment.write(&mut frame), wire_len(family)), (len, len + 4));
+            let (headers, tags) = parse(&frame[..len], len, OWN_MAC).unwrap();
+            assert_eq!(tags, Tags::default());
+            let src = SocketAddr::new(headers.ip.addresses.src(), headers.src_port);
+            assert_eq!((src, headers.ip.addresses.dst()), (segment.src, segment.dst.ip()));
+            assert_eq!((headers.dst_port, headers.ip.ttl, headers.tcp_flags), (80, 64, tcp::ACK));
+            assert_eq!(usize::from(headers.ip.len), family.header_len() + tcp::HEADER_LEN);
+        }
     }
 
     #[test]
     fn the_tcp_checksum_is_right() {
-        let frame = Segment { src: client_of(5), dst: (0xc000_0201, 80), flags: tcp::SYN }.frame();
+        let dst = "192.0.2.1:80".parse().unwrap();
+        let mut frame = [0; 100];
+        Segment { src: client_of(Family::Ipv4, 5), dst, flags: tcp::SYN }.write(&mut frame);
         let mut covered = frame[26..34].to_vec();
         covered.extend([0, ipv4::PROTOCOL_TCP, 0, 20]);
         covered.extend(&frame[34..54]);

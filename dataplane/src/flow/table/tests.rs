@@ -36,7 +36,7 @@ fn live(_: FlowValue) -> Worth {
 }
 
 /// The count of spilled flows that each line should have, by looking at every flow.
-fn assert_spill_counts(table: &NarrowTable) {
+fn assert_spill_counts<K: Key, const WAYS: usize>(table: &FlowTable<K, WAYS>) {
     let mut spilled = HashMap::new();
     for line in 0..table.lines() {
         for (key, value) in table.visit(line) {
@@ -80,6 +80,26 @@ fn rated_load_is_stored_whole_and_mostly_at_home() {
     assert!(displaced * 100 < capacity * 8, "{displaced} of {capacity}");
     for number in 0..capacity as u32 {
         assert_eq!(find(&table, number), Some(value(number)));
+    }
+    assert_spill_counts(&table);
+}
+
+#[test]
+fn rated_load_of_wide_flows_is_stored_whole() {
+    let capacity = if cfg!(miri) { 200 } else { 200_000 };
+    let mut table = WideTable::new(capacity, SECRET);
+    let key = |number: usize| {
+        let client = 0x2001_0db8_0005 << 80 | number as u128 / 4;
+        WideKey::new(client, (number % 4) as u16, ServiceSlot(1), 443)
+    };
+    for number in 0..capacity {
+        let hash = table.hash_of(&key(number));
+        let inserted = table.insert(hash, key(number), value(number as u32), live);
+        assert!(matches!(inserted, Inserted::Placed(_)), "{number}");
+    }
+    for number in 0..capacity {
+        let place = table.find(table.hash_of(&key(number)), &key(number)).unwrap();
+        assert_eq!(table.value(place).with_displaced(false), value(number as u32));
     }
     assert_spill_counts(&table);
 }
