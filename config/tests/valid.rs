@@ -204,7 +204,7 @@ fn all_else_has_a_default() {
         flow_table: FlowTable { capacity: 1_000_000, wide_capacity: 250_000 },
         timeouts: Timeouts::IPVS,
         icmp: Icmp { rate: 1000, no_service: NoBackend::Drop },
-        fragments: Fragments { capacity: 4096, timeout_secs: 5, remember_secs: 30 },
+        fragments: Fragments { capacity: 1024, timeout_secs: 5, remember_secs: 30 },
         control: Control { socket: "/run/trutina.sock".into() },
         metrics: None,
         services: Vec::new(),

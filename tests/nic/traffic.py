@@ -90,6 +90,8 @@ class Conversation:
 
     def run(self):
         """Opens, uses and ends every flow; each packet is checked before many more are sent."""
+        # What an earlier conversation left that has failed.
+        self.wires.quiet()
         self._requests(SYN)
         self._replies(SYN | ACK)
         self._requests(ACK | PSH)

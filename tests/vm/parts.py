@@ -20,8 +20,9 @@ def fetch():
     """Makes sure that everything is there, which takes some seconds the first time."""
     done = subprocess.run([Path(__file__).with_name("fetch.sh"), DIR], capture_output=True, text=True)
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"fetch.sh ends with {done.returncode}"]
-        raise MissingError(said[-1].removeprefix("error: "))
+        # The last line is ours, the one before it the tool's whose failure it tells.
+        said = done.stderr.strip().splitlines()[-2:] or [f"fetch.sh ends with {done.returncode}"]
+        raise MissingError("; ".join(reversed(said)).removeprefix("error: "))
 
 
 def program(name):

@@ -143,7 +143,7 @@ fn icmp(table: &Table) -> Icmp {
 fn fragments(table: &Table) -> Fragments {
     let seconds = |key, default| table.optional(key, number(limits::FRAGMENT_SECS)).unwrap_or(default);
     Fragments {
-        capacity: table.optional("capacity", number(limits::FRAGMENTS)).unwrap_or(4096),
+        capacity: table.optional("capacity", number(limits::FRAGMENTS)).unwrap_or(1024),
         timeout_secs: seconds("timeout_secs", 5),
         remember_secs: seconds("remember_secs", 30),
     }
