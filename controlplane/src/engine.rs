@@ -3,6 +3,7 @@
 //! Calls, health events, punted frames and timers change [`State`] or [`Neighbours`]; what changed is
 //! compiled and published once per turn, and a call is answered when every worker uses the result.
 
+mod answers;
 mod arp;
 mod claims;
 mod flows;
@@ -31,7 +32,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{self, MissedTickBehavior};
 
-use crate::api::{self, ApiError, Done, PortStats, PortStatus, Request, code};
+use crate::api::{ApiError, Done, PortStats, PortStatus, Request, code};
 use crate::compile::{self, compile};
 use crate::health::{Checker, Event};
 use crate::host::Host;
@@ -464,10 +465,6 @@ impl<D: Devices> Engine<D> {
         }
     }
 
-    fn worker_stats(&self) -> Vec<&WorkerStats> {
-        self.workers.iter().map(|worker| &*worker.stats).collect()
-    }
-
     /// Frees the slots of retired services and backends whose last flow has ended.
     fn free_retired(&mut self) {
         // Until every worker knows that something is retired, one of them may still give it a flow.
@@ -492,56 +489,6 @@ impl<D: Devices> Engine<D> {
             self.idle = (received, Instant::now());
         }
         received > 0 && self.idle.1.elapsed() > limit
-    }
-
-    fn services(&self) -> Vec<api::ServiceStatus> {
-        report::services(&self.state, &self.worker_stats(), self.now())
-    }
-
-    fn stats(&self) -> api::Stats {
-        api::Stats {
-            workers: self.worker_stats().into_iter().map(report::worker).collect(),
-            control: self.control_stats(),
-            ports: self.devices.stats(),
-            locals: report::locals(&self.state.ground.locals, &self.worker_stats()),
-            services: self.services(),
-        }
-    }
-
-    fn all_drops(&self) -> Vec<api::Drop> {
-        let mut counters: Vec<&DropCounters> =
-            self.workers.iter().map(|worker| &worker.stats.drops).collect();
-        counters.push(&self.drops);
-        report::drops(&counters)
-    }
-
-    fn status(&self) -> api::Status {
-        let services = self.services();
-        let backends = || services.iter().flat_map(|service| &service.backends);
-        let takes_flows =
-            |backend: &&api::BackendStatus| backend.health != api::Health::Down && backend.weight > 0;
-        let worker = |(number, worker): (usize, &Handle<D::Frame>)| api::WorkerStatus {
-            core: self.config.cores.workers.get(number).copied().unwrap_or_default(),
-            flows: worker.stats.flows.get(),
-            flow_capacity: self.config.flow_table.capacity.into(),
-            wide_capacity: self.config.flow_table.wide_capacity.into(),
-            generation: self.publisher.adopted_by(number),
-        };
-        api::Status {
-            version: self.identity.version.clone(),
-            dpdk: self.identity.dpdk.clone(),
-            pid: std::process::id(),
-            uptime_secs: self.now().as_secs(),
-            config_file: self.identity.config_file.display().to_string(),
-            generation: self.publisher.in_force(),
-            ports: self.devices.status(),
-            interfaces: report::interfaces(&self.config),
-            workers: self.workers.iter().enumerate().map(worker).collect(),
-            services: services.len(),
-            backends_up: backends().filter(takes_flows).count(),
-            backends: backends().count(),
-            neighbours: self.neighbour_status(),
-        }
     }
 }
 

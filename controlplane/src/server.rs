@@ -154,7 +154,7 @@ async fn write_line(writer: &mut OwnedWriteHalf, mut line: String) -> io::Result
 
 async fn answer_message(message: Message, calls: &mpsc::Sender<Call>, peer: Peer) -> Option<String> {
     match message {
-        Message::Single(entry) => answer_entry(entry, calls, peer, MAX_ANSWER_LEN).await,
+        Message::Single(entry) => answer_entry(*entry, calls, peer, MAX_ANSWER_LEN).await,
         Message::Batch(entries) => {
             let mut answers = String::from("[");
             for entry in entries {

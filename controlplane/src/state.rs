@@ -4,6 +4,7 @@
 //! services and backends by slot, so a removed one keeps its slot, retired, until its last flow has ended.
 
 mod ground;
+mod put;
 mod slots;
 
 use std::collections::{HashMap, HashSet};
@@ -15,7 +16,7 @@ use config::model;
 use config::rules::{self, Fault};
 use config::words::ServiceKey;
 use dataplane::forward::RESERVED_SERVICES;
-use dataplane::snapshot::{self, BackendSlot, Candidate, ServiceSlot};
+use dataplane::snapshot::{self, BackendSlot, ServiceSlot};
 
 use crate::api::{ApiError, Counters, Health, code};
 use crate::health::Target;
@@ -63,6 +64,8 @@ pub struct Service {
     pub past: Counters,
     /// Tells it from others that had its slot before.
     incarnation: u64,
+    /// Its place among others, by which classes are chosen.
+    rank: u64,
     /// As workers see it.
     pub compiled: Arc<snapshot::Service>,
 }
@@ -100,6 +103,8 @@ pub struct State {
     /// Order in which configured services are listed.
     order: Vec<ServiceSlot>,
     versions: u64,
+    /// Services that were put, so that later ones come behind earlier ones.
+    ranks: u64,
 }
 
 impl State {
@@ -114,6 +119,7 @@ impl State {
             slot_of: HashMap::new(),
             order: Vec::new(),
             versions: 0,
+            ranks: 0,
         }
     }
 
@@ -400,151 +406,6 @@ impl State {
             return Ok(());
         };
         Err(ApiError { code: code::LIMIT, message })
-    }
-
-    /// Adds or changes a service; its backends become exactly those wanted.
-    fn put_service(&mut self, mut wanted: model::Service, now: Duration) {
-        let backends = std::mem::take(&mut wanted.backends);
-        let slot = match self.slot_of.get(&wanted.key) {
-            Some(slot) => *slot,
-            None => {
-                self.versions += 1;
-                let (key, scheduler) = (wanted.key, wanted.scheduler);
-                let number = self.services.insert(Service {
-                    incarnation: self.versions,
-                    config: wanted.clone(),
-                    retired: true,
-                    backends: Vec::new(),
-                    retired_backends: Vec::new(),
-                    past: Counters::default(),
-                    compiled: Arc::new(snapshot::Service::new(key, scheduler, 0, Vec::new())),
-                });
-                // `Limits` keeps services below 2^16.
-                ServiceSlot(number as u16)
-            }
-        };
-        self.slot_of.insert(wanted.key, slot);
-        self.order.push(slot);
-        let Some(service) = self.services_mut(slot) else { return };
-        (service.config, service.retired) = (wanted, false);
-        let before = service.backends.clone();
-        let now_there: Vec<BackendSlot> =
-            backends.into_iter().map(|backend| self.put_backend(slot, backend, now)).collect();
-        let still: HashSet<_> = now_there.iter().copied().collect();
-        for backend in before.into_iter().filter(|backend| !still.contains(backend)) {
-            self.retire(slot, backend);
-        }
-        if let Some(service) = self.services_mut(slot) {
-            service.backends = now_there;
-        }
-        self.recompile(slot);
-    }
-
-    fn put_backend(&mut self, service: ServiceSlot, wanted: model::Backend, now: Duration) -> BackendSlot {
-        let checked = self.service(service).is_some_and(|service| service.config.check.is_some());
-        let slot = match self.find_slot(service, &wanted) {
-            Some(slot) => {
-                self.revive(service, slot, wanted, now);
-                slot
-            }
-            None => {
-                // A backend whose mode changed is the same server, with the same check that goes on.
-                let known = self.find_backend(service, wanted.address).and_then(|slot| self.backend(slot));
-                let (health, since, reason) = match known {
-                    Some(known) => (known.health, known.since, known.reason.clone()),
-                    None => (Health::Unchecked, now, String::new()),
-                };
-                let number = self.backends.insert(Backend {
-                    service,
-                    config: wanted,
-                    retired: false,
-                    health,
-                    reason,
-                    since,
-                    base: Counters::default(),
-                });
-                // `Limits` keeps backends below 2^24.
-                let slot = BackendSlot(number as u32);
-                let base = self.slot_bases.get(&slot).copied().unwrap_or_default();
-                self.backends_mut(slot).into_iter().for_each(|backend| backend.base = base);
-                slot
-            }
-        };
-        self.set_checked(slot, checked, now);
-        slot
-    }
-
-    /// Puts a configuration in force in a slot that has flows of the same backend; if that was retired, its
-    /// health begins anew.
-    fn revive(&mut self, service: ServiceSlot, slot: BackendSlot, wanted: model::Backend, now: Duration) {
-        let Some(backend) = self.backends_mut(slot) else { return };
-        backend.config = wanted;
-        if std::mem::take(&mut backend.retired) {
-            (backend.health, backend.since) = (Health::Unchecked, now);
-            if let Some(service) = self.services_mut(service) {
-                service.retired_backends.retain(|other| *other != slot);
-            }
-        }
-    }
-
-    /// A backend that gets its first check counts as up until the check says otherwise.
-    fn set_checked(&mut self, slot: BackendSlot, checked: bool, now: Duration) {
-        let Some(backend) = self.backends_mut(slot) else { return };
-        let health = match (checked, backend.health) {
-            (false, Health::Unchecked) | (true, Health::Up | Health::Down) => return,
-            (false, _) => Health::Unchecked,
-            (true, Health::Unchecked) => Health::Up,
-        };
-        backend.reason = if checked { "not checked yet" } else { "no check configured" }.to_owned();
-        (backend.health, backend.since) = (health, now);
-    }
-
-    fn retire(&mut self, service: ServiceSlot, slot: BackendSlot) {
-        if let Some(backend) = self.backends_mut(slot) {
-            backend.retired = true;
-        }
-        if let Some(service) = self.services_mut(service) {
-            service.retired_backends.push(slot);
-        }
-    }
-
-    /// Makes a service anew as workers see it, with a new version if its candidates changed.
-    fn recompile(&mut self, slot: ServiceSlot) {
-        let Some(service) = self.service(slot) else { return };
-        let takes_flows = |slot: &BackendSlot| {
-            let backend = self.backend(*slot)?;
-            let up = backend.health != Health::Down && backend.config.weight > 0;
-            up.then_some(Candidate { backend: *slot, weight: backend.config.weight })
-        };
-        let candidates = service.backends.iter().filter_map(takes_flows).collect();
-        let version = self.versions + 1;
-        let mut compiled = self.compile(service, version, candidates);
-        let old = &service.compiled;
-        let unchanged = (old.scheduler, &old.candidates) == (compiled.scheduler, &compiled.candidates)
-            && old.version != 0;
-        if unchanged {
-            compiled.version = old.version;
-        } else {
-            self.versions = version;
-        }
-        if let Some(service) = self.services_mut(slot) {
-            service.compiled = Arc::new(compiled);
-        }
-    }
-
-    fn compile(&self, service: &Service, version: u64, candidates: Vec<Candidate>) -> snapshot::Service {
-        let config = &service.config;
-        snapshot::Service {
-            class: config.key.class.map(|class| self.ground.class(class)),
-            no_backend: config.no_backend,
-            mss: config.mss,
-            one_packet: config.one_packet,
-            pool: config.snat_pool.as_deref().and_then(|pool| self.ground.pool(pool)),
-            echo: config.echo,
-            retired: service.retired,
-            incarnation: service.incarnation,
-            ..snapshot::Service::new(config.key, config.scheduler, version, candidates)
-        }
     }
 }
 

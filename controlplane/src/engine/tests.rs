@@ -14,6 +14,7 @@ use dataplane::snapshot::ServiceSlot;
 use dataplane::worker::{Injection, Listed};
 
 use super::*;
+use crate::api;
 use crate::server::Peer;
 
 const OWN: MacAddr = MacAddr([2, 0, 0x5e, 0, 0x53, 0xfe]);

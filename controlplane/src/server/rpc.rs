@@ -18,7 +18,7 @@ pub const MAX_BATCH: usize = 256;
 #[derive(Debug, PartialEq)]
 pub enum Message {
     /// One call, answered by an object.
-    Single(Entry),
+    Single(Box<Entry>),
     /// An array of calls, answered by an array (JSON-RPC 2.0, section 6).
     Batch(Vec<Entry>),
 }
@@ -40,22 +40,20 @@ impl Entry {
 
 /// Reads one line, with or without its newline.
 pub fn parse(line: &[u8]) -> Message {
+    let refused = |code, why: String| Message::Single(Box::new(Entry::refused(Value::Null, code, why)));
     match serde_json::from_slice(line) {
         Ok(Value::Array(calls)) if calls.is_empty() => {
-            Message::Single(Entry::refused(Value::Null, code::INVALID_REQUEST, "the batch is empty"))
+            refused(code::INVALID_REQUEST, "the batch is empty".to_owned())
         }
-        Ok(Value::Array(calls)) if calls.len() > MAX_BATCH => Message::Single(Entry::refused(
-            Value::Null,
+        Ok(Value::Array(calls)) if calls.len() > MAX_BATCH => refused(
             code::LIMIT,
             format!("batch too long; it has at most {MAX_BATCH} calls; split it into several"),
-        )),
+        ),
         Ok(Value::Array(calls)) => Message::Batch(calls.into_iter().map(entry).collect()),
-        Ok(call) => Message::Single(entry(call)),
-        Err(error) => Message::Single(Entry::refused(
-            Value::Null,
-            code::PARSE_ERROR,
-            format!("the line is not JSON; {error}; send one message a line"),
-        )),
+        Ok(call) => Message::Single(Box::new(entry(call))),
+        Err(error) => {
+            refused(code::PARSE_ERROR, format!("the line is not JSON; {error}; send one message a line"))
+        }
     }
 }
 
@@ -165,7 +163,7 @@ mod tests {
 
     fn single(line: &str) -> Entry {
         match parse(line.as_bytes()) {
-            Message::Single(entry) => entry,
+            Message::Single(entry) => *entry,
             Message::Batch(_) => panic!("{line} is no batch"),
         }
     }

@@ -177,6 +177,7 @@ fn reload_keeps_health_slots_and_flows_of_what_stays() {
     assert_eq!([slot(&state, key(1), 11), slot(&state, key(1), 12)], before);
     let keys: Vec<ServiceKey> = state.services().map(|service| service.config.key).collect();
     assert_eq!(keys, [key(2), key(1)], "in the order of the file");
+    assert!(state.services().map(|service| service.compiled.rank).is_sorted());
     state.replace(ground(), &[service(1, &[(11, 1)])], LATER).unwrap();
     assert_eq!(candidates(&state, key(1)), [(11, 1)], "without a check it counts as up");
 }

@@ -29,6 +29,8 @@ pub struct Service {
     pub retired: bool,
     /// Tells services apart that have the same slot one after the other.
     pub incarnation: u64,
+    /// Its place in the configuration: of two classes that a packet is of, the first one counts.
+    pub rank: u64,
     /// Changes whenever `candidates` does, so that schedulers notice.
     pub version: u64,
     /// Backends that take new flows, none with weight 0, in the order of configuration.
@@ -64,6 +66,7 @@ impl Service {
             echo: true,
             retired: false,
             incarnation: 0,
+            rank: 0,
             version,
             candidates,
             max_weight,

@@ -327,9 +327,8 @@ fn listeners(parts: &Parts) -> (Vec<Keyed<Listener>>, Vec<Choice>) {
         (number(service.key.protocol), service.key.address, port)
     };
     let width = |service: &Service| service.key.ports.last - service.key.ports.first;
-    // The incarnation counts up, so it is the order of configuration.
     services.sort_by_key(|(_, service)| {
-        (key(service), width(service), service.class.is_none(), service.retired, service.incarnation)
+        (key(service), width(service), service.class.is_none(), service.retired, service.rank)
     });
     let (mut listeners, mut choices) = (Vec::new(), Vec::<Choice>::new());
     for group in services.chunk_by(|(_, a), (_, b)| key(a) == key(b)) {

@@ -13,7 +13,7 @@ fn world(services: &[(&str, &str)]) -> Parts {
     let service = |(slot, (key, _)): (usize, &(&str, &str))| {
         let mut service = testing::service(key, &[(slot as u32, 1)]);
         service.class = service.key.class.map(|_| 0);
-        service.incarnation = slot as u64;
+        service.rank = slot as u64;
         Some(service.into())
     };
     let backend = |(slot, (key, address)): (usize, &(&str, &str))| {
