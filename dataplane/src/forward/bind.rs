@@ -3,7 +3,8 @@
 use config::words::{Mode, Protocol};
 
 use super::flows::{Stored, wide_address, worth};
-use super::{Batch, Context, Forwarder, Live, Outbox, Role, Target, Work};
+use super::local::host_of;
+use super::{Batch, Context, Forwarder, Live, Outbox, PuntReason, Role, Target, Work};
 use crate::buf::Frame;
 use crate::burst::Burst;
 use crate::drops::DropReason;
@@ -49,10 +50,20 @@ impl<F: Frame> Forwarder<F> {
             };
             match bound {
                 Ok(()) => left.keep(slot),
+                Err(DropReason::NoFlow) => self.take_flowless(context, work, burst.take(slot), out),
                 Err(why) => self.refuse(context, work, why, burst.take(slot), out),
             }
         }
         left
+    }
+
+    /// What a backend or a host inside sends without a flow: the kernel asked for it, or nobody did.
+    #[cold]
+    fn take_flowless(&mut self, context: Context, work: &Work, frame: Option<F>, out: &mut Outbox<F>) {
+        match host_of(context.snapshot, work.headers.ip.addresses.dst()) {
+            Some(own) => self.punt(frame, PuntReason::Host(own), out),
+            None => self.refuse(context, work, DropReason::NoFlow, frame, out),
+        }
     }
 
     #[inline]

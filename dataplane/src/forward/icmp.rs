@@ -116,7 +116,9 @@ impl<F: Frame> Forwarder<F> {
         if self.workers > 1 && owner != self.number {
             return Ok(Next::HandOver(owner));
         }
-        let about = self.flow_of(context, &quoted, &error).ok_or(DropReason::NoFlow)?;
+        let Some(about) = self.flow_of(context, &quoted, &error) else {
+            return Ok(Next::Stranger(DropReason::NoFlow));
+        };
         let egress = match about.end {
             End::Backend => self.tell_backend(context, packet, &quoted, &about, frame)?,
             End::Sender { inner: Some(inner) } => {

@@ -1,5 +1,7 @@
 //! Packets that are no service's: for the appliance itself, or on their way through it.
 
+use std::net::IpAddr;
+
 use super::{Context, Forwarder, Outbox, PuntReason, Role, Work};
 use crate::buf::Frame;
 use crate::burst::Burst;
@@ -28,12 +30,12 @@ impl<F: Frame> Forwarder<F> {
             self.drop(burst.take(slot), DropReason::BadVlan);
             return None;
         };
+        if let Some(own) = host_of(snapshot, work.headers.ip.addresses.dst()) {
+            self.punt(burst.take(slot), PuntReason::Host(own), out);
+            return None;
+        }
         let why = match snapshot.local(work.headers.ip.addresses.dst()) {
             Some(Local::Snat(local)) => return Some(Role::LocalReply(local)),
-            Some(Local::Own(own)) if has_host(snapshot, own) => {
-                self.punt(burst.take(slot), PuntReason::Host(own), out);
-                return None;
-            }
             Some(_) => DropReason::NoService,
             None => match passage(snapshot, interface, &work.headers.ip.addresses) {
                 Some(role) => return Some(role),
@@ -91,10 +93,10 @@ impl<F: Frame> Forwarder<F> {
         out: &mut Outbox<F>,
     ) {
         let snapshot = context.snapshot;
+        if let Some(own) = host_of(snapshot, packet.addresses.dst()) {
+            return self.punt(Some(frame), PuntReason::Host(own), out);
+        }
         match snapshot.local(packet.addresses.dst()) {
-            Some(Local::Own(own)) if has_host(snapshot, own) => {
-                self.punt(Some(frame), PuntReason::Host(own), out);
-            }
             Some(_) => self.drop(Some(frame), why),
             None => self.route_plain(context, interface, packet, frame, why, out),
         }
@@ -138,8 +140,12 @@ impl<F: Frame> Forwarder<F> {
     }
 }
 
-fn has_host(snapshot: &Snapshot, interface: InterfaceId) -> bool {
-    snapshot.interface(interface).is_some_and(|interface| interface.host)
+/// The interface whose own address this is, if the kernel gets what is for it.
+pub(super) fn host_of(snapshot: &Snapshot, address: IpAddr) -> Option<InterfaceId> {
+    match snapshot.local(address)? {
+        Local::Own(own) => snapshot.interface(own)?.host.then_some(own),
+        Local::Vip { .. } | Local::Snat(_) => None,
+    }
 }
 
 /// Whether a packet may pass through the appliance as through a router: out from an inside interface, or in

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::hash::RandomState;
 
+use super::local::host_of;
 use super::{BURST, Context, Forwarder, HandedOver, Live, Outbox, PuntReason, Setup, Work};
 use crate::buf::Frame;
 use crate::burst::Burst;
@@ -15,7 +16,6 @@ use crate::packet::{Fragment, Headers, Packet};
 use crate::parse::{Refusal, first_piece, parse};
 use crate::port::PortId;
 use crate::route::InterfaceId;
-use crate::snapshot::Local;
 use crate::wire::{ipv4, ipv6};
 
 /// Waiting pieces given up in a housekeeping turn at most.
@@ -59,9 +59,7 @@ impl<F: Frame> Forwarder<F> {
     ) {
         let Some(fragment) = packet.fragment else { return };
         // The kernel puts its packets together itself.
-        if let Some(Local::Own(own)) = context.snapshot.local(packet.addresses.dst())
-            && context.snapshot.interface(own).is_some_and(|interface| interface.host)
-        {
+        if let Some(own) = host_of(context.snapshot, packet.addresses.dst()) {
             return self.punt(Some(frame), PuntReason::Host(own), out);
         }
         if packet.is_v4() && !has_ports(packet.next) {

@@ -62,3 +62,17 @@ fn the_kernel_gets_what_is_for_own_addresses() {
         assert_eq!(path.pass(frame), End::Punted(PuntReason::Host(InterfaceId(0)), bytes));
     }
 }
+
+#[test]
+fn the_kernel_gets_what_a_backend_answers_to_its_checks() {
+    let (backend, own) = ("198.51.100.11:8000", "198.51.100.254:40000");
+    let mut parts = testing::snapshot(Mode::Nat).parts;
+    let mut path = Path::new(Snapshot::new(parts.clone()));
+    let answer = syn(backend, own);
+    assert_eq!(path.pass(answer.frame()), End::Dropped(DropReason::NoFlow));
+    parts.interfaces[0].host = true;
+    path.snapshot = Snapshot::new(parts);
+    let bytes = answer.frame().bytes().to_vec();
+    assert_eq!(path.pass(answer.frame()), End::Punted(PuntReason::Host(InterfaceId(0)), bytes));
+    assert_eq!(path.pass(syn(backend, "203.0.113.7:40000").frame()), End::Dropped(DropReason::NoFlow));
+}
