@@ -7,12 +7,12 @@ use config::model::{
     Backend, Check, CheckKind, Class, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments, Gateway,
     Icmp, Interface, Metrics, Neighbour, Port, Route, Service, SnatPool, Tags, Timeouts, Tunnel,
 };
-use config::words::{Encapsulation, Mode, NoBackend, Scheduler, Side};
+use config::words::{Encapsulation, Mode, NoBackend, Scheduler};
 use config::{LoadError, limits};
 
 fn port(name: &str, devices: &[&str]) -> Port {
     let devices = devices.iter().map(|device| Device::Vdev((*device).to_owned())).collect();
-    Port { name: name.to_owned(), devices, mtu: 1500, mac: None, side: Side::Both }
+    Port { name: name.to_owned(), devices, mtu: 1500, mac: None }
 }
 
 fn interface(name: &str, port: usize, tags: (u16, u16), addresses: &[&str]) -> Interface {
@@ -126,8 +126,8 @@ fn every_key_is_read() {
         dpdk: Dpdk { hugepages: false, memory_mib: 128, file_prefix: "lab".to_owned() },
         cores: Cores { control: 2, workers: vec![3, 4], shared: false },
         ports: vec![
-            Port { mtu: 9000, mac: "02:00:5e:00:53:01".parse().ok(), side: Side::Clients, ..lan },
-            Port { side: Side::Servers, ..port("wan", &wan) },
+            Port { mtu: 9000, mac: "02:00:5e:00:53:01".parse().ok(), ..lan },
+            port("wan", &wan),
             Port { devices: vec![Device::Pci("0000:03:00.0,rxq=2".to_owned())], ..port("trunk", &[]) },
         ],
         interfaces: expected_interfaces(),

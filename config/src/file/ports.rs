@@ -11,8 +11,7 @@ use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
 use crate::reader::{Step, Table};
 use crate::rules;
-use crate::values::{device, mac, name, number, own_address, tap_name, word};
-use crate::words::Side;
+use crate::values::{device, mac, name, number, own_address, tap_name};
 
 /// Reads all ports, and all their interfaces in the order of their numbers. `workers` is how many there are,
 /// if that could be read.
@@ -42,12 +41,11 @@ fn port(table: &Table) -> Option<(Port, Vec<Interface>)> {
     let addresses = addresses(table, table.has("vlan"));
     let mtu = table.optional("mtu", number(limits::MTU)).unwrap_or(1500);
     let mac = table.optional("mac", mac);
-    let side = table.optional("side", word("side", Side::WORDS)).unwrap_or_default();
     let untagged = interface(table, name.clone(), Tags::default(), mtu);
     let vlans = table.tables("vlan", limits::VLANS, |table| vlan(table, &name, mtu)).and_then(all);
     let untagged = Interface { addresses: addresses?, ..untagged };
     let interfaces = std::iter::once(untagged).chain(vlans?).collect();
-    Some((Port { name, devices, mtu, mac, side }, interfaces))
+    Some((Port { name, devices, mtu, mac }, interfaces))
 }
 
 /// The one device of a port, or the several that make it up; none if they can not be read.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::words::{ClassName, MacAddr, Side};
+use crate::words::{ClassName, MacAddr};
 
 /// `[[port]]`: one place where frames come and go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,11 +18,6 @@ pub struct Port {
     pub mtu: u16,
     /// Ethernet address to set; the device keeps its own if none is given.
     pub mac: Option<MacAddr>,
-    /// Whose frames come in. A NIC that can hash the fields of one end alone brings a client's frames by their
-    /// source, and a backend's replies by their destination, straight to the worker that owns their flow;
-    /// where both come in it can not tell them apart, and workers hand over what is not theirs. So a wrong
-    /// side costs time, but no packet.
-    pub side: Side,
 }
 
 /// How a device is named to DPDK.

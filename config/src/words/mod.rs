@@ -98,18 +98,6 @@ pub enum Preset {
     Dpvs,
 }
 
-/// Where the frames that come in by a port are from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// Clients, or nearly all of them: requests, with no replies to speak of.
-    Clients,
-    /// Backends, or nearly all of them: replies.
-    Servers,
-    /// Either.
-    #[default]
-    Both,
-}
-
 /// How a service chooses the backend of a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheduler {
@@ -157,10 +145,9 @@ words!(
 words!(Encapsulation, "a type of tunnel: ipip, gue or gre", Ipip = "ipip", Gue = "gue", Gre = "gre");
 words!(NoBackend, "an answer: rst, icmp or drop", Rst = "rst", Icmp = "icmp", Drop = "drop");
 words!(Preset, "a preset: ipvs or dpvs", Ipvs = "ipvs", Dpvs = "dpvs");
-words!(Side, "a side: clients, servers or both", Clients = "clients", Servers = "servers", Both = "both");
 words!(Scheduler, "a scheduler: rr or wrr", Rr = "rr", Wrr = "wrr");
 
-text_serde!(Protocol, Mode, Encapsulation, NoBackend, Preset, Side, Scheduler);
+text_serde!(Protocol, Mode, Encapsulation, NoBackend, Preset, Scheduler);
 
 #[cfg(test)]
 mod tests {
@@ -182,7 +169,6 @@ mod tests {
         all_read_back::<Encapsulation>(Encapsulation::WORDS);
         all_read_back::<NoBackend>(NoBackend::WORDS);
         all_read_back::<Preset>(Preset::WORDS);
-        all_read_back::<Side>(Side::WORDS);
         all_read_back::<Scheduler>(Scheduler::WORDS);
     }
 }

@@ -45,25 +45,6 @@ fn devices() {
 }
 
 #[test]
-fn sides() {
-    refuse(&[
-        (
-            with("side = \"client\""),
-            "t:8:8: port[0].side: unknown side `client`; help: did you mean `clients`?",
-        ),
-        (
-            with("side = \"wan\""),
-            "t:8:8: port[0].side: unknown side `wan`; help: use one of `clients`, `servers`, `both`",
-        ),
-        (with("side = [\"clients\", \"servers\"]"), "t:8:8: port[0].side: expected a string, found an array"),
-        (
-            vlan("id = 7\naddresses = [\"198.51.100.1/24\"]\nside = \"servers\""),
-            "t:11:1: port[0].vlan[0].side: unknown key; help: the keys here are `id`, `outer`, `name`, `addresses`, `mtu`, `host`, `gateway`",
-        ),
-    ]);
-}
-
-#[test]
 fn vlans() {
     refuse(&[
         (vlan("addresses = []"), "t:8:1: port[0].vlan[0].id: this key is missing; help: add id = 100"),

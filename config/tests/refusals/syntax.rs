@@ -32,7 +32,7 @@ fn unknown_keys() {
     refuse(&[
         (
             with("bogus = 1"),
-            "t:8:1: port[0].bogus: unknown key; help: the keys here are `name`, `device`, `devices`, `addresses`, `mtu`, `mac`, `side`, `host`, `gateway`, `vlan`",
+            "t:8:1: port[0].bogus: unknown key; help: the keys here are `name`, `device`, `devices`, `addresses`, `mtu`, `mac`, `host`, `gateway`, `vlan`",
         ),
         (
             with("[[service]]\nvip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\n  shceduler = \"rr\""),
@@ -77,7 +77,7 @@ fn unknown_keys() {
         (with("[[services]]\nvip = 1"), "t:8:3: services: unknown key; help: did you mean `service`?"),
         (
             with("\"a\\u001b[31m\" = 1"),
-            r#"t:8:1: port[0].a\u{1b}[31m: unknown key; help: the keys here are `name`, `device`, `devices`, `addresses`, `mtu`, `mac`, `side`, `host`, `gateway`, `vlan`"#,
+            r#"t:8:1: port[0].a\u{1b}[31m: unknown key; help: the keys here are `name`, `device`, `devices`, `addresses`, `mtu`, `mac`, `host`, `gateway`, `vlan`"#,
         ),
     ]);
 }
