@@ -159,7 +159,7 @@ fn every_key_is_read() {
             udp_secs: 30,
         },
         icmp: Icmp { rate: 100, no_service: NoBackend::Icmp },
-        fragments: Fragments { capacity: 1024, timeout_secs: 3, remember_secs: 20 },
+        fragments: Fragments { capacity: 512, timeout_secs: 3, remember_secs: 20 },
         control: Control { socket: "/run/lab.sock".into() },
         metrics: Some(Metrics { listen: "127.0.0.1:9400".parse().unwrap() }),
         services: expected_services(),

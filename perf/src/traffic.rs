@@ -67,7 +67,7 @@ impl Segment {
                     tos: 0,
                     total_len: ipv4::HEADER_LEN as u16 + TCP_LEN,
                     id: 0,
-                    dont_fragment: true,
+                    fragment: ipv4::DONT_FRAGMENT,
                     ttl: 64,
                     protocol: ipv4::PROTOCOL_TCP,
                     src: src.to_bits(),

@@ -95,7 +95,8 @@ impl Shape {
         let service = (slot / u32::from(self.each)) as u16;
         let vip_port = self.vip(service).port();
         let port = if self.sees_replies() { 8000 } else { vip_port };
-        let tunnel = Tunnel { src: self.family.address(Net::Link, OWN), encapsulation: Encapsulation::Ipip };
+        let src = self.family.address(Net::Link, OWN);
+        let tunnel = Tunnel { src, spread: None, encapsulation: Encapsulation::Ipip };
         Backend {
             service: ServiceSlot(service),
             address: SocketAddr::new(self.family.address(Net::Link, 1 + slot), port),

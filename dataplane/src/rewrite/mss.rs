@@ -101,6 +101,7 @@ mod tests {
         stays(&Sample { body: Body::Udp { checksum: true }, payload: vec![2, 4, 255, 255], ..plain.clone() });
         stays(&with(&plain, tcp::SYN, &[0, 2, 4, 0x05, 0xb4, 0, 0, 0]));
         stays(&with(&plain, tcp::SYN, &[8, 0, 2, 4, 0x05, 0xb4, 0, 0]));
+        stays(&with(&plain, tcp::SYN, &[8, 1, 2, 4, 0x05, 0xb4, 0, 0]));
         stays(&with(&plain, tcp::SYN, &[2, 3, 0xff, 0]));
         stays(&with(&plain, tcp::SYN, &[1, 1, 2, 4]));
         stays(&Sample { payload: vec![7; 64], ..with(&plain, tcp::SYN, &MSS_1460) }.piece(24, 24));

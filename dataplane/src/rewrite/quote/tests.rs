@@ -71,6 +71,22 @@ fn either_end_of_a_quote_is_translated() {
 }
 
 #[test]
+fn padding_is_no_part_of_a_quote() {
+    for [client, vip, backend, _, router] in ENDS {
+        let seen = syn(vip, client);
+        let said = too_big(router, vip, &seen.ip()[..least(&seen)]);
+        let mut bare = said.frame();
+        let quoted = Quoted::read(bare.head(), &said.packet()).unwrap();
+        let mut padded = HeapFrame::new(&[said.bytes(), vec![7; 20]].concat());
+        assert_eq!(Quoted::read(padded.head(), &said.packet()), Some(quoted));
+        for frame in [&mut bare, &mut padded] {
+            translate(frame.head_mut(), &said.packet(), &quoted, Some(endpoint(backend)), None).unwrap();
+        }
+        assert_eq!(padded.bytes(), [bare.bytes(), &[7; 20]].concat());
+    }
+}
+
+#[test]
 fn a_quote_must_say_whose_it_is() {
     for [client, vip, _, _, router] in ENDS {
         let read = |quote: &[u8]| {
@@ -185,7 +201,7 @@ fn an_error_of_a_tunnel_becomes_one_of_the_packet_in_it() {
         for (kind, cause) in kinds {
             let say = |quote: &[u8]| icmp(router, local, kind, [0, 0, 5, 0x78], quote);
             // Enough is the inner header with eight bytes behind it.
-            for len in overhead..overhead + least(&inner) {
+            for len in [overhead, overhead + 19, overhead + least(&inner) - 1] {
                 assert!(unwrapped(&say(&quote[..len]), src).is_none(), "{len}");
             }
             for len in [overhead + least(&inner), quote.len()] {

@@ -138,6 +138,10 @@ fn a_udp_checksum_of_ipv4_is_computed_if_there_is_none() {
     let long = Sample { payload: vec![7; 40], ..none };
     let (first, later) = (long.piece(0, 16), long.piece(16, 16));
     assert_eq!(refused(first.frame(), first.headers()), Err(DropReason::Scattered));
+    // A length that would fit the piece is a lie.
+    let mut lying = first.bytes();
+    lying[34 + udp::LEN..][..2].copy_from_slice(&[0, 9]);
+    assert_eq!(refused(HeapFrame::new(&lying), first.headers()), Err(DropReason::Scattered));
     assert_eq!(refused(later.frame(), later.headers()), Ok(()));
 }
 
