@@ -163,16 +163,18 @@ pub fn worker(stats: &WorkerStats) -> api::WorkerStats {
 pub fn worker_line(stats: &WorkerStats) -> String {
     let worker = worker(stats);
     let mut line = format!(
-        "received={} injected={} taken_over={} sent={} punted={} handed_over={} dropped={} held={}",
+        "received={} injected={} taken_over={} sent={} punted={} handed_over={} dropped={}",
         worker.received,
         worker.injected,
         worker.taken_over,
         worker.sent,
         worker.punted,
         worker.handed_over,
-        worker.dropped,
-        worker.held
+        worker.dropped
     );
+    if worker.held > 0 {
+        line += &format!(" held={}", worker.held);
+    }
     for drop in worker.drops.iter().filter(|drop| drop.packets > 0) {
         line += &format!(" {}={}", drop.reason, drop.packets);
     }
