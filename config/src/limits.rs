@@ -52,6 +52,11 @@ pub const MSS: RangeInclusive<u16> = 536..=9000;
 pub const VLAN: RangeInclusive<u16> = 1..=4094;
 /// Differentiated services code points (RFC 2474).
 pub const DSCP: RangeInclusive<u8> = 0..=63;
+/// Prefix lengths of the source addresses of a tunnel over IPv4: longer ones hardly spread anything, and
+/// shorter ones have addresses that no host may have.
+pub const SPREAD_LEN_V4: RangeInclusive<u8> = 8..=30;
+/// As [`SPREAD_LEN_V4`], over IPv6.
+pub const SPREAD_LEN_V6: RangeInclusive<u8> = 32..=126;
 /// Flows of one worker.
 pub const CAPACITY: RangeInclusive<u32> = 1..=1 << 30;
 /// The least wide flows of one worker unless the file says otherwise.

@@ -1,6 +1,6 @@
 //! Where addresses are: connected prefixes, static routes and own addresses, as the configuration gives them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -16,7 +16,7 @@ pub struct Network {
     lengths: [BTreeSet<u8>; 2],
     /// Own addresses by interface, in the order of the configuration.
     own: Vec<Vec<IpNet>>,
-    interface_of: HashMap<IpAddr, usize>,
+    interface_of: BTreeMap<IpAddr, usize>,
 }
 
 /// Where a prefix leads: to an interface's own link, or to a gateway there.
@@ -111,6 +111,11 @@ impl Network {
     /// Whether the address is one of the appliance's own; VIPs and addresses of pools are not.
     pub fn is_own(&self, address: IpAddr) -> bool {
         self.interface_of.contains_key(&address)
+    }
+
+    /// The first of the own addresses that a prefix covers.
+    pub fn own_within(&self, prefix: IpNet) -> Option<IpAddr> {
+        self.interface_of.range(prefix.network()..=prefix.broadcast()).next().map(|(own, _)| *own)
     }
 }
 
@@ -217,6 +222,23 @@ mod tests {
         assert_eq!(network.own_addresses(3), []);
         assert!(network.is_own(ip("203.0.113.1")) && !network.is_own(ip("203.0.113.0")));
         assert!(network.is_own(ip("2001:db8:1::fe")) && !network.is_own(ip("2001:db8:1::1")));
+    }
+
+    #[test]
+    fn own_addresses_are_found_within_prefixes() {
+        for (prefix, own) in [
+            ("192.0.0.0/8", Some("192.0.2.254")),
+            ("192.0.2.254/32", Some("192.0.2.254")),
+            ("192.0.2.0/25", None),
+            ("198.51.100.0/30", Some("198.51.100.2")),
+            ("172.16.0.0/16", None),
+            ("2001:db8::/32", Some("2001:db8:1::fe")),
+            ("2001:db8:2::f0/124", Some("2001:db8:2::fe")),
+            ("2001:db8:3::/48", None),
+            ("::/0", Some("2001:db8:1::fe")),
+        ] {
+            assert_eq!(example().own_within(prefix.parse().unwrap()), own.map(ip), "{prefix}");
+        }
     }
 
     /// Addresses that the prefixes below have something to do with, as often as not.

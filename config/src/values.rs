@@ -99,6 +99,11 @@ pub(crate) fn own_address(value: &DeValue) -> Result<IpNet, Wrong> {
     rules::own_address_fault(address).map_or(Ok(address), |fault| Err(fault.into()))
 }
 
+/// Source addresses of a tunnel; the rules tell which fit.
+pub(crate) fn spread(value: &DeValue) -> Result<IpNet, Wrong> {
+    parsed(value, "a prefix", "172.16.0.0/16 or 2001:db8::/64")
+}
+
 /// Source prefix of a class.
 pub(crate) fn source(value: &DeValue) -> Result<IpNet, Wrong> {
     let prefix = parsed(value, "a prefix", "203.0.113.0/24 or 2001:db8::/32")?;

@@ -57,6 +57,7 @@ const PIECES: &[&str] = &[
     "devices = []",
     "gateway = true",
     "tunnel = { type = 'gue' }",
+    "spread = '172.16.0.0/16'",
 ];
 
 /// One careless edit of the file.

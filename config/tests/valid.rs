@@ -83,8 +83,14 @@ fn expected_services() -> Vec<Service> {
     let check = Check { kind: http, port: Some(8081), interval_ms: 1000, timeout_ms: 500, rise: 1, fall: 2 };
     let dns_check =
         Check { kind: CheckKind::Tcp, port: Some(53), interval_ms: 2000, timeout_ms: 1000, rise: 2, fall: 3 };
-    let gue = Tunnel { encapsulation: Encapsulation::Gue, port: 6081, checksum: true };
-    let gre = Tunnel { encapsulation: Encapsulation::Gre, ..Tunnel::default() };
+    let gue = Tunnel {
+        encapsulation: Encapsulation::Gue,
+        port: 6081,
+        checksum: true,
+        spread: "172.16.0.0/16".parse().ok(),
+    };
+    let spread = "2001:db8:a::/64".parse().ok();
+    let gre = Tunnel { encapsulation: Encapsulation::Gre, spread, ..Tunnel::default() };
     let web = [
         Backend { weight: 4, ..backend("192.0.2.11:80", Mode::Dr) },
         backend("10.0.0.12:8000", Mode::Nat),

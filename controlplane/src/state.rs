@@ -202,8 +202,10 @@ impl State {
         now: Duration,
     ) -> Result<(), ApiError> {
         let slot = self.configured(key).ok_or_else(|| no_service(key))?;
-        let terms = &self.service(slot).ok_or_else(|| no_service(key))?.config;
-        rules::check_backend(&self.ground.surroundings(), terms.into(), &wanted)
+        let service = self.service(slot).ok_or_else(|| no_service(key))?;
+        let others = service.backends.iter().filter_map(|slot| Some(&self.backend(*slot)?.config));
+        let terms = (&service.config).into();
+        rules::check_backend(&self.ground.surroundings(), terms, others, &wanted)
             .map_err(|fault| refuse(&fault))?;
         if self.find_backend(slot, wanted.address).is_some() {
             let address = wanted.address;

@@ -1,5 +1,7 @@
 //! Services, their backends and checks.
 
+use std::net::IpAddr;
+
 use super::{each, report_repeated, timeouts};
 use crate::limits;
 use crate::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
@@ -8,7 +10,8 @@ use crate::reader::Step::{Index, Key};
 use crate::reader::Table;
 use crate::rules::{self, Fault, Surroundings, Terms};
 use crate::values::{
-    address_and_port, address_and_ports, boolean, check_host, check_path, class_name, name, number, word,
+    address_and_port, address_and_ports, boolean, check_host, check_path, class_name, name, number, spread,
+    word,
 };
 use crate::words::{Encapsulation, Mode, NoBackend, Ports, Protocol, Scheduler, ServiceKey};
 
@@ -64,7 +67,8 @@ fn service(
     let identity = identity(table, surroundings);
     let scheduler = table.optional("scheduler", word("scheduler", Scheduler::WORDS));
     let mode = mode(table, Some(Mode::Nat));
-    let tunnel = table.optional_section("tunnel", tunnel).flatten();
+    let vip = identity.key.map(|key| key.address);
+    let tunnel = table.optional_section("tunnel", |table| tunnel(table, surroundings, vip)).flatten();
     let snat_pool = table.optional("snat_pool", self::name);
     let no_backend = table.optional("no_backend", word("answer", NoBackend::WORDS));
     let mss = table.optional("mss", number(limits::MSS));
@@ -145,13 +149,26 @@ fn backends(table: &Table, place: &Place) -> Option<Vec<Backend>> {
     if place.tunnel.is_some() && place.mode.is_some_and(|mode| mode != Mode::Tunnel) && !tunnels {
         table.report(&[Key("tunnel")], Fault::TunnelMode);
     }
+    report_spreads(table, place, &backends);
     backends.into_iter().collect()
+}
+
+fn report_spreads(table: &Table, place: &Place, backends: &[Option<Backend>]) {
+    let default = place.tunnel.and_then(|tunnel| tunnel.spread);
+    for (spread, fault) in rules::spreads_over_backends(backends.iter().flatten()) {
+        let has = |backend: &Option<Backend>| backend.is_some_and(|it| it.tunnel.spread == Some(spread));
+        let backend = backends.iter().position(has).filter(|_| default != Some(spread));
+        let backend = backend.map(|index| [Key("backend"), Index(index)]);
+        let tunnel = [Key("tunnel"), Key("spread")];
+        table.report(&backend.into_iter().flatten().chain(tunnel).collect::<Vec<_>>(), fault);
+    }
 }
 
 fn backend(table: &Table, place: &Place) -> Option<Backend> {
     let address = table.required("address", "\"192.0.2.11:80\"", address_and_port);
     let mode = mode(table, place.mode);
-    let tunnel = table.optional_section("tunnel", tunnel).flatten();
+    let vip = place.terms.map(|terms| terms.key.address);
+    let tunnel = table.optional_section("tunnel", |table| tunnel(table, place.surroundings, vip)).flatten();
     let weight = table.optional("weight", number(limits::WEIGHT)).unwrap_or(1);
     let address = address?;
     // Rules of a mode that can not be read would be those of another.
@@ -174,10 +191,11 @@ fn backend(table: &Table, place: &Place) -> Option<Backend> {
     Some(backend)
 }
 
-fn tunnel(table: &Table) -> Option<Tunnel> {
+fn tunnel(table: &Table, surroundings: &Surroundings, vip: Option<IpAddr>) -> Option<Tunnel> {
     let kind = table.required("type", "\"gue\"", word("type of tunnel", Encapsulation::WORDS));
     let port = table.optional("port", number(limits::L4_PORT));
     let checksum = table.optional("checksum", boolean).unwrap_or(false);
+    let spread = table.optional("spread", spread);
     let encapsulation = kind?;
     if port.is_some() && encapsulation != Encapsulation::Gue {
         table.report(&[Key("port")], Fault::TunnelPort(encapsulation));
@@ -187,7 +205,11 @@ fn tunnel(table: &Table) -> Option<Tunnel> {
         table.report(&[Key("checksum")], Fault::TunnelChecksum);
         return None;
     }
-    Some(Tunnel { encapsulation, port: port.unwrap_or(Tunnel::GUE_PORT), checksum })
+    if let Some(fault) = spread.and_then(|spread| rules::spread_fault(surroundings, vip, spread)) {
+        table.report(&[Key("spread")], fault);
+        return None;
+    }
+    Some(Tunnel { encapsulation, port: port.unwrap_or(Tunnel::GUE_PORT), checksum, spread })
 }
 
 fn check(table: &Table, identity: &Identity) -> Option<Check> {

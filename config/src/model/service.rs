@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::Timeouts;
@@ -70,6 +71,10 @@ pub struct Tunnel {
     pub port: u16,
     /// Whether the header between them has a checksum; never without one.
     pub checksum: bool,
+    /// Prefix of the outer source addresses, of the backend's IP version: each flow has one of them, so that
+    /// a backend whose NIC hashes no more than outer addresses spreads flows over its queues. None: the
+    /// interface's own address. Nobody has these, so what routers tell the sender of outer headers is lost.
+    pub spread: Option<IpNet>,
 }
 
 impl Tunnel {
@@ -79,7 +84,7 @@ impl Tunnel {
 
 impl Default for Tunnel {
     fn default() -> Self {
-        Self { encapsulation: Encapsulation::Ipip, port: Self::GUE_PORT, checksum: false }
+        Self { encapsulation: Encapsulation::Ipip, port: Self::GUE_PORT, checksum: false, spread: None }
     }
 }
 

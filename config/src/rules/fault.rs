@@ -163,6 +163,22 @@ pub enum Fault {
     /// A checksum of a tunnel without a header that could have one.
     #[error("a tunnel of type ipip has no checksum")]
     TunnelChecksum,
+    /// Source addresses of a tunnel that somebody has, or nobody can have.
+    #[error("{spread} can not be the source addresses of a tunnel: {why}")]
+    NotSources {
+        /// Their prefix.
+        spread: IpNet,
+        /// What one of them is instead, as a sentence.
+        why: String,
+    },
+    /// Source addresses of the other IP version than the backend.
+    #[error("a tunnel to backend {backend} can not begin at {spread}: they are of different IP versions")]
+    SpreadFamily {
+        /// The backend.
+        backend: SocketAddr,
+        /// The source addresses.
+        spread: IpNet,
+    },
     /// Mode `dr` needs the backend on the same link.
     #[error("backend {0} is not on the link of any interface, and mode dr reaches no further")]
     OffLink(SocketAddr),
@@ -265,6 +281,11 @@ impl Fault {
             Self::TunnelMode => "remove it, or set mode = \"tunnel\"".to_owned(),
             Self::TunnelPort(_) => "remove the port, or set type = \"gue\"".to_owned(),
             Self::TunnelChecksum => "remove the checksum, or set type = \"gue\" or \"gre\"".to_owned(),
+            Self::NotSources { .. } => "use a prefix of addresses that nobody has".to_owned(),
+            Self::SpreadFamily { .. } => {
+                "give this backend a tunnel of its own, with a spread of its IP version or without one"
+                    .to_owned()
+            }
             Self::OffLink(_) => "use mode = \"tunnel\", or an address within a connected prefix".to_owned(),
             Self::NoRoute(backend) if backend.is_ipv4() => {
                 "add a [[route]] to it, or a default route to 0.0.0.0/0".to_owned()

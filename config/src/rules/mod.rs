@@ -8,10 +8,13 @@ mod checks;
 mod fault;
 mod links;
 mod services;
+mod tunnels;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 pub(crate) use self::addresses::{own_address_fault, prefix_fault};
 pub(crate) use self::checks::{check_faults, check_host_fault, check_path_fault};
@@ -25,6 +28,7 @@ pub(crate) use self::services::{
     vip_fault,
 };
 use self::services::{overlap_fault, timeout_faults};
+pub(crate) use self::tunnels::{spread_fault, spreads_over_backends};
 use crate::limits;
 use crate::model::{Backend, Class, Service, SnatPool};
 use crate::network::Network;
@@ -45,7 +49,7 @@ pub struct Surroundings<'a> {
 #[derive(Clone, Debug)]
 struct Pools<'a> {
     pools: &'a [SnatPool],
-    by_address: HashMap<IpAddr, &'a str>,
+    by_address: BTreeMap<IpAddr, &'a str>,
 }
 
 impl<'a> Surroundings<'a> {
@@ -62,9 +66,11 @@ impl<'a> Surroundings<'a> {
         Self { network, pools: pools.map(Pools::new), classes }
     }
 
-    fn pool_address_fault(&self, address: IpAddr) -> Option<Fault> {
-        let pool = (*self.pools.as_ref()?.by_address.get(&address)?).to_owned();
-        Some(Fault::PoolAddress { address, pool })
+    /// A pool has an address of this prefix.
+    fn pool_fault(&self, prefix: IpNet) -> Option<Fault> {
+        let within = prefix.network()..=prefix.broadcast();
+        let (address, pool) = self.pools.as_ref()?.by_address.range(within).next()?;
+        Some(Fault::PoolAddress { address: *address, pool: (*pool).to_owned() })
     }
 }
 
@@ -120,21 +126,33 @@ pub fn check_service(
     let checks = service.check.iter().flat_map(|check| check_faults(key.protocol, key.ports, check));
     first(named.chain(class).chain(pool).chain(options).chain(timeouts).chain(checks))?;
     others.into_iter().find_map(|other| overlap_fault(*key, other)).map_or(Ok(()), Err)?;
-    for backend in &service.backends {
-        check_backend(surroundings, service.into(), backend)?;
+    let backends = &service.backends;
+    for backend in backends {
+        first(backend_faults(surroundings, Some(&service.into()), backend).into_iter())?;
     }
-    match repeated(service.backends.iter().map(|backend| backend.address)).first() {
-        Some((again, _)) => Err(Fault::DuplicateBackend(service.backends[*again].address)),
-        None => Ok(()),
+    if let Some((again, _)) = repeated(backends.iter().map(|backend| backend.address)).first() {
+        return Err(Fault::DuplicateBackend(backends[*again].address));
     }
+    check_spreads(backends)
 }
 
-/// Whether a backend keeps to all rules, in a service on these terms. The first fault is told.
+/// Whether a backend keeps to all rules, in a service on these terms and beside its `others`. The first fault
+/// is told.
 ///
 /// # Errors
 /// The rule that is broken.
-pub fn check_backend(surroundings: &Surroundings, terms: Terms, backend: &Backend) -> Result<(), Fault> {
-    first(backend_faults(surroundings, Some(&terms), backend).into_iter())
+pub fn check_backend<'a>(
+    surroundings: &Surroundings,
+    terms: Terms,
+    others: impl IntoIterator<Item = &'a Backend>,
+    backend: &'a Backend,
+) -> Result<(), Fault> {
+    first(backend_faults(surroundings, Some(&terms), backend).into_iter())?;
+    check_spreads(&others.into_iter().chain([backend]).copied().collect::<Vec<_>>())
+}
+
+fn check_spreads(backends: &[Backend]) -> Result<(), Fault> {
+    spreads_over_backends(backends.iter()).into_iter().next().map_or(Ok(()), |(_, fault)| Err(fault))
 }
 
 fn first(mut faults: impl Iterator<Item = Found>) -> Result<(), Fault> {

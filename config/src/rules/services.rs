@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::addresses::{connected_edge_fault, host_fault};
+use super::tunnels::tunnel_fault;
 use super::{Fault, Found, Surroundings, Terms};
 use crate::limits;
-use crate::model::{Backend, Timeouts, Tunnel};
-use crate::words::{ClassName, Encapsulation, Mode, Protocol, ServiceKey};
+use crate::model::{Backend, Timeouts};
+use crate::words::{ClassName, Mode, Protocol, ServiceKey};
 
 /// A virtual address. It may be an own one, and need not be on any link: routers can send it here.
 pub(crate) fn vip_fault(surroundings: &Surroundings, key: &ServiceKey) -> Option<Found> {
     let address = key.address;
     let edge = || connected_edge_fault(surroundings.network?, address);
-    let fault = host_fault(address).or_else(edge).or_else(|| surroundings.pool_address_fault(address));
+    let fault = host_fault(address).or_else(edge).or_else(|| surroundings.pool_fault(address.into()));
     fault.map(|fault| ("vip", fault))
 }
 
@@ -103,7 +104,8 @@ pub(crate) fn backend_faults(
     });
     let way = way_fault(surroundings, backend).filter(|_| fits).map(|fault| ("address", fault));
     let of_address = address.into_iter().chain(in_service.map(|fault| ("address", fault))).chain(way);
-    tunnel_fault(backend).into_iter().chain(of_address).collect()
+    let vip = terms.map(|terms| terms.key.address);
+    tunnel_fault(surroundings, vip, backend).into_iter().chain(of_address).collect()
 }
 
 /// The address of a backend, whatever its mode.
@@ -114,23 +116,8 @@ pub(crate) fn backend_address_fault(surroundings: &Surroundings, address: Socket
         let network = surroundings.network?;
         network.is_own(ip).then_some(Fault::OwnAddress(ip)).or_else(|| connected_edge_fault(network, ip))
     };
-    let of_pool = || surroundings.pool_address_fault(ip);
+    let of_pool = || surroundings.pool_fault(ip.into());
     host_fault(ip).or(zone).or_else(of_pool).or_else(of_network).map(|fault| ("address", fault))
-}
-
-/// How packets are wrapped.
-fn tunnel_fault(backend: &Backend) -> Option<Found> {
-    let Tunnel { encapsulation, port, checksum } = backend.tunnel;
-    let fault = if backend.mode != Mode::Tunnel {
-        (backend.tunnel != Tunnel::default()).then_some(Fault::TunnelMode)
-    } else if checksum && encapsulation == Encapsulation::Ipip {
-        Some(Fault::TunnelChecksum)
-    } else if encapsulation == Encapsulation::Gue {
-        (port == 0).then_some(Fault::PortZero)
-    } else {
-        (port != Tunnel::GUE_PORT).then_some(Fault::TunnelPort(encapsulation))
-    };
-    fault.map(|fault| ("tunnel", fault))
 }
 
 /// The port of a backend against those of its service.
@@ -163,7 +150,11 @@ fn kin_fault(surroundings: &Surroundings, terms: &Terms, backend: &Backend) -> O
         }
         Mode::FullNat if terms.one_packet => Some(Fault::OnePacketFullNat(address)),
         Mode::FullNat => full_nat_fault(surroundings, terms, backend),
-        Mode::Tunnel => None,
+        Mode::Tunnel => {
+            let spread = backend.tunnel.spread?;
+            let same_family = spread.addr().is_ipv4() == address.is_ipv4();
+            (!same_family).then_some(Fault::SpreadFamily { backend: address, spread })
+        }
     }
 }
 

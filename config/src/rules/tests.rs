@@ -40,6 +40,10 @@ fn backend(address: &str, mode: Mode) -> Backend {
     Backend { address: address.parse().unwrap(), mode, tunnel: Tunnel::default(), weight: 1 }
 }
 
+fn net(text: &str) -> Option<IpNet> {
+    Some(text.parse().unwrap())
+}
+
 fn service() -> Service {
     let kind = CheckKind::Http { path: "/health".to_owned(), host: None, status: Some(204) };
     Service {
@@ -71,7 +75,7 @@ fn told(service: &str, address: &str, mode: Mode) -> Option<String> {
     let (network, pools, key) = (network(), pools(), key(service));
     let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: false };
     let surroundings = Surroundings::new(&network, &pools, &[]);
-    check_backend(&surroundings, terms, &backend(address, mode)).err().map(|fault| fault.to_string())
+    check_backend(&surroundings, terms, [], &backend(address, mode)).err().map(|fault| fault.to_string())
 }
 
 #[test]
@@ -189,9 +193,18 @@ fn a_service_keeps_to_every_rule() {
         (|s| s.backends[1].tunnel.checksum = true, "a tunnel of type ipip has no checksum"),
         (|s| s.backends[1].tunnel.port = 4754, "a tunnel of type ipip has no port"),
         (
-            |s| s.backends[1].tunnel = Tunnel { encapsulation: Encapsulation::Gue, port: 0, checksum: true },
+            |s| {
+                let gue = Encapsulation::Gue;
+                s.backends[1].tunnel = Tunnel { encapsulation: gue, port: 0, ..Tunnel::default() };
+            },
             "port 0 is not a port",
         ),
+        (|s| s.backends[0].tunnel.spread = net("172.16.0.0/16"), "tunnel is only for mode tunnel"),
+        (|s| s.backends[1].tunnel.spread = net("172.16.0.0/31"), "prefix length is 31, out of range"),
+        (|s| s.backends[1].tunnel.spread = net("192.0.2.96/28"), "192.0.2.100 is the VIP"),
+        (|s| s.backends[1].tunnel.spread = net("192.0.2.8/29"), "192.0.2.11 is a backend of the service"),
+        (|s| s.backends[1].tunnel.spread = net("10.0.0.0/8"), "10.0.0.11 is a backend of the service"),
+        (|s| s.backends[1].tunnel.spread = net("100::/64"), "they are of different IP versions"),
         (|s| check_of(s).interval_ms = 0, "interval_ms is 0, out of range"),
         (|s| check_of(s).timeout_ms = 1001, "longer than interval_ms, 1000"),
         (|s| check_of(s).rise = 101, "rise is 101, out of range"),
@@ -215,11 +228,102 @@ fn a_service_keeps_to_every_rule() {
 }
 
 #[test]
+fn tunnels_begin_at_addresses_that_nobody_has() {
+    let (network, pools) = (network(), pools());
+    let surroundings = Surroundings::new(&network, &pools, &[]);
+    let told = |spread: &str, vip: &str| {
+        let fault = spread_fault(&surroundings, vip.parse().ok(), spread.parse().unwrap());
+        fault.map(|fault| fault.to_string())
+    };
+    for (spread, wrong) in [
+        ("172.16.0.0/16", None),
+        ("10.0.0.0/8", None),
+        ("192.0.2.4/30", None),
+        ("192.0.2.96/30", None),
+        ("100::/64", None),
+        ("2001:db9::/32", None),
+        ("2001:db8:1::4/126", None),
+        ("172.16.0.1/16", Some("172.16.0.1/16 has bits set behind its prefix length")),
+        ("0.0.0.0/0", Some("prefix length is 0, out of range")),
+        ("10.0.0.0/7", Some("prefix length is 7, out of range")),
+        ("172.16.0.0/32", Some("prefix length is 32, out of range")),
+        ("2001:db8::/31", Some("prefix length is 31, out of range")),
+        ("2001:db8:a::/127", Some("prefix length is 127, out of range")),
+        ("0.0.0.0/8", Some("0.0.0.0 is an address of \"this network\", 0.0.0.0/8")),
+        ("127.1.0.0/16", Some("127.1.0.0 is a loopback address")),
+        ("232.0.0.0/8", Some("232.0.0.0 is a multicast address")),
+        ("255.255.255.252/30", Some("255.255.255.252 is a reserved address, 240.0.0.0/4")),
+        ("::/32", Some(":: is the unspecified address")),
+        ("::fff8:0:0/93", Some("::ffff:255.255.255.255 is an IPv4 address mapped into IPv6")),
+        ("::ffff:192.0.2.0/120", Some("::ffff:192.0.2.0 is an IPv4 address mapped into IPv6")),
+        ("fe80::/64", Some("fe80:: is a link-local address")),
+        ("ff02::/32", Some("ff02:: is a multicast address")),
+        ("192.0.2.128/25", Some("192.0.2.254 is an address of the appliance itself")),
+        ("2001:db8::/32", Some("2001:db8:1::fe is an address of the appliance itself")),
+        ("192.0.2.192/28", Some("192.0.2.200 is an address of snat pool out")),
+        ("2001:db8:1::200/120", Some("2001:db8:1::200 is an address of snat pool out")),
+        ("192.0.2.100/30", Some("192.0.2.100 is the VIP")),
+    ] {
+        let found = told(spread, "192.0.2.100");
+        let fits = found.as_deref().map(|found| wrong.is_some_and(|wrong| found.ends_with(wrong)));
+        assert_eq!(fits, wrong.map(|_| true), "{spread}: {found:?}");
+    }
+    assert!(told("2001:db8:1::100/120", "2001:db8:1::1ff").is_some_and(|told| told.ends_with("is the VIP")));
+}
+
+#[test]
+fn a_backend_and_the_tunnels_to_others_leave_each_other_their_addresses() {
+    let (network, pools, key) = (network(), pools(), key("tcp:192.0.2.100:80"));
+    let surroundings = Surroundings::new(&network, &pools, &[]);
+    let terms = Terms { key: &key, snat_pool: None, one_packet: false };
+    let spread = |address: &str, spread: &str| {
+        let tunnel = Tunnel { spread: net(spread), ..Tunnel::default() };
+        Backend { tunnel, ..backend(address, Mode::Tunnel) }
+    };
+    let judge = |others, backend| check_backend(&surroundings, terms, &[others], &backend);
+    let wide = spread("10.0.0.11:80", "10.16.0.0/12");
+    let plain = |address: &str| backend(address, Mode::Nat);
+    assert_eq!(judge(wide, plain("10.0.0.12:80")), Ok(()));
+    assert_eq!(judge(plain("10.0.0.12:80"), wide), Ok(()));
+    let why = "10.16.0.12 is a backend of the service".to_owned();
+    let fault = Err(Fault::NotSources { spread: "10.16.0.0/12".parse().unwrap(), why });
+    assert_eq!(judge(wide, plain("10.16.0.12:80")), fault);
+    assert_eq!(judge(plain("10.16.0.12:80"), wide), fault);
+}
+
+proptest! {
+    #[test]
+    fn spreads_over_backends_are_those_of_all_pairs(
+        drawn in prop::collection::vec(
+            (any::<bool>(), 0..64_u8, prop::option::of((0..64_u8, 26..=30_u8))),
+            0..8,
+        ),
+    ) {
+        let made = |(six, host, spread): &(bool, u8, Option<(u8, u8)>)| {
+            let (v4, v6) = (format!("192.0.2.{host}:80"), format!("[2001:db8::{host:x}]:80"));
+            let prefix = |(host, len): (u8, u8)| {
+                let v4 = format!("192.0.2.{host}/{len}");
+                let v6 = format!("2001:db8::{host:x}/{}", len + 96);
+                net(if *six { &v6 } else { &v4 }).unwrap().trunc()
+            };
+            let tunnel = Tunnel { spread: spread.map(prefix), ..Tunnel::default() };
+            Backend { tunnel, ..backend(if *six { &v6 } else { &v4 }, Mode::Tunnel) }
+        };
+        let backends: Vec<_> = drawn.iter().map(made).collect();
+        let covers = |spread: &IpNet| backends.iter().any(|backend| spread.contains(&backend.address.ip()));
+        let spreads = backends.iter().filter_map(|backend| backend.tunnel.spread);
+        let expected: std::collections::BTreeSet<_> = spreads.filter(covers).collect();
+        let found = spreads_over_backends(backends.iter()).into_iter().map(|(spread, _)| spread);
+        prop_assert!(found.eq(expected));
+    }
+}
+
+#[test]
 fn a_service_without_flows_has_no_full_nat() {
     let (network, pools, key) = (network(), pools(), key("udp:192.0.2.100:53"));
     let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: true };
     let surroundings = Surroundings::new(&network, &pools, &[]);
-    let judge = |mode| check_backend(&surroundings, terms, &backend("192.0.2.11:53", mode));
+    let judge = |mode| check_backend(&surroundings, terms, [], &backend("192.0.2.11:53", mode));
     assert_eq!(judge(Mode::Nat), Ok(()));
     assert_eq!(judge(Mode::Tunnel), Ok(()));
     let address = "192.0.2.11:53".parse().unwrap();

@@ -221,6 +221,85 @@ fn tunnels() {
 }
 
 #[test]
+fn spreads() {
+    let by = |spread: &str| {
+        option(&format!("mode = \"tunnel\"\ntunnel = {{ type = \"ipip\", spread = {spread} }}"))
+    };
+    refuse(&[
+        (
+            by("\"172.16.0.0\""),
+            "t:12:36: service[0].tunnel.spread: `172.16.0.0` is not a prefix; help: write it as 172.16.0.0/16 or 2001:db8::/64",
+        ),
+        (by("true"), "t:12:36: service[0].tunnel.spread: expected a string, found a boolean"),
+        (
+            by("\"172.16.1.0/16\""),
+            "t:12:36: service[0].tunnel.spread: 172.16.1.0/16 has bits set behind its prefix length; help: write 172.16.0.0/16",
+        ),
+        (
+            by("\"172.16.0.0/31\""),
+            "t:12:36: service[0].tunnel.spread: prefix length is 31, out of range; help: use a number from 8 to 30",
+        ),
+        (
+            by("\"2001:db8:a::/128\""),
+            "t:12:36: service[0].tunnel.spread: prefix length is 128, out of range; help: use a number from 32 to 126",
+        ),
+        (
+            by("\"224.0.0.0/8\""),
+            "t:12:36: service[0].tunnel.spread: 224.0.0.0/8 can not be the source addresses of a tunnel: 224.0.0.0 is a multicast address; help: use a prefix of addresses that nobody has",
+        ),
+        (
+            by("\"192.0.2.240/28\""),
+            "t:12:36: service[0].tunnel.spread: 192.0.2.240/28 can not be the source addresses of a tunnel: 192.0.2.254 is an address of the appliance itself; help: use a prefix of addresses that nobody has",
+        ),
+        (
+            by("\"192.0.2.96/28\""),
+            "t:12:36: service[0].tunnel.spread: 192.0.2.96/28 can not be the source addresses of a tunnel: 192.0.2.100 is the VIP; help: use a prefix of addresses that nobody has",
+        ),
+        (
+            backend("address = \"192.0.2.11:80\"\ntunnel = { type = \"ipip\", spread = \"172.16.0.0/16\" }"),
+            r#"t:13:10: service[0].backend[0].tunnel: tunnel is only for mode tunnel; help: remove it, or set mode = "tunnel""#,
+        ),
+    ]);
+}
+
+#[test]
+fn spreads_beside_backends() {
+    let default = |spread: &str, backends: &str| {
+        option(&format!(
+            "mode = \"tunnel\"\ntunnel = {{ type = \"gre\", spread = \"{spread}\" }}\nbackend = [{backends}]"
+        ))
+    };
+    let (one, two) = ("{ address = \"192.0.2.11:80\" }", "{ address = \"192.0.2.12:80\" }");
+    refuse(&[
+        (
+            default("100::/64", one),
+            "t:13:24: service[0].backend[0].address: a tunnel to backend 192.0.2.11:80 can not begin at 100::/64: they are of different IP versions; help: give this backend a tunnel of its own, with a spread of its IP version or without one",
+        ),
+        (
+            default("192.0.2.8/29", &format!("{one}, {two}")),
+            "t:12:35: service[0].tunnel.spread: 192.0.2.8/29 can not be the source addresses of a tunnel: 192.0.2.11 is a backend of the service; help: use a prefix of addresses that nobody has",
+        ),
+        (
+            default(
+                "172.16.0.0/16",
+                "{ address = \"192.0.2.17:80\", tunnel = { type = \"gue\", spread = \"192.0.2.8/29\" } }, { address = \"192.0.2.12:80\", mode = \"dr\" }",
+            ),
+            "t:13:75: service[0].backend[0].tunnel.spread: 192.0.2.8/29 can not be the source addresses of a tunnel: 192.0.2.12 is a backend of the service; help: use a prefix of addresses that nobody has",
+        ),
+        (
+            default("127.0.0.0/8", &format!("{one}, {two}")),
+            "t:12:35: service[0].tunnel.spread: 127.0.0.0/8 can not be the source addresses of a tunnel: 127.0.0.0 is a loopback address; help: use a prefix of addresses that nobody has",
+        ),
+        (
+            backend(
+                "address = \"192.0.2.11:80\"\nmode = \"tunnel\"\ntunnel = { type = \"gue\", spread = \"192.0.2.96/28\" }",
+            ),
+            "t:14:35: service[0].backend[0].tunnel.spread: 192.0.2.96/28 can not be the source addresses of a tunnel: 192.0.2.100 is the VIP; help: use a prefix of addresses that nobody has",
+        ),
+    ]);
+}
+
+#[test]
 fn families() {
     refuse(&[
         (

@@ -109,6 +109,13 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     state.add_service(service(1, &[(11, 1)]), NOW).unwrap();
     let before = version(&state, key(1));
     let off_link = model::Backend { mode: Mode::Dr, ..backend(12, 1) };
+    let tunnel = model::Tunnel { spread: "198.51.100.8/29".parse().ok(), ..model::Tunnel::default() };
+    let over_another = model::Backend {
+        mode: Mode::Tunnel,
+        tunnel,
+        address: "198.51.100.20:80".parse().unwrap(),
+        ..backend(20, 1)
+    };
     let missing = address(99);
     let refused = [
         (state.add_service(service(1, &[]), NOW), code::EXISTS),
@@ -121,6 +128,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         (state.add_backend(key(9), backend(11, 1), NOW), code::NOT_FOUND),
         (state.add_backend(key(1), backend(11, 1), NOW), code::EXISTS),
         (state.add_backend(key(1), off_link, NOW), code::INVALID_CONFIG),
+        (state.add_backend(key(1), over_another, NOW), code::INVALID_CONFIG),
         (state.remove_backend(key(1), missing), code::NOT_FOUND),
         (state.set_weight(key(1), missing, 1), code::NOT_FOUND),
     ];

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum, value_parser};
 use config::limits;
 use config::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
 use config::words::{ClassName, Encapsulation, Mode, NoBackend, Preset, Scheduler, ServiceKey};
+use ipnet::IpNet;
 
 /// A new service.
 #[derive(Debug, Args)]
@@ -105,6 +106,9 @@ pub struct BackendAdd {
     /// Give a gue or gre tunnel a checksum
     #[arg(long, requires = "tunnel")]
     tunnel_checksum: bool,
+    /// Take the outer source address from this prefix, by the flow [default: the interface's own address]
+    #[arg(long, value_name = "PREFIX")]
+    tunnel_spread: Option<IpNet>,
     /// Share of new flows, 0 to 65535
     #[arg(long, default_value_t = 1)]
     weight: u16,
@@ -199,10 +203,12 @@ impl BackendAdd {
     /// # Errors
     /// What is wrong with the options, if they do not fit each other.
     pub fn backend(&self) -> Result<Backend, String> {
-        if self.tunnel.is_some() && self.mode != Mode::Tunnel {
+        let spread = self.tunnel_spread.map(|_| "--tunnel-spread");
+        let of_tunnels = self.tunnel.map(|_| "--tunnel").or(spread);
+        if let Some(option) = of_tunnels.filter(|_| self.mode != Mode::Tunnel) {
             let mode = self.mode;
             return Err(format!(
-                "--tunnel does not go with mode {mode}; that wraps no packets; use --mode tunnel"
+                "{option} does not go with mode {mode}; that wraps no packets; use --mode tunnel"
             ));
         }
         let encapsulation = self.tunnel.unwrap_or(Tunnel::default().encapsulation);
@@ -212,7 +218,8 @@ impl BackendAdd {
             ));
         }
         let port = self.tunnel_port.unwrap_or(Tunnel::GUE_PORT);
-        let tunnel = Tunnel { encapsulation, port, checksum: self.tunnel_checksum };
+        let tunnel =
+            Tunnel { encapsulation, port, checksum: self.tunnel_checksum, spread: self.tunnel_spread };
         Ok(Backend { address: self.backend, mode: self.mode, tunnel, weight: self.weight })
     }
 }

@@ -129,11 +129,18 @@ fn a_backend_takes_a_tunnel() {
     assert_eq!(backend("--mode tunnel").tunnel, Tunnel::default());
     let gre = Tunnel { encapsulation: Encapsulation::Gre, checksum: true, ..Tunnel::default() };
     assert_eq!(backend("--mode tunnel --tunnel gre --tunnel-checksum").tunnel, gre);
-    let gue = Tunnel { encapsulation: Encapsulation::Gue, port: 6081, checksum: false };
+    let gue = Tunnel { encapsulation: Encapsulation::Gue, port: 6081, ..Tunnel::default() };
     assert_eq!(backend("--mode tunnel --tunnel gue --tunnel-port 6081").tunnel, gue);
+    let spread = Tunnel { spread: "172.16.0.0/16".parse().ok(), ..Tunnel::default() };
+    assert_eq!(backend("--mode tunnel --tunnel-spread 172.16.0.0/16").tunnel, spread);
+    assert_eq!(
+        backend("--mode tunnel --tunnel gre --tunnel-spread 100::/64").tunnel.spread,
+        "100::/64".parse().ok()
+    );
     let add = "trutina backend add tcp:192.0.2.1:80 198.51.100.7:80";
     for (options, fix) in [
         ("--tunnel gue", "; use --mode tunnel"),
+        ("--mode dr --tunnel-spread 172.16.0.0/16", "; use --mode tunnel"),
         ("--mode tunnel --tunnel gre --tunnel-port 6080", "; use --tunnel gue"),
     ] {
         let asks = parsed(&format!("{add} {options}")).unwrap();
@@ -189,6 +196,7 @@ fn options_must_fit_each_other() {
         "trutina backend add tcp:192.0.2.1:80 198.51.100.7:80 --mode tunnel --tunnel vxlan",
         "trutina backend add tcp:192.0.2.1:80 198.51.100.7:80 --mode tunnel --tunnel-port 6081",
         "trutina backend add tcp:192.0.2.1:80 198.51.100.7:80 --mode tunnel --tunnel-checksum",
+        "trutina backend add tcp:192.0.2.1:80 198.51.100.7:80 --mode tunnel --tunnel-spread 172.16.0.0",
         "trutina flow list --limit -1",
         "trutina",
         "trutina service",
