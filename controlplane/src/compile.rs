@@ -232,7 +232,7 @@ fn compile_tunnel(network: &Network, to: IpAddr, tunnel: model::Tunnel) -> Optio
         Encapsulation::Gue => tunnel::Encapsulation::Gue { port: tunnel.port, checksum: tunnel.checksum },
         Encapsulation::Gre => tunnel::Encapsulation::Gre { checksum: tunnel.checksum },
     };
-    Some(Tunnel { src, spread: None, encapsulation })
+    Some(Tunnel { src, spread: tunnel.spread, encapsulation })
 }
 
 /// The next hops that forwarding needs at all times: those of all backends, and all gateways.

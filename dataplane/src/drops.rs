@@ -42,7 +42,8 @@ reasons! {
     BadIpChecksum = "bad_ip_checksum",
     /// the IPv4 total length is shorter than the IPv4 header, or the IPv6 payload length is 0
     BadIpLength = "bad_ip_length",
-    /// a source or destination address that no packet on a wire may have (RFC 1812, 5.3.7)
+    /// a source or destination address that no packet on a wire may have (RFC 1812, 5.3.7), or a client with
+    /// an address of ours
     MartianAddress = "martian_address",
     /// an IPv4 option asks for a route of the sender's choice (RFC 7126, 4.3 and 4.4)
     SourceRoute = "source_route",

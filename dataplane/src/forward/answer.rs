@@ -9,6 +9,7 @@ use crate::clock::Seconds;
 use crate::drops::DropReason;
 use crate::rewrite::answer::{self, Cause};
 use crate::snapshot::{Egress, Snapshot};
+use crate::wire::ipv6;
 
 /// How many packets were made of others in this second.
 #[derive(Debug, Default)]
@@ -91,7 +92,13 @@ fn answer_to(snapshot: &Snapshot, work: &Work, why: DropReason) -> Option<Answer
     match why {
         DropReason::TtlExceeded => Some(Answer::Error(Cause::TimeExceeded)),
         DropReason::TooBig if work.headers.ip.dont_fragment => {
-            Some(Answer::Error(Cause::TooBig { mtu: longest(snapshot, work)? }))
+            let mtu = longest(snapshot, work)?;
+            if work.headers.ip.is_v4() {
+                return Some(Answer::Error(Cause::TooBig { mtu }));
+            }
+            // Every IPv6 link takes so much, so no sender would send less (RFC 8200, 5).
+            let told = work.headers.ip.len > ipv6::MIN_MTU;
+            told.then_some(Answer::Error(Cause::TooBig { mtu: mtu.max(ipv6::MIN_MTU) }))
         }
         DropReason::NoBackend => as_chosen(snapshot.service(work.service)?.no_backend, work),
         DropReason::NoService => {

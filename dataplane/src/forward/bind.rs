@@ -113,6 +113,10 @@ impl<F: Frame> Forwarder<F> {
         };
         let service = context.snapshot.service(found.service).ok_or(DropReason::NoService)?;
         work.service = found.service;
+        // Nobody else has an address of ours. Flows need not be asked: they begin here.
+        if context.snapshot.local(work.headers.ip.addresses.src()).is_some() {
+            return Err(DropReason::MartianAddress);
+        }
         if work.headers.protocol == Protocol::Tcp && !opens(&work.headers) {
             return Err(DropReason::NoFlowNotSyn);
         }

@@ -90,3 +90,24 @@ fn a_packet_too_long_for_its_tunnel_is_answered_with_the_length_that_fits() {
         assert_eq!(frame.len(), 1514);
     }
 }
+
+#[test]
+fn nobody_is_told_of_less_than_every_ipv6_link_takes() {
+    let mut parts = modes::world(VIPS[1], BACKENDS[1], Mode::Tunnel);
+    parts.interfaces[0].mtu = 1300;
+    let mut path = Path::new(Snapshot::new(parts));
+    let of_len = |len: usize| Sample { payload: vec![0; len - 60], ..syn(CLIENTS[1], VIPS[1]) };
+    let End::Sent(frame) = path.pass(of_len(1281).frame()) else { panic!() };
+    assert_eq!((said(1, &frame), &frame[58..62]), ((58, 2, 0), &1280u32.to_be_bytes()[..]));
+    assert_eq!(path.pass(of_len(1280).frame()), End::Dropped(DropReason::TooBig));
+    assert!(matches!(path.pass(of_len(1260).frame()), End::Sent(_)));
+}
+
+#[test]
+fn a_client_with_an_address_of_ours_is_none() {
+    for (version, own) in [(0, "198.51.100.254:9"), (1, "[2001:db8:b::254]:9")] {
+        let mut path = Path::new(Snapshot::new(modes::world(VIPS[version], BACKENDS[version], Mode::Nat)));
+        let end = path.pass(syn(own, VIPS[version]).frame());
+        assert_eq!(end, End::Dropped(DropReason::MartianAddress));
+    }
+}
