@@ -198,21 +198,20 @@ fn an_error_of_a_tunnel_becomes_one_of_the_packet_in_it() {
                 ([3, 2], Cause::HostUnreachable),
             ]
         };
+        let say = |kind, quote: &[u8]| icmp(router, local, kind, [0, 0, 5, 0x78], quote);
+        // Enough is the inner header with eight bytes behind it.
+        for len in [overhead, overhead + 19, overhead + least(&inner) - 1] {
+            assert!(unwrapped(&say(kinds[0].0, &quote[..len]), src).is_none(), "{len}");
+        }
         for (kind, cause) in kinds {
-            let say = |quote: &[u8]| icmp(router, local, kind, [0, 0, 5, 0x78], quote);
-            // Enough is the inner header with eight bytes behind it.
-            for len in [overhead, overhead + 19, overhead + least(&inner) - 1] {
-                assert!(unwrapped(&say(&quote[..len]), src).is_none(), "{len}");
-            }
             for len in [overhead + least(&inner), quote.len()] {
-                let heard = unwrapped(&say(&quote[..len]), src).unwrap().unwrap();
+                let heard = unwrapped(&say(kind, &quote[..len]), src).unwrap().unwrap();
                 let expected = told(&inner, len - overhead, cause, src);
                 assert_eq!(heard.bytes(), expected.bytes(), "{v6} {outer_v6} {encapsulation:?} {kind:?}");
             }
         }
         for kind in if outer_v6 { [[3, 1], [4, 0]] } else { [[11, 1], [12, 0]] } {
-            let said = icmp(router, local, kind, [0; 4], &quote);
-            assert_eq!(unwrapped(&said, src), Some(Err(DropReason::BadIcmp)), "{kind:?}");
+            assert_eq!(unwrapped(&say(kind, &quote), src), Some(Err(DropReason::BadIcmp)), "{kind:?}");
         }
     }
 }
