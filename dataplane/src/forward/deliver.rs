@@ -30,7 +30,7 @@ impl<F: Frame> Forwarder<F> {
             // Padding ends here: the device adds its own where a frame needs it.
             frame.truncate(usize::from(work.headers.ip.l3) + usize::from(work.headers.ip.len));
             let refused = match work.target {
-                Target::Backend => match self.to_backend(context, work, &mut frame) {
+                Target::Backend => match self.deliver_to_backend(context, work, &mut frame) {
                     Ok(egress) => {
                         self.send(frame, egress, out);
                         continue;
@@ -53,11 +53,11 @@ impl<F: Frame> Forwarder<F> {
     #[inline]
     fn elsewhere(&mut self, context: Context, work: &Work, frame: &mut F) -> Result<Egress, DropReason> {
         match work.target {
-            Target::Backend => self.to_backend(context, work, frame).copied(),
-            Target::BackendFrom(local, port) => self.to_backend_from(context, work, (local, port), frame),
-            Target::Client { from } => self.to_client(context, work, from, frame),
+            Target::Backend => self.deliver_to_backend(context, work, frame).copied(),
+            Target::BackendFrom(local, port) => self.deliver_from(context, work, (local, port), frame),
+            Target::Client { from } => self.deliver_to_client(context, work, from, frame),
             Target::ClientAt { client, port, from } => {
-                self.to_client_at(context, work, SocketAddr::new(client, port), from, frame)
+                self.deliver_at(context, work, SocketAddr::new(client, port), from, frame)
             }
             Target::Onward | Target::OnwardFrom(..) | Target::Inside { .. } => {
                 self.route(context, work, frame)
@@ -66,7 +66,7 @@ impl<F: Frame> Forwarder<F> {
     }
 
     #[inline(always)]
-    fn to_backend<'a>(
+    fn deliver_to_backend<'a>(
         &mut self,
         context: Context<'a>,
         work: &Work,
@@ -96,7 +96,7 @@ impl<F: Frame> Forwarder<F> {
     }
 
     #[inline]
-    fn to_backend_from(
+    fn deliver_from(
         &mut self,
         context: Context,
         work: &Work,
@@ -117,7 +117,7 @@ impl<F: Frame> Forwarder<F> {
     }
 
     #[inline(always)]
-    fn to_client(
+    fn deliver_to_client(
         &mut self,
         context: Context,
         work: &Work,
@@ -139,7 +139,7 @@ impl<F: Frame> Forwarder<F> {
     }
 
     #[inline]
-    fn to_client_at(
+    fn deliver_at(
         &mut self,
         context: Context,
         work: &Work,
