@@ -8,7 +8,9 @@ use proptest::prelude::*;
 const CLIENT: &str = "[2001:db8:c::7]:40000";
 const VIP: &str = "[2001:db8::100]:80";
 
-fn parsed(frame: &[u8]) -> Result<(Headers, Tags), Refusal> {
+type Parsed = Result<(Headers, Tags), Refusal>;
+
+fn parsed(frame: &[u8]) -> Parsed {
     parse(frame, frame.len(), mac(254))
 }
 
@@ -27,7 +29,7 @@ fn options(next: u8) -> Vec<u8> {
     vec![next, 0, 1, 4, 0, 0, 0, 0]
 }
 
-fn dropped(why: DropReason) -> Result<(Headers, Tags), Refusal> {
+fn dropped(why: DropReason) -> Parsed {
     Err(Refusal::Drop(why))
 }
 
@@ -43,7 +45,7 @@ fn extension_headers_are_walked_within_bounds() {
         ))
     };
     let chain = |headers: &[u8]| headers.iter().flat_map(|next| options(*next)).collect::<Vec<_>>();
-    let cases: Vec<(&str, u8, Vec<u8>, Result<(Headers, Tags), Refusal>)> = vec![
+    let cases: Vec<(&str, u8, Vec<u8>, Parsed)> = vec![
         ("hop-by-hop", 0, options(TCP), behind(8)),
         ("destination options", 60, options(TCP), behind(8)),
         ("hop-by-hop, destination options", 0, chain(&[60, TCP]), behind(16)),

@@ -89,7 +89,7 @@ fn rated_load_of_wide_flows_is_stored_whole() {
     let capacity = if cfg!(miri) { 200 } else { 200_000 };
     let mut table = WideTable::new(capacity, SECRET);
     let key = |number: usize| {
-        let client = 0x2001_0db8_0005 << 80 | number as u128 / 4;
+        let client = (0x2001_0db8_0005 << 80) | (number as u128 / 4);
         WideKey::new(client, (number % 4) as u16, ServiceSlot(1), 443)
     };
     for number in 0..capacity {
