@@ -86,6 +86,7 @@ fn parse_other(
         (eth::TYPE_IPV6, Station::Own) => Ok((version6::parse(head, frame_len, l3, tags)?, tags)),
         (eth::TYPE_IPV6, Station::Group) => match version6::parse(head, frame_len, l3, tags) {
             Err(Refusal::Nd(tags)) => Err(Refusal::Nd(tags)),
+            Err(Refusal::Drop(DropReason::BadIcmp)) => Err(DropReason::BadIcmp.into()),
             _ => Err(DropReason::NotOurMac.into()),
         },
         (_, Station::Own) => Err(DropReason::UnknownEthertype.into()),

@@ -79,8 +79,7 @@ impl<F: Frame> Forwarder<F> {
     /// Answers an echo request for an address of ours.
     fn answer_echo(&mut self, context: Context, packet: &Packet, frame: &mut F) -> Result<Next, DropReason> {
         match context.snapshot.local(packet.addresses.dst()) {
-            // A local address of full NAT stands for others and is nobody.
-            None | Some(Local::Snat(_)) => return Ok(Next::Stranger(DropReason::UnknownIcmp)),
+            None => return Ok(Next::Stranger(DropReason::UnknownIcmp)),
             Some(Local::Vip { echo: false }) => return Err(DropReason::EchoRefused),
             Some(_) => {}
         }

@@ -45,8 +45,10 @@ pub(super) fn parse(head: &[u8], frame_len: usize, l3: usize, tags: Tags) -> Res
         fragment: None,
     };
     walk(head, end, &mut packet)?;
-    if packet.next == ipv6::NEXT_ICMP && packet.fragment.is_none() && is_discovery(head, &packet) {
-        return Err(Refusal::Nd(tags));
+    if is_discovery(head, &packet) {
+        // It is from a station on the link, as its hop limit proves, and comes in no pieces (RFC 6980, 5).
+        let believed = packet.ttl == 255 && packet.fragment.is_none();
+        return Err(if believed { Refusal::Nd(tags) } else { DropReason::BadIcmp.into() });
     }
     if no_station(src) || no_station(dst) || src == dst {
         return Err(DropReason::MartianAddress.into());
@@ -87,8 +89,13 @@ fn walk(head: &[u8], end: usize, packet: &mut Packet) -> Result<(), DropReason> 
             ipv6::NEXT_NONE => return Err(DropReason::NoNextHeader),
             _ => return Ok(()),
         };
-        if extension == MAX_EXTENSIONS || at + len > end {
+        if extension == MAX_EXTENSIONS {
             return Err(DropReason::BadExtensionHeader);
+        }
+        if at + len > end {
+            // The first piece of a packet has all of its headers (RFC 7112, 5).
+            let piece = packet.fragment.is_some();
+            return Err(if piece { DropReason::FragmentTiny } else { DropReason::BadExtensionHeader });
         }
         packet.next = head.get(at).copied().ok_or(DropReason::Truncated)?;
         at += len;
@@ -106,11 +113,11 @@ fn extension_len(head: &[u8], at: usize) -> Result<usize, DropReason> {
     head.get(at + 1).map(|units| (usize::from(*units) + 1) * 8).ok_or(DropReason::Truncated)
 }
 
-/// Whether an ICMPv6 packet is neighbour discovery (RFC 4861, 4): from a station on the link, as its hop
-/// limit proves.
+/// Whether a packet, or the first piece of one, is neighbour discovery (RFC 4861, 4).
 fn is_discovery(head: &[u8], packet: &Packet) -> bool {
     let kind = head.get(usize::from(packet.l4));
-    packet.ttl == 255 && kind.is_some_and(|kind| DISCOVERY.contains(kind))
+    let first = packet.fragment.is_none_or(|fragment| fragment.offset == 0);
+    packet.next == ipv6::NEXT_ICMP && first && kind.is_some_and(|kind| DISCOVERY.contains(kind))
 }
 
 /// Whether no single station may send from or be sent to this address across a router: unspecified, loopback,
