@@ -5,7 +5,8 @@ import pytest
 # Before the import: only then do its assertions show their values.
 pytest.register_assert_rewrite("replay")
 
-from replay import Outcome, Scenario, check, run  # noqa: E402
+from replay import Scenario, check, run, write_captures  # noqa: E402
+from session import Outcome  # noqa: E402
 
 
 @pytest.fixture
@@ -14,8 +15,14 @@ def replay(tmp_path_factory):
 
     def replayed(scenario: Scenario, exact_reasons: bool = True) -> Outcome:
         # A short name: DPDK puts Unix sockets there, whose paths end at 107 bytes.
-        outcome = run(scenario, tmp_path_factory.mktemp("run"))
-        check(scenario, outcome, exact_reasons)
+        directory = tmp_path_factory.mktemp("run")
+        outcome, matcher = run(scenario, directory)
+        try:
+            check(scenario, outcome, matcher, exact_reasons)
+        except AssertionError:
+            write_captures(directory, scenario, outcome)
+            print(f"captures are in {directory}")
+            raise
         return outcome
 
     return replayed

@@ -1,100 +1,151 @@
-"""ICMP messages as they have to be, built by scapy from RFC 792, 1191 and 1812."""
+"""ICMP messages of both versions as they have to be: RFC 792, 1191, 1812 and 4443."""
 
-from appliance import PORT_IP, split
-from frames import ICMP, IP, Packet, Raw
+import checksums
+from appliance import join, split, version
+from checksums import words
+from frames import (
+    ICMP,
+    IP,
+    IPV4_LEN,
+    IPV6_LEN,
+    PROTO_ICMP,
+    PROTO_ICMPV6,
+    TCP,
+    IPv6,
+    Packet,
+    Raw,
+)
+from packet import ACK, EXTENSION_HEADERS, FIN, FRAGMENT_HEADER, SYN, Datagram, Segment, header_like
 
 ECHO_REPLY, UNREACHABLE, ECHO_REQUEST, TIME_EXCEEDED, PARAMETER_PROBLEM = 0, 3, 8, 11, 12
-FRAGMENTATION_NEEDED = 4
-ERRORS = {UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM}
+FRAGMENTATION_NEEDED, PORT_UNREACHABLE, HOST_UNREACHABLE = 4, 3, 1
+UNREACHABLE6, TOO_BIG6, TIME_EXCEEDED6, PARAMETER_PROBLEM6, ECHO_REQUEST6, ECHO_REPLY6 = 1, 2, 3, 4, 128, 129
+PORT_UNREACHABLE6, ADDRESS_UNREACHABLE6 = 4, 3
+NEIGHBOUR_DISCOVERY = range(133, 138)
 HEADER_LEN = 8
-# RFC 1812, 4.3.2.3: as much of the packet as fits into 576 bytes.
-QUOTE_LEN = 576 - 20 - HEADER_LEN
-CHECKSUM_AT = {6: 16, 17: 6}
+ERRORS = {4: {UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM}, 6: {1, 2, 3, 4}}
+PROTO = {4: PROTO_ICMP, 6: PROTO_ICMPV6}
+ECHO = {4: (ECHO_REQUEST, ECHO_REPLY), 6: (ECHO_REQUEST6, ECHO_REPLY6)}
+# RFC 1812, 4.3.2.3: as much of the packet as fits into 576 bytes; RFC 4443, 2.4 (c): into 1280.
+QUOTE_LEN = {4: 576 - IPV4_LEN - HEADER_LEN, 6: 1280 - IPV6_LEN - HEADER_LEN}
+OWN_TTL = 64
 
 
-def header_like(ip: IP, **changes) -> IP:
-    """The same IPv4 header with other values; lengths and checksum are left to scapy."""
-    computed = ("chksum", "len", "ihl")
-    return IP(**{name: value for name, value in ip.fields.items() if name not in computed} | changes)
+def is_discovery(packet: Datagram) -> bool:
+    """Whether a packet is neighbour discovery (RFC 4861)."""
+    is_icmp = packet.version == 6 and packet.proto == PROTO_ICMPV6 and packet.first
+    return is_icmp and packet.payload[:1] in {bytes([kind]) for kind in NEIGHBOUR_DISCOVERY}
 
 
-def echo_reply(ip: IP, message: bytes) -> Packet:
-    """What answers an echo request: RFC 1122, 3.2.2.6."""
-    answer = _like(message, bytes([ECHO_REPLY]) + message[1:])
-    return header_like(ip, src=ip.dst, dst=ip.src, ttl=64) / answer
+def is_error(packet: Datagram) -> bool:
+    """Whether a packet is an ICMP error."""
+    is_icmp = packet.proto == PROTO[packet.version] and packet.first
+    return is_icmp and packet.payload[:1] in {bytes([kind]) for kind in ERRORS[packet.version]}
 
 
-def error(packet: bytes, kind: int, code: int = 0, mtu: int = 0) -> Packet:
+def echo_reply(packet: Datagram, label: int = 0) -> bytes:
+    """What answers an echo request: RFC 1122, 3.2.2.6, and RFC 4443, 4.2. A flow label is the sender's choice."""
+    message = bytes([ECHO[packet.version][1]]) + packet.payload[1:]
+    back = packet.dst, packet.src
+    answer = checksums.like(packet.proto, packet.payload, packet.ends, message, back)
+    if packet.version == 4:
+        return bytes(header_like(IP(packet.header), src=back[0], dst=back[1], ttl=OWN_TTL) / Raw(answer))
+    header = IPv6(src=back[0], dst=back[1], nh=PROTO_ICMPV6, hlim=OWN_TTL, tc=packet.tos, fl=label)
+    return bytes(header / Raw(answer))
+
+
+def error(
+    own: str, dst: str, packet: bytes, kind: int, code: int = 0, mtu: int = 0, tos: int = 0xC0, label: int = 0
+) -> bytes:
     """What tells the sender of `packet`, which is quoted as it was received."""
-    ip = IP(src=PORT_IP, dst=IP(packet[:20]).src, tos=0xC0, id=0, flags="DF", ttl=64)
-    fields = {"nexthopmtu": mtu} if kind == UNREACHABLE else {}
-    return ip / ICMP(type=kind, code=code, **fields) / Raw(packet[:QUOTE_LEN])
+    quote = packet[: QUOTE_LEN[version(own)]]
+    if version(own) == 4:
+        fields = {"nexthopmtu": mtu} if kind == UNREACHABLE else {}
+        ip = IP(src=own, dst=dst, tos=tos, id=0, flags="DF", ttl=OWN_TTL)
+        return bytes(ip / ICMP(type=kind, code=code, **fields) / Raw(quote))
+    message = bytes([kind, code, 0, 0]) + mtu.to_bytes(4, "big") + quote
+    value = checksums.right(PROTO_ICMPV6, own, dst, message)
+    ip = IPv6(src=own, dst=dst, nh=PROTO_ICMPV6, hlim=OWN_TTL, tc=tos, fl=label)
+    return bytes(ip / Raw(checksums.put(PROTO_ICMPV6, message, value)))
 
 
-def passed_on(ip: IP, message: bytes, quote: bytes, **changes) -> Packet:
-    """An ICMP error one hop on, with another quote and other header fields."""
-    return header_like(ip, ttl=ip.ttl - 1, **changes) / _like(message, message[:HEADER_LEN] + quote)
+def reset(segment: Segment, tos: int = 0, label: int = 0) -> bytes:
+    """The RST that refuses a segment: RFC 9293, 3.10.7.1."""
+    packet, tcp = segment.packet, TCP(segment.data)
+    length = len(segment.data) - segment.header_len + bool(segment.flags & SYN) + bool(segment.flags & FIN)
+    fields = {"seq": 0, "ack": (tcp.seq + length) % (1 << 32), "flags": "RA"}
+    if segment.flags & ACK:
+        fields = {"seq": tcp.ack, "ack": 0, "flags": "R"}
+    answer = TCP(sport=tcp.dport, dport=tcp.sport, window=0, **fields)
+    if packet.version == 4:
+        return bytes(IP(src=packet.dst, dst=packet.src, tos=tos, id=0, flags="DF", ttl=OWN_TTL) / answer)
+    return bytes(IPv6(src=packet.dst, dst=packet.src, tc=tos, fl=label, hlim=OWN_TTL) / answer)
 
 
-def _like(old: bytes, new: bytes) -> Packet:
-    """The message `new`, its checksum right if that of `old` is, and else wrong by the same difference."""
-    wrong = (ICMP(old[:HEADER_LEN]).chksum - _right(old)) % 0xFFFF
-    right = _right(new)
-    chksum = (right + wrong) % 0xFFFF if wrong else right
-    return Raw(new[:2] + chksum.to_bytes(2, "big") + new[4:])
-
-
-def _right(message: bytes) -> int:
-    """The checksum that scapy computes for a message."""
-    header = ICMP(message[:HEADER_LEN])
-    header.chksum = None
-    return ICMP(bytes(header / Raw(message[HEADER_LEN:]))[:HEADER_LEN]).chksum
+def passed_on(packet: Datagram, quote: bytes, src: str = "", dst: str = "") -> bytes:
+    """An ICMP error one hop on, with another quote and other addresses."""
+    ends = src or packet.src, dst or packet.dst
+    new = packet.payload[:HEADER_LEN] + quote
+    return packet.hop_on(*ends, checksums.like(packet.proto, packet.payload, packet.ends, new, ends))
 
 
 class Quote:
-    """The packet that an ICMP error is about; may be cut off eight bytes behind its IPv4 header."""
+    """The packet that an ICMP error is about; may be cut off eight bytes behind its IP headers."""
 
-    def __init__(self, quoted: bytes):
-        """Reads it; raises `ValueError` if it does not hold an IPv4 header and both ports."""
-        self.quoted = quoted
-        self.header_len = (quoted[0] & 0x0F) * 4 if quoted else 0
-        if not quoted or quoted[0] >> 4 != 4 or self.header_len < 20:
-            raise ValueError("no IPv4 header")
-        if len(quoted) < self.header_len + 8 or int.from_bytes(quoted[6:8], "big") & 0x1FFF:
+    def __init__(self, ip_version: int, quoted: bytes):
+        """Reads it; raises `ValueError` if it does not hold the IP headers and eight bytes more."""
+        self.version, self.quoted = ip_version, quoted
+        if not quoted or quoted[0] >> 4 != ip_version:
+            raise ValueError("no IP header")
+        self._read_ipv4() if ip_version == 4 else self._read_ipv6()
+        if len(quoted) < self.header_len + 8:
             raise ValueError("no ports")
-        self.ip = IP(quoted[: self.header_len])
-        ports = [int.from_bytes(quoted[self.header_len + i :][:2], "big") for i in (0, 2)]
-        self.src, self.dst = f"{self.ip.src}:{ports[0]}", f"{self.ip.dst}:{ports[1]}"
+        self.header, self.l4 = quoted[: self.header_len], quoted[self.header_len :]
+        ports = [int.from_bytes(self.l4[at : at + 2], "big") for at in (0, 2)]
+        self.src, self.dst = (join(ip, port) for ip, port in zip(self.ends, ports, strict=True))
+
+    def _read_ipv4(self):
+        self.header_len = (self.quoted[0] & 0x0F) * 4
+        if self.header_len < IPV4_LEN or len(self.quoted) < self.header_len:
+            raise ValueError("no IPv4 header")
+        if int.from_bytes(self.quoted[6:8], "big") & 0x1FFF:
+            raise ValueError("no first fragment")
+        ip = IP(self.quoted[: self.header_len])
+        self.ends, self.proto, self.tos, self.ttl = (ip.src, ip.dst), ip.proto, ip.tos, ip.ttl
+        self.whole_len = ip.len - self.header_len
+
+    def _read_ipv6(self):
+        if len(self.quoted) < IPV6_LEN:
+            raise ValueError("no IPv6 header")
+        ip = IPv6(self.quoted[:IPV6_LEN])
+        self.ends, self.proto, self.tos, self.ttl = (ip.src, ip.dst), ip.nh, ip.tc, ip.hlim
+        at = IPV6_LEN
+        while self.proto in EXTENSION_HEADERS:
+            if len(self.quoted) < at + 8:
+                raise ValueError("extension headers cut off")
+            if self.proto == FRAGMENT_HEADER and self.quoted[at + 2] << 8 | self.quoted[at + 3] & 0xF8:
+                raise ValueError("no first fragment")
+            length = 8 if self.proto == FRAGMENT_HEADER else 8 * (self.quoted[at + 1] + 1)
+            self.proto, at = self.quoted[at], at + length
+        self.header_len, self.whole_len = at, ip.plen - (at - IPV6_LEN)
+
+    def between(self, src: str, dst: str) -> bytes:
+        """What is behind the headers, between other endpoints."""
+        (src_ip, sport), (dst_ip, dport) = split(src), split(dst)
+        new = sport.to_bytes(2, "big") + dport.to_bytes(2, "big") + self.l4[4:]
+        return checksums.moved(self.proto, self.l4, self.ends, new, (src_ip, dst_ip))
 
     def changed(self, src: str = "", dst: str = "") -> bytes:
-        """The quote with other endpoints.
+        """The quote with other endpoints of the same version."""
+        src, dst = src or self.src, dst or self.dst
+        ends = split(src)[0], split(dst)[0]
+        return self._addressed(*map(checksums.bytes_of, ends)) + self.between(src, dst)
 
-        A checksum is minus the sum of what it covers, modulo 0xffff: that needs no byte that was cut off.
-        """
-        new = bytearray(self.quoted)
-        for endpoint, ip_at, port_at in ((src, 12, 0), (dst, 16, 2)):
-            if endpoint:
-                ip, port = split(endpoint)
-                port_at += self.header_len
-                new[ip_at : ip_at + 4] = bytes(map(int, ip.split(".")))
-                new[port_at : port_at + 2] = port.to_bytes(2, "big")
-        addresses = _sum(self.quoted[12:20]) - _sum(new[12:20])
-        ports_at = slice(self.header_len, self.header_len + 4)
-        ports = _sum(self.quoted[ports_at]) - _sum(new[ports_at])
-        _add(new, 10, addresses)
-        at = self.header_len + CHECKSUM_AT[self.ip.proto]
-        absent = self.ip.proto == 17 and not any(new[at : at + 2])
-        if at + 2 <= len(new) and not absent:
-            _add(new, at, addresses + ports)
-            if self.ip.proto == 17 and not any(new[at : at + 2]):
-                new[at : at + 2] = b"\xff\xff"  # RFC 768: a computed 0 is sent as all ones
-        return bytes(new)
-
-
-def _sum(words: bytes) -> int:
-    return sum(int.from_bytes(words[i : i + 2], "big") for i in range(0, len(words), 2))
-
-
-def _add(data: bytearray, at: int, difference: int) -> None:
-    value = (int.from_bytes(data[at : at + 2], "big") + difference) % 0xFFFF
-    data[at : at + 2] = value.to_bytes(2, "big")
+    def _addressed(self, src: bytes, dst: bytes) -> bytes:
+        at = 12 if self.version == 4 else 8
+        new = self.header[:at] + src + dst + self.header[at + 2 * len(src) :]
+        if self.version == 6:
+            return new
+        # What is wrong with the quoted header's checksum stays wrong.
+        value = int.from_bytes(new[10:12], "big") + words(self.header[at:20]) - words(src + dst)
+        return new[:10] + (value % checksums.ALL_ONES).to_bytes(2, "big") + new[12:]

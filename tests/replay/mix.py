@@ -4,7 +4,8 @@ import random
 
 from appliance import NEAR_CLIENT, PORT_IP, Appliance, Backend, Service, split
 from frames import ETH_LEN, icmp, ip_packet, padded, pattern, tcp, udp
-from replay import BURST, Scenario
+from replay import Scenario
+from session import BURST
 
 WEIGHTED = (
     Backend("192.0.2.11:8000", weight=4),
@@ -77,7 +78,7 @@ def _icmp(rng: random.Random, scenario: Scenario, client: str, service: Service)
         length, flags = rng.randrange(1470, 1502), rng.choice(["DF", 0])
         build, header = (tcp, 40) if service.protocol == "tcp" else (udp, 28)
         return build(client, service.vip, payload=pattern(length - header), ip={"flags": flags})
-    backend = scenario.oracle.backends[service.protocol, client, service.vip]
+    backend = scenario.oracle.flows[service.protocol, client, service.vip].backend
     src, dst = (service.vip, client) if what == "by the client" else (client, backend.address)
     quote = ip_packet(_packet(rng, src, dst, service.protocol, "A"), rng.randrange(24, 600))
     sender = rng.choice([split(dst)[0], "198.51.100.254", "203.0.113.1"])
@@ -86,7 +87,7 @@ def _icmp(rng: random.Random, scenario: Scenario, client: str, service: Service)
 
 
 def _continue(rng: random.Random, scenario: Scenario, client: str, service: Service) -> None:
-    backend = scenario.oracle.backends[service.protocol, client, service.vip]
+    backend = scenario.oracle.flows[service.protocol, client, service.vip].backend
     if rng.random() < 0.12:
         send = tcp if service.protocol == "tcp" else udp
         scenario.feed(send(client, service.vip, **rng.choice(FAULTS)))

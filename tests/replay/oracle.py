@@ -1,89 +1,66 @@
 """What the appliance must do with a frame, worked out without it.
 
-The oracle reads the input byte by byte, keeps flows in a dictionary and builds what has to come out with
-scapy, field by field and with every checksum computed from zero: it shares neither code nor method with
-the appliance, which patches bytes and updates checksums incrementally.
+The oracle reads the input byte by byte, keeps flows in dictionaries and builds what has to come out with scapy,
+field by field and with every checksum computed from zero: it shares neither code nor method with the appliance,
+which patches bytes and updates checksums incrementally.
 """
 
+import contextlib
 import ipaddress
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 
+import drops
 import icmp
-from appliance import PORT_IP, PORT_MAC, Appliance, Backend, Service, split
-from frames import ETH_LEN, IP, TCP, UDP, Ether, Packet, Raw
+import translate
+import tunnel
+from appliance import PORT_MACS, Appliance, Backend, Interface, Service, Tunnel, join, split, version
+from drops import Drop
+from fragments import Fragments
+from frames import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ether, Raw, tagged
+from packet import ACK, PROTOCOLS, RST, SYN, Datagram, Link, Segment
+from verdict import ANY_ADDRESS, LOCAL_PORTS, Choice, Dropped, Held, Punted, Sent, Verdict
 
-ETHERTYPE_IPV4 = 0x0800
-ETHERTYPE_ARP = 0x0806
-ICMP = 1
-PROTOCOLS = {6: "tcp", 17: "udp"}
-FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
-
-# Why a frame is dropped, by the appliance's name for it. The only place where these names stand.
-TRUNCATED = "truncated"
-NOT_OUR_MAC = "not_our_mac"
-UNKNOWN_ETHERTYPE = "unknown_ethertype"
-BAD_IP_HEADER = "bad_ip_header"
-BAD_IP_LENGTH = "bad_ip_length"
-FRAME_CUT_SHORT = "truncated"
-BAD_IP_CHECKSUM = "bad_ip_checksum"
-FRAGMENT = "fragment"
-UNKNOWN_PROTOCOL = "unknown_protocol"
-BAD_TCP_HEADER = "bad_tcp_header"
-BAD_TCP_FLAGS = "bad_tcp_flags"
-BAD_UDP_LENGTH = "bad_udp_length"
-BAD_ICMP = "bad_icmp"
-UNKNOWN_ICMP = "unknown_icmp"
-ICMP_RATE = "icmp_rate"
-TTL_EXCEEDED = "ttl_exceeded"
-NO_SERVICE = "no_service"
-NO_BACKEND = "no_backend"
-NO_FLOW = "no_flow"
-NO_FLOW_NOT_SYN = "no_flow_not_syn"
-REPLY_AMBIGUOUS = "reply_ambiguous"
-TOO_BIG = "too_big"
+LEAST_MTU = {4: 68, 6: 1280}
 
 
-@dataclass(frozen=True)
-class Sent:
-    """The frame leaves as `frame`; with `free_id` the outer IPv4 identification may be anything."""
+@dataclass
+class Flow:
+    """A client bound to a server."""
 
-    frame: bytes
-    free_id: bool = False
+    protocol: str
+    client: str
+    vip: str
+    backend: Backend
+    service: Service
+    # The server's own endpoint, and in full NAT the one that it sees as its client, once known.
+    server: str
+    pool: tuple[str, ...] = ()
+    local: str = ""
+    gue_port: int = 0
 
-    def as_sent(self, actual: bytes) -> bytes:
-        """The expected bytes, with `actual`'s outer identification where that is free."""
-        if not self.free_id or len(actual) < ETH_LEN + 20:
-            return self.frame
-        packet = Ether(self.frame)
-        del packet[IP].chksum
-        packet[IP].id = int.from_bytes(actual[ETH_LEN + 4 : ETH_LEN + 6], "big")
-        return bytes(packet)
+    @property
+    def mode(self) -> str:
+        """How packets reach the server."""
+        return self.backend.mode
 
+    def local_of(self, choice: Choice) -> str:
+        """What the server sees as its client: an address of the pool, and a port that no system needs."""
+        if self.local or not self.pool:
+            return self.local or self.client
+        if choice.local == ANY_ADDRESS:
+            return join(self.pool[-1], choice.sport)
+        allowed = choice.local and split(choice.local)[0] in self.pool and split(choice.local)[1] in LOCAL_PORTS
+        # Any other would do; this one differs for clients whose ports differ.
+        other = join(self.pool[0], LOCAL_PORTS[split(self.client)[1] % len(LOCAL_PORTS)])
+        return choice.local if allowed else other
 
-@dataclass(frozen=True)
-class Dropped:
-    """The frame is dropped and counted under `reason`."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Punted:
-    """The frame is handed to the control thread."""
-
-
-class _Drop(Exception):
-    """Ends the journey of a frame; its argument is the reason."""
-
-
-def ones_sum(data: bytes) -> int:
-    """One's complement sum of 16-bit words (RFC 1071); 0xffff over a header with a right checksum."""
-    total = sum(int.from_bytes(data[i : i + 2].ljust(2, b"\0"), "big") for i in range(0, len(data), 2))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
+    def gue_port_of(self, choice: Choice) -> int:
+        """The outer source port, which is one and the same for all packets of a flow."""
+        return self.gue_port or (choice.sport if choice.sport in tunnel.GUE_PORTS else tunnel.GUE_PORTS[0])
 
 
 def schedule(service: Service):
@@ -98,251 +75,454 @@ def schedule(service: Service):
     return itertools.cycle([backend for level in levels for backend in usable if backend.weight >= level])
 
 
-class Packet4:
-    """A valid, whole IPv4 packet: its header, the bytes behind that, and all of it as it was received."""
-
-    def __init__(self, frame: bytes):
-        """Reads `frame`, whose Ethernet type says IPv4, or raises the reason to drop it."""
-        packet = frame[ETH_LEN:]
-        if len(packet) < 20:
-            raise _Drop(TRUNCATED)
-        header_len = (packet[0] & 0x0F) * 4
-        total_len = int.from_bytes(packet[2:4], "big")
-        if packet[0] >> 4 != 4 or header_len < 20:
-            raise _Drop(BAD_IP_HEADER)
-        if len(packet) < header_len:
-            raise _Drop(TRUNCATED)
-        if total_len < header_len:
-            raise _Drop(BAD_IP_LENGTH)
-        if total_len > len(packet):
-            raise _Drop(FRAME_CUT_SHORT)
-        if ones_sum(packet[:header_len]) != 0xFFFF:
-            raise _Drop(BAD_IP_CHECKSUM)
-        if int.from_bytes(packet[6:8], "big") & 0x3FFF:
-            raise _Drop(FRAGMENT)
-        self.ip = IP(packet[:header_len])
-        self.payload = packet[header_len:total_len]
-        self.received = packet[:total_len]
-        self.unicast = frame[0] & 1 == 0
-
-    def may_be_answered(self, network: str) -> bool:
-        """Whether an ICMP error may be sent about it (RFC 1122, 3.2.2): only to a single, known host."""
-        src = ipaddress.ip_address(self.ip.src)
-        nobody = src.is_multicast or src.is_reserved or src.is_loopback or int(src) >> 24 == 0
-        return self.unicast and not nobody and src != ipaddress.ip_network(network).broadcast_address
-
-
-class Segment:
-    """A TCP or UDP packet, as header fields and the bytes behind them."""
-
-    def __init__(self, packet: Packet4):
-        """Reads what `packet` carries or raises the reason to drop it."""
-        self.packet, self.ip = packet, packet.ip
-        self.protocol = PROTOCOLS[packet.ip.proto]
-        self._read_tcp(packet.payload) if self.protocol == "tcp" else self._read_udp(packet.payload)
-        self.src = f"{self.ip.src}:{self.l4.sport}"
-        self.dst = f"{self.ip.dst}:{self.l4.dport}"
-
-    def _read_tcp(self, segment: bytes):
-        if len(segment) < 20:
-            raise _Drop(TRUNCATED)
-        if not 20 <= (segment[12] >> 4) * 4 <= len(segment):
-            raise _Drop(BAD_TCP_HEADER)
-        self.flags = segment[13]
-        # Only scanners send SYN with FIN or RST, or none of the six flags of RFC 793.
-        if self.flags & SYN and self.flags & (FIN | RST) or not self.flags & 0x3F:
-            raise _Drop(BAD_TCP_FLAGS)
-        # Options ride with the payload: nothing may touch either, so nothing here needs to read them.
-        self.l4, self.rest = TCP(segment[:20]), segment[20:]
-
-    def _read_udp(self, segment: bytes):
-        if len(segment) < 8:
-            raise _Drop(TRUNCATED)
-        if not 8 <= int.from_bytes(segment[4:6], "big") <= len(segment):
-            raise _Drop(BAD_UDP_LENGTH)
-        self.flags = 0
-        self.l4, self.rest = UDP(segment[:8]), segment[8:]
-
-    def _built(self, src: str, dst: str, ttl: int, **l4) -> Packet:
-        ports = {"sport": split(src)[1], "dport": split(dst)[1]}
-        fields = {name: value for name, value in self.l4.fields.items() if name not in ("chksum", "len")}
-        header = type(self.l4)(**{**fields, **ports, **l4})
-        ip = icmp.header_like(self.ip, src=split(src)[0], dst=split(dst)[0], ttl=ttl)
-        return ip / header / Raw(self.rest)
-
-    def _checksum(self, packet: Packet) -> int:
-        return type(self.l4)(bytes(packet)[self.ip.ihl * 4 :]).chksum
-
-    def forwarded(self, src: str = "", dst: str = "") -> Packet:
-        """The packet one hop on, with other endpoints where they are given.
-
-        A checksum that is wrong now is then wrong by the same difference; a UDP checksum of 0 stays 0.
-        """
-        src, dst, ttl = src or self.src, dst or self.dst, self.ip.ttl - 1
-        if self.protocol == "udp" and self.l4.chksum == 0:
-            return self._built(src, dst, ttl, chksum=0)
-        right = self._built(src, dst, ttl)
-        error = (self.l4.chksum - self._checksum(self._built(self.src, self.dst, ttl))) % 0xFFFF
-        if error == 0:
-            return right
-        wrong = (self._checksum(right) + error) % 0xFFFF
-        if self.protocol == "udp" and wrong == 0:
-            wrong = 0xFFFF  # RFC 768: a computed 0 is sent as all ones
-        return self._built(src, dst, ttl, chksum=wrong)
-
-
+@dataclass
 class Oracle:
     """One worker of `appliance`; frames must be given in the order in which they are received."""
 
-    def __init__(self, appliance: Appliance):
-        self.appliance = appliance
-        self.services = {(s.protocol, s.vip): s for s in appliance.services}
-        self.choices = {key: schedule(service) for key, service in self.services.items()}
-        self.vips = {split(s.vip)[0] for s in appliance.services}
-        self.nat_backends = {
-            (s.protocol, b.address) for s in appliance.services for b in s.backends if b.mode == "nat"
-        }
-        self.backends: dict[tuple[str, str, str], Backend] = {}  # (protocol, client, vip)
-        self.nat_vips: dict[tuple[str, str, str], str] = {}  # (protocol, backend, client)
+    appliance: Appliance
+    # Flows by protocol with client and VIP, and by protocol with server and what the server sees as its client.
+    flows: dict[tuple[str, str, str], Flow] = field(default_factory=dict)
+    replies: dict[tuple[str, str, str], Flow] = field(default_factory=dict)
+    fragments: Fragments = field(default_factory=Fragments)
 
-    def predict(self, frame: bytes) -> Sent | Dropped | Punted:
-        """What becomes of `frame`."""
+    def __post_init__(self):
+        self.choices = {service.vip + service.protocol + str(service.packet_class): schedule(service)
+                        for service in self.appliance.services}
+        self.vips, self.own = self.appliance.vips(), self.appliance.own()
+        self.interfaces = {(i.port, i.tags): i for i in self.appliance.interfaces}
+        self.translated = {
+            (service.protocol, self._server(backend, split(service.vip)[1], service))
+            for service in self.appliance.services
+            for backend in service.backends
+            if backend.mode in ("nat", "full-nat")
+        }
+
+    def predict(self, frame: bytes, port: int = 0) -> Verdict:
+        """What becomes of `frame`, received by `port`."""
         try:
-            return self._forward(frame)
-        except _Drop as drop:
+            return self._forward(frame, port)
+        except Drop as drop:
             return Dropped(drop.args[0])
 
     def backend(self, client: str, vip: str, protocol: str = "tcp") -> str:
         """Address of the server that has the client's flow."""
-        return self.backends[protocol, client, vip].address
+        return self.flows[protocol, client, vip].backend.address
 
-    def _forward(self, frame: bytes) -> Sent | Punted:
-        if len(frame) < ETH_LEN:
-            raise _Drop(TRUNCATED)
-        unicast = frame[0] & 1 == 0
-        if unicast and frame[:6] != bytes.fromhex(PORT_MAC.replace(":", "")):
-            raise _Drop(NOT_OUR_MAC)
-        ethertype = int.from_bytes(frame[12:14], "big")
-        if ethertype == ETHERTYPE_ARP:
+    # The journey of a frame
+
+    def _forward(self, frame: bytes, port: int) -> Verdict:
+        link = Link(frame)
+        if link.unicast and link.dst != bytes.fromhex(PORT_MACS[port].replace(":", "")):
+            raise Drop(drops.NOT_OUR_MAC)
+        # IEEE 802.1Q: a tag of number 0 only tells the priority.
+        interface = self.interfaces.get((port, tuple(tag for tag in link.tags if tag)))
+        if interface is None:
+            raise Drop(drops.BAD_VLAN)
+        if link.ethertype == ETHERTYPE_ARP:
             return Punted()
-        if ethertype != ETHERTYPE_IPV4:
-            raise _Drop(UNKNOWN_ETHERTYPE)
-        packet = Packet4(frame)
-        if packet.ip.proto == ICMP:
+        if link.ethertype not in (ETHERTYPE_IPV4, ETHERTYPE_IPV6):
+            raise Drop(drops.UNKNOWN_ETHERTYPE)
+        packet = Datagram(link.ethertype, link.payload)
+        # RFC 1812, 5.3.4: what was sent to all stations is for none to pass on. Neighbour discovery is.
+        if not link.unicast and not icmp.is_discovery(packet):
+            raise Drop(drops.NOT_OUR_MAC)
+        self._refuse_martians(packet)
+        if packet.proto == icmp.PROTO[packet.version] and not self._is_routed(interface, packet):
             return self._icmp(packet)
-        if packet.ip.proto not in PROTOCOLS:
-            raise _Drop(UNKNOWN_PROTOCOL)
+        if packet.proto == icmp.PROTO[packet.version]:
+            return self._routed(interface, packet, drops.UNKNOWN_ICMP)
+        if packet.proto not in PROTOCOLS:
+            return self._routed(interface, packet, drops.UNKNOWN_PROTOCOL)
+        if packet.piece:
+            return self.fragments.take(packet, partial(self._way_of_pieces, interface))
         segment = Segment(packet)
-        if packet.ip.dst in self.vips:
-            return self._request(segment)
-        return self._reply(segment)
+        way = self._way(interface, segment)
+        return way if isinstance(way, Sent) else way(packet, segment)
 
-    def _request(self, segment: Segment) -> Sent:
-        if (segment.protocol, segment.dst) not in self.services:
-            raise _Drop(NO_SERVICE)
-        if segment.ip.ttl <= 1:
+    def _refuse_martians(self, packet: Datagram) -> None:
+        src, dst = map(ipaddress.ip_address, packet.ends)
+        if src.is_unspecified and icmp.is_discovery(packet):
+            return  # RFC 4862, 5.4.2: whoever looks whether an address is free has none yet
+        nobody = src.is_multicast or src.is_loopback or dst.is_loopback or src.is_unspecified or dst.is_unspecified
+        if packet.version == 4:
+            nobody = nobody or src.is_reserved or int(src) >> 24 == 0
+        else:
+            nobody = nobody or src.ipv4_mapped or dst.ipv4_mapped
+        if nobody or packet.src in self.own | self.vips:
+            raise Drop(drops.MARTIAN_ADDRESS)
+
+    def _way_of_pieces(self, interface: Interface, first: Datagram) -> Callable[[Datagram], Sent]:
+        segment = Segment(first)
+        way = self._way(interface, segment)
+        if isinstance(way, Sent):
+            # The first piece is answered; nobody is told about the others.
+            return lambda piece: way if piece is first else _drop(drops.NO_SERVICE)
+        return lambda piece: way(piece, segment if piece is first else None)
+
+    def _way(self, interface: Interface, segment: Segment) -> Sent | Callable[[Datagram, Segment | None], Sent]:
+        """What happens to a segment and to all pieces of its datagram, or the answer to it."""
+        packet = segment.packet
+        if packet.dst in self.vips:
+            return self._request(interface, segment)
+        flow = self.replies.get((segment.protocol, segment.src, segment.dst))
+        if flow is None and packet.dst in self.own:
+            return self._refused(segment, self.appliance.no_service, drops.NO_SERVICE)
+        if packet.ttl <= 1 and (flow or (segment.protocol, segment.src) in self.translated):
+            return self._time_exceeded(packet)
+        if flow is None and (segment.protocol, segment.src) in self.translated:
+            # Not even a gateway passes it on: it would show the server's address to a client.
+            raise Drop(drops.NO_FLOW)
+        if flow is None and any(packet.dst in pool for pool in self.appliance.pools.values()):
+            raise Drop(drops.NO_FLOW)
+        if flow is None:
+            return self._way_out(interface, segment)
+        return partial(self._to_client, flow)
+
+    # Plain routing, for the servers behind a gateway
+
+    def _is_routed(self, interface: Interface, packet: Datagram) -> bool:
+        """Whether a packet that is for nobody here comes from hosts that we are the gateway of, or goes to them."""
+        if packet.dst in self.vips | self.own:
+            return False
+        way = self.appliance.way(packet.dst)
+        return bool(interface.gateway) or bool(way) and way[0].gateway is True
+
+    def _routed(self, interface: Interface, packet: Datagram, otherwise: str, kind: str = "routed") -> Sent:
+        """The packet one hop on, if it is to be routed; else it is dropped."""
+        if not self._is_routed(interface, packet) or isinstance(interface.gateway, str):
+            raise Drop(otherwise)
+        if packet.ttl <= 1:
+            return self._time_exceeded(packet)
+        return self._send(lambda choice: packet.hop_on(), packet.dst, packet, kind=kind)
+
+    def _way_out(self, interface: Interface, segment: Segment) -> Sent | Callable:
+        """What happens to a segment that belongs to no service."""
+        if not self._is_routed(interface, segment.packet):
+            raise Drop(drops.NO_SERVICE)
+        if segment.packet.ttl <= 1:
             return self._time_exceeded(segment.packet)
-        backend = self._flow(segment)
-        nat = backend.mode == "nat"
-        return self._to_backend(backend, segment.forwarded(dst=backend.address if nat else ""), segment.packet)
-
-    def _to_backend(self, backend: Backend, packet: Packet, source: Packet4) -> Sent:
-        ip = split(backend.address)[0]
-        if backend.mode != "tunnel":
-            return self._send(packet, ip, source)
-        keeps_whole = bool(packet.flags.DF)
-        flags = "DF" if keeps_whole else 0
-        outer = IP(src=PORT_IP, dst=ip, proto=4, tos=packet.tos, ttl=packet.ttl, flags=flags, id=0)
-        return self._send(outer / packet, ip, source, free_id=not keeps_whole)
-
-    def _flow(self, segment: Segment) -> Backend:
-        service = segment.protocol, segment.dst
+        if not isinstance(interface.gateway, str):
+            return lambda packet, _: self._routed(interface, packet, drops.NO_SERVICE, "forwarded")
         key = segment.protocol, segment.src, segment.dst
-        if key in self.backends:
-            return self.backends[key]
+        if key not in self.flows:
+            backend, service = Backend(segment.dst, "full-nat"), Service(segment.dst, ())
+            pool = tuple(ip for ip in self.appliance.pools[interface.gateway] if version(ip) == segment.packet.version)
+            self.flows[key] = Flow(*key, backend, service, segment.dst, pool)
+        return partial(self._to_server, self.flows[key])
+
+    # Requests
+
+    def _request(self, interface: Interface, segment: Segment) -> Sent | Callable:
+        service = self._service(interface, segment)
+        if service is None:
+            return self._refused(segment, self.appliance.no_service, drops.NO_SERVICE)
+        if segment.packet.ttl <= 1:
+            return self._time_exceeded(segment.packet)
+        flow = self._flow(service, segment)
+        if flow is None:
+            return self._refused(segment, service.no_backend or "icmp", drops.NO_BACKEND)
+        return partial(self._to_server, flow)
+
+    def _service(self, interface: Interface, segment: Segment) -> Service | None:
+        """The first service in the order of the file whose class matches; one without class comes last."""
+        address, port = split(segment.dst)
+        candidates = [
+            service
+            for service in self.appliance.services
+            if service.protocol == segment.protocol and split(service.vip)[0] == address and port in service.ports
+        ]
+        # An exact port goes before a range that has it, and that before any port.
+        candidates.sort(key=lambda service: (len(service.ports), service.packet_class is None))
+        return next((s for s in candidates if self._is_of_class(interface, segment, s.packet_class)), None)
+
+    def _is_of_class(self, interface: Interface, segment: Segment, name: str | None) -> bool:
+        if name is None:
+            return True
+        wanted = next(packet_class for packet_class in self.appliance.classes if packet_class.name == name)
+        src = ipaddress.ip_address(segment.packet.src)
+        from_there = not wanted.sources or any(src in ipaddress.ip_network(source) for source in wanted.sources)
+        by_vlan = wanted.vlan is None or interface.tags[-1:] == (wanted.vlan,)
+        return from_there and by_vlan and wanted.dscp in (None, segment.packet.tos >> 2)
+
+    def _flow(self, service: Service, segment: Segment) -> Flow | None:
+        key = segment.protocol, segment.src, segment.dst
+        if key in self.flows and not service.one_packet:
+            return self.flows[key]
         # RFC 9293, 3.10.7.2: neither RST nor ACK opens a connection.
         if segment.protocol == "tcp" and segment.flags & (SYN | RST | ACK) != SYN:
-            raise _Drop(NO_FLOW_NOT_SYN)
-        backend = self._choose(service, segment)
-        self.backends[key] = backend
-        if backend.mode == "nat":
-            self.nat_vips[segment.protocol, backend.address, segment.src] = segment.dst
-        return backend
+            raise Drop(drops.NO_FLOW_NOT_SYN)
+        flow = self._chosen(service, segment)
+        if flow:
+            self.flows[key] = flow
+            if flow.mode == "nat":
+                self.replies[segment.protocol, flow.server, segment.src] = flow
+        return flow
 
-    def _choose(self, service: tuple[str, str], segment: Segment) -> Backend:
-        """The next server whose replies to this client can not be taken for those to another VIP."""
-        for _ in self.services[service].backends:
-            backend = next(self.choices[service])
+    def _chosen(self, service: Service, segment: Segment) -> Flow | None:
+        """A flow to the next server whose replies to this client can not be taken for those to another VIP."""
+        choices = self.choices[service.vip + service.protocol + str(service.packet_class)]
+        for _ in service.backends:
+            backend = next(choices)
             if backend is None:
-                raise _Drop(NO_BACKEND)
-            reply = segment.protocol, backend.address, segment.src
-            if backend.mode != "nat" or reply not in self.nat_vips:
-                return backend
-        raise _Drop(REPLY_AMBIGUOUS)
+                return None
+            server = self._server(backend, split(segment.dst)[1], service)
+            if backend.mode != "nat" or (segment.protocol, server, segment.src) not in self.replies:
+                pool = self._pool(service, backend) if backend.mode == "full-nat" else ()
+                return Flow(segment.protocol, segment.src, segment.dst, backend, service, server, pool)
+        raise Drop(drops.REPLY_AMBIGUOUS)
 
-    def _reply(self, segment: Segment) -> Sent:
-        if segment.ip.ttl <= 1 and (segment.protocol, segment.src) in self.nat_backends:
-            return self._time_exceeded(segment.packet)
-        vip = self.nat_vips.get((segment.protocol, segment.src, segment.dst))
-        if vip is None:
-            raise _Drop(NO_FLOW)
-        return self._send(segment.forwarded(src=vip), segment.ip.dst, segment.packet)
+    def _server(self, backend: Backend, asked: int, service: Service) -> str:
+        """The server's endpoint: one of several ports is mapped to one of as many, port 0 keeps it."""
+        ip, port = split(backend.address)
+        if port == 0:
+            return join(ip, asked)
+        return join(ip, port + asked - service.ports[0] if len(service.ports) > 1 else port)
 
-    def _icmp(self, packet: Packet4) -> Sent:
+    def _pool(self, service: Service, backend: Backend) -> tuple[str, ...]:
+        name = service.snat_pool or next(iter(self.appliance.pools))
+        return tuple(ip for ip in self.appliance.pools[name] if version(ip) == version(split(backend.address)[0]))
+
+    def _to_server(self, flow: Flow, packet: Datagram, segment: Segment | None) -> Sent:
+        if packet.ttl <= 1:
+            raise Drop(drops.TTL_EXCEEDED)
+        mss = flow.service.mss
+
+        def built(choice: Choice) -> bytes:
+            if flow.mode in ("dr", "tunnel"):
+                ends = split(flow.client), split(flow.vip)
+            else:
+                ends = split(flow.local_of(choice)), split(flow.server)
+            payload = segment.between(*ends, mss) if segment else packet.payload
+            return self._packet(packet, ends[0][0], ends[1][0], payload, choice)
+
+        return self._deliver(flow, built, packet, shows_ports=segment is not None)
+
+    def _packet(self, packet: Datagram, src: str, dst: str, payload: bytes, choice: Choice) -> bytes:
+        """The packet one hop on, in the IP version of its new addresses."""
+        if version(dst) == packet.version:
+            return packet.hop_on(src, dst, payload)
+        return translate.datagram(packet, src, dst, payload, packet.proto, choice.ident, 0)
+
+    def _deliver(
+        self, flow: Flow, built: Callable[[Choice], bytes], packet: Datagram, shows_ports: bool = False
+    ) -> Sent:
+        """Sends a packet to its server as its mode says; `shows_ports` that it begins with the flow's own ports."""
+        ip, learn = split(flow.server)[0], partial(self._learn, flow, shows_ports)
+        if flow.mode != "tunnel":
+            return self._send(built, ip, packet, learn)
+        kind = flow.backend.tunnel or Tunnel()
+
+        def wrapped(choice: Choice) -> bytes:
+            df = packet.df if packet.version == 4 else choice.df
+            sport = flow.gue_port_of(choice)
+            own = self._own_towards(ip)
+            return tunnel.wrapped(kind, own, ip, built(choice), choice.ident, choice.label, df, sport)
+
+        return self._send(wrapped, ip, packet, learn)
+
+    def _learn(self, flow: Flow, shows_ports: bool, choice: Choice) -> None:
+        """Keeps what the appliance chose for a flow when its first packet was seen."""
+        if flow.mode == "tunnel":
+            flow.gue_port = flow.gue_port_of(choice)
+        if flow.pool and not flow.local and shows_ports:
+            flow.local = flow.local_of(choice)
+            key = flow.protocol, flow.server, flow.local
+            assert key not in self.replies, f"{flow.local} stands for two clients of {flow.server}"
+            self.replies[key] = flow
+
+    # Replies
+
+    def _to_client(self, flow: Flow, packet: Datagram, segment: Segment | None) -> Sent:
+        if packet.ttl <= 1:
+            raise Drop(drops.TTL_EXCEEDED)
+        ends = split(flow.vip), split(flow.client)
+        payload = segment.between(*ends, flow.service.mss) if segment else packet.payload
+        return self._send(partial(self._packet, packet, ends[0][0], ends[1][0], payload), ends[1][0], packet)
+
+    # ICMP
+
+    def _icmp(self, packet: Datagram) -> Sent | Punted:
+        if packet.piece:
+            raise Drop(drops.FRAGMENT)
         if len(packet.payload) < icmp.HEADER_LEN:
-            raise _Drop(BAD_ICMP)
+            raise Drop(drops.BAD_ICMP)
         kind = packet.payload[0]
-        if kind in icmp.ERRORS:
+        if packet.version == 6 and kind in icmp.NEIGHBOUR_DISCOVERY:
+            # RFC 4861, 7.1: a router would have made the hop limit smaller.
+            return Punted() if packet.ttl == 255 else _drop(drops.BAD_ICMP)
+        if kind in icmp.ERRORS[packet.version]:
             return self._pass_on(packet)
-        if kind != icmp.ECHO_REQUEST or packet.ip.dst not in self.appliance.announced():
-            raise _Drop(UNKNOWN_ICMP)
-        return self._send(icmp.echo_reply(packet.ip, packet.payload), packet.ip.src, packet)
+        if kind != icmp.ECHO[packet.version][0] or packet.dst not in self.appliance.announced():
+            raise Drop(drops.UNKNOWN_ICMP)
+        if not self.appliance.echoes(packet.dst):
+            raise Drop(drops.ECHO_REFUSED)
+        return self._send(
+            lambda choice: icmp.echo_reply(packet, choice.label), packet.src, packet, kind="echo reply"
+        )
 
-    def _pass_on(self, packet: Packet4) -> Sent:
+    def _pass_on(self, packet: Datagram) -> Sent:
         """An ICMP error goes to whoever sent the packet that it quotes."""
         try:
-            quote = icmp.Quote(packet.payload[icmp.HEADER_LEN :])
+            quote = icmp.Quote(packet.version, packet.payload[icmp.HEADER_LEN :])
         except ValueError:
-            raise _Drop(BAD_ICMP) from None
-        if packet.ip.dst != quote.ip.src:
-            raise _Drop(BAD_ICMP)
-        protocol = PROTOCOLS.get(quote.ip.proto)
-        backend = self.backends.get((protocol, quote.dst, quote.src))
-        vip = self.nat_vips.get((protocol, quote.dst, quote.src))
-        if backend is None and vip is None:
-            raise _Drop(NO_FLOW)
-        if packet.ip.ttl <= 1:
-            raise _Drop(TTL_EXCEEDED)
-        message = packet.ip, packet.payload
-        if backend is None:
-            src = split(vip)[0] if packet.ip.src == quote.ip.dst else packet.ip.src
-            return self._send(icmp.passed_on(*message, quote.changed(dst=vip), src=src), packet.ip.dst, packet)
-        if backend.mode == "nat":
-            dst, quoted = split(backend.address)[0], quote.changed(src=backend.address)
-            return self._to_backend(backend, icmp.passed_on(*message, quoted, dst=dst), packet)
-        return self._to_backend(backend, icmp.passed_on(*message, quote.quoted), packet)
+            raise Drop(drops.BAD_ICMP) from None
+        if packet.dst != quote.ends[0]:
+            raise Drop(drops.BAD_ICMP)
+        if packet.dst in self.own:
+            return self._tunnel_error(packet, quote)
+        protocol = PROTOCOLS.get(quote.proto)
+        to_server = self.flows.get((protocol, quote.dst, quote.src))
+        to_client = self.replies.get((protocol, quote.dst, quote.src))
+        if to_server is None and to_client is None:
+            raise Drop(drops.NO_FLOW)
+        if packet.ttl <= 1:
+            raise Drop(drops.TTL_EXCEEDED)
+        return self._error_to_server(to_server, packet, quote) if to_server else self._error_to_client(
+            to_client, packet, quote
+        )
 
-    def _time_exceeded(self, packet: Packet4) -> Sent:
-        if not packet.may_be_answered(self.appliance.network):
-            raise _Drop(TTL_EXCEEDED)
-        return self._tell(icmp.error(packet.received, icmp.TIME_EXCEEDED))
+    def _error_to_server(self, flow: Flow, packet: Datagram, quote: icmp.Quote) -> Sent:
+        def built(choice: Choice) -> bytes:
+            if flow.mode in ("dr", "tunnel"):
+                return icmp.passed_on(packet, quote.quoted)
+            local = flow.local_of(choice)
+            # RFC 5508, 4.2: a router keeps its address, if the other side can have it at all.
+            known = packet.src != quote.ends[1] and version(packet.src) == version(split(local)[0])
+            src = packet.src if known or flow.mode == "nat" else split(local)[0]
+            return self._error(packet, quote, flow.server, local, src, split(flow.server)[0], choice)
 
-    def _too_big(self, packet: Packet4, mtu: int) -> Sent:
-        is_error = packet.ip.proto == ICMP and packet.payload[0] in icmp.ERRORS
-        if not packet.ip.flags.DF or is_error or not packet.may_be_answered(self.appliance.network):
-            raise _Drop(TOO_BIG)
-        code = icmp.FRAGMENTATION_NEEDED
-        return self._tell(icmp.error(packet.received, icmp.UNREACHABLE, code, mtu))
+        return replace(self._deliver(flow, built, packet), kind="passed on")
 
-    def _tell(self, error: Packet) -> Sent:
-        return Sent(self._framed(error, error.dst))
+    def _error_to_client(self, flow: Flow, packet: Datagram, quote: icmp.Quote) -> Sent:
+        vip, client = split(flow.vip)[0], split(flow.client)[0]
+        # A router keeps its address, for it shows the way; the server's is nobody's business.
+        hidden = packet.src == quote.ends[1] or version(packet.src) != version(client)
+        src = vip if hidden else packet.src
+        built = partial(self._error, packet, quote, flow.client, flow.vip, src, client)
+        return self._send(built, client, packet, kind="passed on")
 
-    def _send(self, packet: Packet, next_hop: str, source: Packet4, free_id: bool = False) -> Sent:
+    def _error(
+        self, packet: Datagram, quote: icmp.Quote, quoted_src: str, quoted_dst: str, src: str, dst: str, choice: Choice
+    ) -> bytes:
+        """An ICMP error from `src` to `dst` about a packet between the endpoints given."""
+        if version(dst) == packet.version:
+            return icmp.passed_on(packet, quote.changed(quoted_src, quoted_dst), src, dst)
+        ends = split(quoted_src)[0], split(quoted_dst)[0]
+        inner = translate.quote(quote, quoted_src, quoted_dst, *ends, 0)
+        message = translate.message(packet, src, dst, inner, self.appliance.mtu)
+        if message is None:
+            raise Drop(drops.UNKNOWN_ICMP)
+        return translate.datagram(packet, src, dst, *message, choice.ident, 0)
+
+    def _tunnel_error(self, packet: Datagram, outer: icmp.Quote) -> Sent:
+        """What a tunnel's path says of the outer packet, told to the sender of the inner one: RFC 2003, 4, and 2473, 8.
+
+        That its packets are too long it can mend. As the outer TTL is the inner one, it is the sender's own that ran
+        out, and the way through the tunnel can be traced. Of all else it learns that the server is not reached.
+        """
+        wrapping, inner = self._tunnelled(outer)
+        overhead = tunnel.overhead(wrapping, outer.version)
+        told = int.from_bytes(packet.payload[4:8], "big")
+        what = tunnel.told(packet.version, *packet.payload[:2])
+        mtu = max(LEAST_MTU[6], told - overhead) if inner.version == 6 else told - overhead
+        kind = (*tunnel.TELLS[inner.version, what], mtu if what == "too big" else 0)
+        client = inner.ends[0]
+        return replace(self._told(self._own_towards(client), client, inner.quoted, *kind), kind="tunnel error")
+
+    def _tunnelled(self, outer: icmp.Quote) -> tuple[Tunnel, icmp.Quote]:
+        """The tunnel of the flow whose packet is in the outer one, and that packet as far as it is quoted."""
+        tunnels = {
+            (b.tunnel or Tunnel(), split(s.vip)[0])
+            for s in self.appliance.services
+            for b in s.backends
+            if b.mode == "tunnel" and split(b.address)[0] == outer.ends[1]
+        }
+        for kind, vip in tunnels:
+            with contextlib.suppress(ValueError):
+                inner = icmp.Quote(version(vip), tunnel.unwrapped(kind, outer.proto, outer.l4))
+                flow = self.flows.get((PROTOCOLS.get(inner.proto), inner.src, inner.dst))
+                if flow and (flow.backend.tunnel or Tunnel()) == kind and split(flow.server)[0] == outer.ends[1]:
+                    return kind, inner
+        raise Drop(drops.NO_FLOW)
+
+    # Answers
+
+    def _may_be_told(self, packet: Datagram) -> bool:
+        """Whether an ICMP error may be sent about it: RFC 1122, 3.2.2, and RFC 4443, 2.4 (e)."""
+        if not packet.first or icmp.is_error(packet):
+            return False
+        if packet.version == 6:
+            return True
+        networks = [network for interface in self.appliance.interfaces for network in interface.networks()]
+        broadcasts = {str(network.broadcast_address) for network in networks if network.version == 4}
+        return packet.src not in broadcasts
+
+    def _refused(self, segment: Segment, answer: str, reason: str) -> Sent:
+        packet = segment.packet
+        resets = answer == "rst" and segment.protocol == "tcp"
+        if answer == "drop" or not self._may_be_told(packet) or resets and segment.flags & RST:
+            raise Drop(reason)
+        if resets:
+            return self._tell(packet.src, lambda choice: icmp.reset(segment, choice.tos, choice.label), "reset")
+        kind = (icmp.UNREACHABLE, icmp.PORT_UNREACHABLE)
+        kind = kind if packet.version == 4 else (icmp.UNREACHABLE6, icmp.PORT_UNREACHABLE6)
+        return self._told(packet.dst, packet.src, packet.received, *kind)
+
+    def _time_exceeded(self, packet: Datagram) -> Sent:
+        if not self._may_be_told(packet):
+            raise Drop(drops.TTL_EXCEEDED)
+        kind = icmp.TIME_EXCEEDED if packet.version == 4 else icmp.TIME_EXCEEDED6
+        return self._told(self._own_towards(packet.src), packet.src, packet.received, kind)
+
+    def _too_big(self, packet: Datagram, mtu: int) -> Sent:
+        # RFC 8200, 5: no link asks for less than 1280 bytes, so nobody is told of less.
+        if not packet.df or not self._may_be_told(packet) or len(packet.received) <= LEAST_MTU[packet.version]:
+            raise Drop(drops.TOO_BIG)
+        mtu = max(mtu, LEAST_MTU[packet.version])
+        kind = (icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED) if packet.version == 4 else (icmp.TOO_BIG6, 0)
+        return self._told(self._own_towards(packet.src), packet.src, packet.received, *kind, mtu)
+
+    def _told(self, own: str, dst: str, about: bytes, kind: int, code: int = 0, mtu: int = 0) -> Sent:
+        def built(choice: Choice) -> bytes:
+            tos = choice.tos if version(own) == 6 and choice.tos in (0, 0xC0) else 0xC0
+            return icmp.error(own, dst, about, kind, code, mtu, tos, choice.label)
+
+        return self._tell(dst, built, f"error {kind}")
+
+    def _tell(self, dst: str, built: Callable[[Choice], bytes], kind: str) -> Sent:
+        interface, mac = self._way_to(dst)
+        return Sent(partial(self._framed, built, interface, mac), port=interface.port, kind=kind)
+
+    # Leaving
+
+    def _own_towards(self, ip: str) -> str:
+        """The own address that is nearest to another one."""
+        return self._way_to(ip)[0].own(version(ip))
+
+    def _way_to(self, ip: str) -> tuple[Interface, str]:
+        return self.appliance.way(ip) or _drop("no_route")
+
+    def _send(
+        self,
+        built: Callable[[Choice], bytes],
+        next_hop: str,
+        source: Datagram,
+        learn: Callable[[Choice], None] = lambda choice: None,
+        kind: str = "forwarded",
+    ) -> Sent:
         """Sends what became of `source`, or tells its sender that it is too long."""
-        if len(packet) > self.appliance.mtu:
-            return self._too_big(source, self.appliance.mtu - (len(packet) - len(source.received)))
-        return Sent(self._framed(packet, next_hop), free_id)
+        length = len(built(Choice()))
+        if length > self.appliance.mtu:
+            return self._too_big(source, self.appliance.mtu - (length - len(source.received)))
+        interface, mac = self._way_to(next_hop)
+        return Sent(partial(self._framed, built, interface, mac), learn, interface.port, kind)
 
-    def _framed(self, packet: Packet, next_hop: str) -> bytes:
-        ethernet = Ether(src=PORT_MAC, dst=self.appliance.next_hop_mac(next_hop), type=ETHERTYPE_IPV4)
-        return bytes(ethernet / packet)
+    def _framed(self, built: Callable[[Choice], bytes], interface: Interface, mac: str, choice: Choice) -> bytes:
+        packet = built(choice)
+        ethertype = ETHERTYPE_IPV4 if packet[0] >> 4 == 4 else ETHERTYPE_IPV6
+        ethernet = Ether(src=PORT_MACS[interface.port], dst=mac, type=ethertype)
+        return tagged(bytes(ethernet / Raw(packet)), interface.tags)
+
+
+def _drop(reason: str):
+    raise Drop(reason)

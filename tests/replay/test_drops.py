@@ -4,10 +4,11 @@ import random
 
 import pytest
 
-import oracle
+import drops
 from appliance import Appliance, Backend, Service
 from frames import ETH_LEN, icmp, tcp, udp
 from replay import Scenario
+from verdict import Dropped
 
 CLIENT = "198.51.100.7:31337"
 WEB, DNS, TUNNEL, EMPTY = "192.0.2.100:80", "192.0.2.100:53", "192.0.2.102:80", "192.0.2.103:80"
@@ -17,7 +18,7 @@ APPLIANCE = Appliance(
         Service(WEB, (Backend(SERVER), Backend("192.0.2.12:8000"))),
         Service(DNS, (Backend(DNS_SERVER),), "udp"),
         Service(TUNNEL, (Backend("192.0.2.13:80", "tunnel"),)),
-        Service(EMPTY, (Backend("192.0.2.13:80", weight=0),)),
+        Service(EMPTY, (Backend("192.0.2.13:80", weight=0),), no_backend="drop"),
     )
 )
 
@@ -34,49 +35,47 @@ def query(**changes) -> bytes:
 
 # name, reason, frame. Every frame has one fault and would be forwarded without it.
 CASES = [
-    ("foreign destination MAC", oracle.NOT_OUR_MAC, syn(eth={"dst": "02:00:5e:00:53:fe"})),
-    ("IPv6", oracle.UNKNOWN_ETHERTYPE, syn(eth={"type": 0x86DD})),
-    ("VLAN", oracle.UNKNOWN_ETHERTYPE, syn(eth={"type": 0x8100})),
-    ("802.3 length instead of a type", oracle.UNKNOWN_ETHERTYPE, syn(eth={"type": 0x0026})),
-    ("nothing behind Ethernet", oracle.TRUNCATED, syn()[:ETH_LEN]),
-    ("half an IP header", oracle.TRUNCATED, syn()[: ETH_LEN + 19]),
-    ("IP version 6", oracle.BAD_IP_HEADER, syn(ip={"version": 6})),
-    ("IP version 0", oracle.BAD_IP_HEADER, syn(ip={"version": 0})),
-    ("IHL 4", oracle.BAD_IP_HEADER, syn(ip={"ihl": 4})),
-    ("IHL 0", oracle.BAD_IP_HEADER, syn(ip={"ihl": 0})),
-    ("total length beyond the frame", oracle.FRAME_CUT_SHORT, syn(ip={"len": 41})),
-    ("total length of a giant", oracle.FRAME_CUT_SHORT, syn(ip={"len": 65535})),
-    ("total length below the header", oracle.BAD_IP_LENGTH, syn(ip={"len": 19})),
-    ("total length 0", oracle.BAD_IP_LENGTH, syn(ip={"len": 0})),
-    ("last byte missing", oracle.FRAME_CUT_SHORT, syn()[:-1]),
-    ("wrong IP checksum", oracle.BAD_IP_CHECKSUM, syn(ip={"chksum": 0x1234})),
-    ("absent IP checksum", oracle.BAD_IP_CHECKSUM, syn(ip={"chksum": 0})),
-    ("first fragment", oracle.FRAGMENT, syn(ip={"flags": "MF"})),
-    ("middle fragment", oracle.FRAGMENT, syn(ip={"flags": "MF", "frag": 185})),
-    ("last fragment", oracle.FRAGMENT, syn(ip={"frag": 370})),
-    ("UDP fragment", oracle.FRAGMENT, query(ip={"flags": "MF"})),
-    ("SCTP", oracle.UNKNOWN_PROTOCOL, syn(ip={"proto": 132})),
-    ("GRE", oracle.UNKNOWN_PROTOCOL, syn(ip={"proto": 47})),
-    ("ICMP in IPv6's number", oracle.UNKNOWN_PROTOCOL, icmp("198.51.100.7", "192.0.2.100", 8, ip={"proto": 58})),
-    ("TCP data offset 4", oracle.BAD_TCP_HEADER, syn(dataofs=4)),
-    ("TCP data offset 0", oracle.BAD_TCP_HEADER, syn(dataofs=0)),
-    ("UDP length 7", oracle.BAD_UDP_LENGTH, query(len=7)),
-    ("UDP length 0", oracle.BAD_UDP_LENGTH, query(len=0)),
-    ("UDP length beyond the packet", oracle.BAD_UDP_LENGTH, query(len=14)),
-    ("port without a service, TTL 1", oracle.NO_SERVICE, tcp(CLIENT, "192.0.2.100:81", "S", ip={"ttl": 1})),
-    ("port without a service", oracle.NO_SERVICE, tcp(CLIENT, "192.0.2.100:81", "S")),
-    ("UDP to a TCP service", oracle.NO_SERVICE, udp(CLIENT, WEB, b"query")),
-    ("every server has weight 0", oracle.NO_BACKEND, tcp(CLIENT, EMPTY, "S")),
-    ("ACK of no flow", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "A")),
-    ("FIN of no flow", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "FA")),
-    ("RST of no flow", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "R")),
-    ("SYN-ACK of no flow", oracle.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "SA")),
-    ("SYN with RST", oracle.BAD_TCP_FLAGS, tcp(CLIENT, WEB, "SR")),
-    ("SYN with FIN", oracle.BAD_TCP_FLAGS, tcp(CLIENT, WEB, "SF")),
-    ("no flags at all", oracle.BAD_TCP_FLAGS, tcp(CLIENT, WEB, 0)),
-    ("TCP reply of no flow", oracle.NO_FLOW, tcp(SERVER, CLIENT, "SA")),
-    ("UDP reply of no flow", oracle.NO_FLOW, udp(DNS_SERVER, CLIENT, b"answer")),
-    ("longer than the MTU in the tunnel", oracle.TOO_BIG, tcp(CLIENT, TUNNEL, "S", b"x" * 1441)),
+    ("foreign destination MAC", drops.NOT_OUR_MAC, syn(eth={"dst": "02:00:5e:00:53:fe"})),
+    ("IPv6", drops.BAD_IP_HEADER, syn(eth={"type": 0x86DD})),
+    ("802.3 length instead of a type", drops.UNKNOWN_ETHERTYPE, syn(eth={"type": 0x0026})),
+    ("nothing behind Ethernet", drops.TRUNCATED, syn()[:ETH_LEN]),
+    ("half an IP header", drops.TRUNCATED, syn()[: ETH_LEN + 19]),
+    ("IP version 6", drops.BAD_IP_HEADER, syn(ip={"version": 6})),
+    ("IP version 0", drops.BAD_IP_HEADER, syn(ip={"version": 0})),
+    ("IHL 4", drops.BAD_IP_HEADER, syn(ip={"ihl": 4})),
+    ("IHL 0", drops.BAD_IP_HEADER, syn(ip={"ihl": 0})),
+    ("total length beyond the frame", drops.FRAME_CUT_SHORT, syn(ip={"len": 41})),
+    ("total length of a giant", drops.FRAME_CUT_SHORT, syn(ip={"len": 65535})),
+    ("total length below the header", drops.BAD_IP_LENGTH, syn(ip={"len": 19})),
+    ("total length 0", drops.BAD_IP_LENGTH, syn(ip={"len": 0})),
+    ("last byte missing", drops.FRAME_CUT_SHORT, syn()[:-1]),
+    ("wrong IP checksum", drops.BAD_IP_CHECKSUM, syn(ip={"chksum": 0x1234})),
+    ("absent IP checksum", drops.BAD_IP_CHECKSUM, syn(ip={"chksum": 0})),
+    ("first fragment of 20 bytes", drops.BAD_FRAGMENT, syn(ip={"flags": "MF"})),
+    ("middle fragment of 20 bytes", drops.BAD_FRAGMENT, syn(ip={"flags": "MF", "frag": 185})),
+    ("UDP fragment of 13 bytes", drops.BAD_FRAGMENT, query(ip={"flags": "MF"})),
+    ("SCTP", drops.UNKNOWN_PROTOCOL, syn(ip={"proto": 132})),
+    ("GRE", drops.UNKNOWN_PROTOCOL, syn(ip={"proto": 47})),
+    ("ICMP in IPv6's number", drops.UNKNOWN_PROTOCOL, icmp("198.51.100.7", "192.0.2.100", 8, ip={"proto": 58})),
+    ("TCP data offset 4", drops.BAD_TCP_HEADER, syn(dataofs=4)),
+    ("TCP data offset 0", drops.BAD_TCP_HEADER, syn(dataofs=0)),
+    ("UDP length 7", drops.BAD_UDP_LENGTH, query(len=7)),
+    ("UDP length 0", drops.BAD_UDP_LENGTH, query(len=0)),
+    ("UDP length beyond the packet", drops.BAD_UDP_LENGTH, query(len=14)),
+    ("port without a service, TTL 1", drops.NO_SERVICE, tcp(CLIENT, "192.0.2.100:81", "S", ip={"ttl": 1})),
+    ("port without a service", drops.NO_SERVICE, tcp(CLIENT, "192.0.2.100:81", "S")),
+    ("UDP to a TCP service", drops.NO_SERVICE, udp(CLIENT, WEB, b"query")),
+    ("every server has weight 0", drops.NO_BACKEND, tcp(CLIENT, EMPTY, "S")),
+    ("ACK of no flow", drops.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "A")),
+    ("FIN of no flow", drops.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "FA")),
+    ("RST of no flow", drops.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "R")),
+    ("SYN-ACK of no flow", drops.NO_FLOW_NOT_SYN, tcp(CLIENT, WEB, "SA")),
+    ("SYN with RST", drops.BAD_TCP_FLAGS, tcp(CLIENT, WEB, "SR")),
+    ("SYN with FIN", drops.BAD_TCP_FLAGS, tcp(CLIENT, WEB, "SF")),
+    ("no flags at all", drops.BAD_TCP_FLAGS, tcp(CLIENT, WEB, 0)),
+    ("TCP reply of no flow", drops.NO_FLOW, tcp(SERVER, CLIENT, "SA")),
+    ("UDP reply of no flow", drops.NO_FLOW, udp(DNS_SERVER, CLIENT, b"answer")),
+    ("longer than the MTU in the tunnel", drops.TOO_BIG, tcp(CLIENT, TUNNEL, "S", b"x" * 1441)),
 ]
 
 
@@ -84,7 +83,7 @@ CASES = [
 def test_dropped_and_without_a_trace(replay, reason, frame):
     """The frame is counted under its reason and the next good frame is served as if it had not been."""
     scenario = Scenario(APPLIANCE).feed(frame)
-    assert scenario.verdicts == [oracle.Dropped(reason)]
+    assert scenario.verdicts == [Dropped(reason)]
     replay(scenario.feed(syn(), query()))
 
 
@@ -97,7 +96,7 @@ def test_replies_that_only_resemble_a_flow_are_dropped(replay):
         udp(DNS_SERVER, CLIENT, b"answer"),
     ]
     scenario.feed(*lookalikes, tcp(SERVER, CLIENT, "SA"))
-    assert scenario.drops() == {oracle.NO_FLOW: 4}
+    assert scenario.drops() == {drops.NO_FLOW: 4}
     replay(scenario)
 
 

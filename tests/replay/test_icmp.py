@@ -4,10 +4,11 @@ from collections import Counter
 
 import pytest
 
-import oracle
+import drops
 from appliance import GATEWAY, NEAR_CLIENT, PORT_IP, Appliance, Backend, Service, split
 from frames import ETH_LEN, ICMP, IP, Ether, icmp, ip_packet, padded, pattern, tcp, tcp_of_ip_len, udp
-from replay import Scenario, is_answer, run, what_is
+from replay import Scenario, is_answer, play, what_is
+from verdict import Dropped
 
 FAR_CLIENT = "198.51.100.7"
 CLIENT = f"{FAR_CLIENT}:31337"
@@ -90,15 +91,15 @@ def test_every_echo_checksum_is_right(replay):
 
 # name, reason, frame
 UNANSWERED = [
-    ("echo to somebody else", oracle.UNKNOWN_ICMP, ping("192.0.2.77")),
-    ("echo to a server", oracle.UNKNOWN_ICMP, ping("192.0.2.11")),
-    ("echo to a client", oracle.UNKNOWN_ICMP, ping("198.51.100.9", src="192.0.2.11")),
-    ("fragment of an echo", oracle.FRAGMENT, ping(PORT_IP, ip={"flags": "MF"})),
-    ("echo to another MAC", oracle.NOT_OUR_MAC, ping(PORT_IP, eth={"dst": "02:00:5e:00:53:fe"})),
-    ("echo with a wrong IP checksum", oracle.BAD_IP_CHECKSUM, ping(PORT_IP, ip={"chksum": 0x1234})),
-    ("echo cut short", oracle.FRAME_CUT_SHORT, ping(PORT_IP)[:-1]),
+    ("echo to somebody else", drops.UNKNOWN_ICMP, ping("192.0.2.77")),
+    ("echo to a server", drops.UNKNOWN_ICMP, ping("192.0.2.11")),
+    ("echo to a client", drops.UNKNOWN_ICMP, ping("198.51.100.9", src="192.0.2.11")),
+    ("fragment of an echo", drops.FRAGMENT, ping(PORT_IP, ip={"flags": "MF"})),
+    ("echo to another MAC", drops.NOT_OUR_MAC, ping(PORT_IP, eth={"dst": "02:00:5e:00:53:fe"})),
+    ("echo with a wrong IP checksum", drops.BAD_IP_CHECKSUM, ping(PORT_IP, ip={"chksum": 0x1234})),
+    ("echo cut short", drops.FRAME_CUT_SHORT, ping(PORT_IP)[:-1]),
     *(
-        (f"type {kind} to {address}", oracle.UNKNOWN_ICMP, icmp(FAR_CLIENT, address, kind, bytes(20)))
+        (f"type {kind} to {address}", drops.UNKNOWN_ICMP, icmp(FAR_CLIENT, address, kind, bytes(20)))
         for kind in (0, 4, 5, 9, 10, 13, 14, 15, 17, 30, 42, 255)
         for address in (PORT_IP, "192.0.2.100", "192.0.2.77")
     ),
@@ -109,7 +110,7 @@ def test_other_messages_are_dropped(replay):
     scenario = Scenario(appliance())
     for name, reason, frame in UNANSWERED:
         scenario.feed(frame)
-        assert scenario.verdicts[-1] == oracle.Dropped(reason), name
+        assert scenario.verdicts[-1] == Dropped(reason), name
     replay(scenario.feed(ping(PORT_IP)))
 
 
@@ -120,7 +121,7 @@ def test_a_message_without_all_of_its_header_is_dropped(replay):
             ip = IP(src=FAR_CLIENT, dst=PORT_IP, proto=1)
             message = bytes(ICMP(type=kind))[:length]
             scenario.feed(padded(bytes(Ether(ping(PORT_IP)[:ETH_LEN]) / ip / message)))
-    assert scenario.drops() == {oracle.BAD_ICMP: 16}
+    assert scenario.drops() == {drops.BAD_ICMP: 16}
     replay(scenario)
 
 
@@ -133,7 +134,7 @@ def test_nobody_is_told_anything(replay, src):
     )
     assert not scenario.expected()
     scenario.feed(ping(PORT_IP, src=src))
-    scenario.verdicts[-1] = oracle.Dropped(oracle.UNKNOWN_ICMP)
+    scenario.verdicts[-1] = Dropped(drops.UNKNOWN_ICMP)
     replay(scenario.feed(ping(PORT_IP)), exact_reasons=False)
 
 
@@ -153,7 +154,7 @@ def test_answers_are_limited_and_nothing_else_is(tmp_path_factory):
     for number in range(1500):
         scenario.feed(ping(PORT_IP, seq=number), tcp(CLIENT, NAT, "S", ip={"ttl": 1, "id": number}))
         scenario.feed(tcp(CLIENT, NAT, "A"))
-    outcome = run(scenario, tmp_path_factory.mktemp("run"))
+    outcome = play(scenario, tmp_path_factory.mktemp("run"), lambda sent: None)
     answers = [frame for frame in outcome.sent if is_answer(frame)]
     assert ANSWERS_PER_SEC <= len(answers) < 2 * ANSWERS_PER_SEC
     assert len(outcome.sent) - len(answers) == 1501
@@ -161,7 +162,7 @@ def test_answers_are_limited_and_nothing_else_is(tmp_path_factory):
     assert len(set(answers)) == len(answers)
     said = Counter(map(what_is, answers))
     # A packet nobody is told about is dropped for what it is.
-    silent = {oracle.ICMP_RATE: 1500 - said["echo reply"], oracle.TTL_EXCEEDED: 1500 - said["error 11"]}
+    silent = {drops.ICMP_RATE: 1500 - said["echo reply"], drops.TTL_EXCEEDED: 1500 - said["error 11"]}
     assert said["echo reply"] and said["error 11"] and outcome.drops == silent
 
 
@@ -199,7 +200,7 @@ def test_a_packet_that_ends_here_makes_no_flow(replay):
         tcp(SERVER, CLIENT, "SA"),
         tcp("198.51.100.8:1024", NAT, "S"),
     )
-    assert scenario.drops() == {oracle.NO_FLOW_NOT_SYN: 1, oracle.NO_FLOW: 1}
+    assert scenario.drops() == {drops.NO_FLOW_NOT_SYN: 1, drops.NO_FLOW: 1}
     assert scenario.backend("198.51.100.8:1024", NAT) == SERVER
     replay(scenario)
 
@@ -246,7 +247,7 @@ def test_the_sender_learns_the_mtu_of_the_next_hop(replay, mtu):
 def test_a_packet_that_may_be_fragmented_is_dropped_if_too_long(replay, mode):
     scenario = Scenario(appliance()).feed(tcp(CLIENT, MODES[mode], "S"))
     scenario.feed(tcp_of_ip_len(CLIENT, MODES[mode], 1501), tcp(CLIENT, MODES[mode], "A"))
-    assert scenario.drops() == {oracle.TOO_BIG: 1}
+    assert scenario.drops() == {drops.TOO_BIG: 1}
     replay(scenario)
 
 

@@ -2,11 +2,13 @@
 
 import pytest
 
-import oracle
+import drops
 from appliance import Appliance, Backend, Service, split
 from frames import ETH_LEN, ICMP, IP, MIN_FRAME_LEN, TCP, UDP, Ether, icmp, ip_packet, padded, pattern, tcp, udp
 from frames import word_that_zeroes_udp
-from replay import BURST, Scenario
+from replay import Scenario
+from session import BURST
+from verdict import Dropped, Sent
 
 CLIENT_IP, ROUTER = "198.51.100.7", "198.51.100.1"
 CLIENT = f"{CLIENT_IP}:31337"
@@ -172,7 +174,7 @@ def test_extensions_behind_the_quote_are_carried(replay, mode):
 @EACH_MODE
 def test_the_first_fragment_may_be_quoted(replay, mode):
     scenario = opened().feed(error(ROUTER, to_client(MODES[mode], b"odd", ip={"flags": "MF"}), 11, 1))
-    assert isinstance(scenario.verdicts[-1], oracle.Sent)
+    assert isinstance(scenario.verdicts[-1], Sent)
     replay(scenario)
 
 
@@ -217,7 +219,7 @@ def test_an_error_at_the_end_of_its_ttl_is_dropped_in_silence(replay, mode):
     scenario = opened().feed(*(error(ROUTER, to_client(MODES[mode]), ip={"ttl": ttl}) for ttl in (0, 1)))
     if mode == "nat":
         scenario.feed(*(error(SERVER_IP, to_server(SERVER), ip={"ttl": ttl}) for ttl in (0, 1)))
-    assert scenario.drops() == {oracle.TTL_EXCEEDED: 4 if mode == "nat" else 2}
+    assert scenario.drops() == {drops.TTL_EXCEEDED: 4 if mode == "nat" else 2}
     replay(scenario)
 
 
@@ -228,28 +230,28 @@ def test_an_error_too_long_for_the_next_hop_is_dropped_in_silence(replay, mode):
     scenario = opened()
     for length in (room - 28, room - 27):
         scenario.feed(*(error(ROUTER, quote.ljust(1500, b"\0")[:length], ip={"flags": flags}) for flags in ("DF", 0)))
-    assert scenario.drops() == {oracle.TOO_BIG: 2}
+    assert scenario.drops() == {drops.TOO_BIG: 2}
     replay(scenario)
 
 
 # name, reason, frame
 DROPPED = [
-    ("another client's", oracle.NO_FLOW, error(ROUTER, ip_packet(tcp(NAT, "198.51.100.8:31337", "A")))),
-    ("another port's", oracle.NO_FLOW, error(ROUTER, ip_packet(tcp(NAT, f"{CLIENT_IP}:31338", "A")))),
-    ("another service's", oracle.NO_FLOW, error(ROUTER, ip_packet(tcp("192.0.2.100:81", CLIENT, "A")))),
-    ("UDP of a TCP flow", oracle.NO_FLOW, error(ROUTER, ip_packet(udp(NAT, CLIENT, b"abc")))),
-    ("SCTP of a TCP flow", oracle.NO_FLOW, error(ROUTER, to_client(NAT, ip={"proto": 132}))),
-    ("an echo", oracle.NO_FLOW, error(ROUTER, ip_packet(icmp("192.0.2.100", CLIENT_IP, 0)))),
-    ("the tunnel's", oracle.NO_FLOW, error(ROUTER, ip_packet(icmp("192.0.2.254", "192.0.2.13", 0, ip={"proto": 4})))),
-    ("another server's", oracle.NO_FLOW, error("192.0.2.12", to_server("192.0.2.12:8000"))),
-    ("a server's other port", oracle.NO_FLOW, error(SERVER_IP, to_server("192.0.2.11:8001"))),
-    ("a direct server's own", oracle.NO_FLOW, error("192.0.2.12", to_server("192.0.2.12:80"))),
-    ("to another VIP", oracle.BAD_ICMP, icmp(ROUTER, "192.0.2.101", 3, to_client(NAT), code=3)),
-    ("to our own address", oracle.BAD_ICMP, icmp(ROUTER, "192.0.2.254", 3, to_client(NAT), code=3)),
-    ("to another client", oracle.BAD_ICMP, icmp(SERVER_IP, "198.51.100.8", 3, to_server(SERVER), code=3)),
-    ("to the server itself", oracle.BAD_ICMP, icmp(ROUTER, SERVER_IP, 3, to_client(NAT), code=3)),
-    ("options, then 7 bytes", oracle.BAD_ICMP, error(ROUTER, b"\x46" + to_client(NAT)[1:31])),
-    *((f"{n} bytes quoted", oracle.BAD_ICMP, icmp(ROUTER, "192.0.2.100", 3, to_client(NAT)[:n])) for n in range(28)),
+    ("another client's", drops.NO_FLOW, error(ROUTER, ip_packet(tcp(NAT, "198.51.100.8:31337", "A")))),
+    ("another port's", drops.NO_FLOW, error(ROUTER, ip_packet(tcp(NAT, f"{CLIENT_IP}:31338", "A")))),
+    ("another service's", drops.NO_FLOW, error(ROUTER, ip_packet(tcp("192.0.2.100:81", CLIENT, "A")))),
+    ("UDP of a TCP flow", drops.NO_FLOW, error(ROUTER, ip_packet(udp(NAT, CLIENT, b"abc")))),
+    ("SCTP of a TCP flow", drops.NO_FLOW, error(ROUTER, to_client(NAT, ip={"proto": 132}))),
+    ("an echo", drops.NO_FLOW, error(ROUTER, ip_packet(icmp("192.0.2.100", CLIENT_IP, 0)))),
+    ("the tunnel's", drops.NO_FLOW, error(ROUTER, ip_packet(icmp("192.0.2.254", "192.0.2.13", 0, ip={"proto": 4})))),
+    ("another server's", drops.NO_FLOW, error("192.0.2.12", to_server("192.0.2.12:8000"))),
+    ("a server's other port", drops.NO_FLOW, error(SERVER_IP, to_server("192.0.2.11:8001"))),
+    ("a direct server's own", drops.NO_FLOW, error("192.0.2.12", to_server("192.0.2.12:80"))),
+    ("to another VIP", drops.BAD_ICMP, icmp(ROUTER, "192.0.2.101", 3, to_client(NAT), code=3)),
+    ("to our own address", drops.BAD_ICMP, icmp(ROUTER, "192.0.2.254", 3, to_client(NAT), code=3)),
+    ("to another client", drops.BAD_ICMP, icmp(SERVER_IP, "198.51.100.8", 3, to_server(SERVER), code=3)),
+    ("to the server itself", drops.BAD_ICMP, icmp(ROUTER, SERVER_IP, 3, to_client(NAT), code=3)),
+    ("options, then 7 bytes", drops.BAD_ICMP, error(ROUTER, b"\x46" + to_client(NAT)[1:31])),
+    *((f"{n} bytes quoted", drops.BAD_ICMP, icmp(ROUTER, "192.0.2.100", 3, to_client(NAT)[:n])) for n in range(28)),
 ]
 
 
@@ -258,7 +260,7 @@ def test_errors_about_nothing_of_ours_are_dropped(replay):
     for name, reason, frame in DROPPED:
         for message in (frame, frame.ljust(MIN_FRAME_LEN, b"\xa5")):
             scenario.feed(message)
-            assert scenario.verdicts[-1] == oracle.Dropped(reason), name
+            assert scenario.verdicts[-1] == Dropped(reason), name
     replay(scenario.feed(tcp(CLIENT, NAT, "A")))
 
 
@@ -269,7 +271,7 @@ def test_errors_about_nothing_of_ours_are_dropped(replay):
 )
 def test_quotes_without_ports_are_dropped(replay, change):
     scenario = opened().feed(error(ROUTER, to_client(NAT, **change)), error(SERVER_IP, to_server(SERVER, **change)))
-    assert not isinstance(scenario.verdicts[-1], oracle.Sent)
+    assert not isinstance(scenario.verdicts[-1], Sent)
     replay(scenario, exact_reasons=False)
 
 

@@ -2,7 +2,7 @@
 
 from appliance import NEAR_CLIENT, PORT_IP, Appliance, Backend, Service
 from frames import ARP, IP, TCP, Ether, arp_request, tcp, udp
-from oracle import REPLY_AMBIGUOUS
+from drops import REPLY_AMBIGUOUS
 from replay import Scenario, is_answer
 
 VIP = "192.0.2.100:80"
