@@ -111,18 +111,22 @@ def gue(sent, server, frame):
     udp = sent.changed(
         protocol=UDP, src=outer.src, dst=outer.dst, sport=sport, dport=GUE_PORT, payload=header + inner
     )
-    return udp.changed(id=outer.id).packet(), sent
+    return udp.changed(id=outer.id, label=outer.label).packet(), sent
 
 
 def outer_header(sent, server, frame):
-    """A tunnel's header: TTL, TOS and DF of the packet in it, any identification if it may be fragmented."""
+    """A tunnel's header: TTL, TOS and DF of the packet in it, any identification if it may be fragmented, and any
+    flow label.
+    """
     version = sent.dst.version
+    label = int.from_bytes(frame[ETH_LEN : ETH_LEN + 4], "big") & 0xFFFFF
     identification = int.from_bytes(frame[ETH_LEN + 4 : ETH_LEN + 6], "big")
     return Outer(
         src=OWN["servers"][version],
         dst=server.addresses[version],
         ttl=sent.ttl,
         tos=sent.tos,
+        label=label if version == 6 else 0,
         id=0 if sent.df else identification,
         df=sent.df,
     )

@@ -30,6 +30,7 @@ class Segment:
     payload: bytes = b""
     ttl: int = 64
     tos: int = 0
+    label: int = 0
     id: int = 0
     df: bool = False
     flags: int = ACK
@@ -63,7 +64,7 @@ def ip_packet(header, protocol, payload):
     """A payload behind the IP header that `header`, by its fields, asks for."""
     src, dst = header.src, header.dst
     if src.version == 6:
-        first = 6 << 28 | header.tos << 20
+        first = 6 << 28 | header.tos << 20 | header.label
         return (
             struct.pack(">IHBB", first, len(payload), protocol, header.ttl)
             + src.packed
@@ -84,6 +85,7 @@ class Outer:
     dst: Address
     ttl: int
     tos: int = 0
+    label: int = 0
     id: int = 0
     df: bool = False
 

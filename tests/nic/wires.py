@@ -17,7 +17,8 @@ from plan import SIDES, STATIONS
 from segment import ETH_LEN, mac_bytes
 
 CLONE_NEWNET = 0x40000000
-ETH_P_ALL, ARP_TYPE = 0x0003, b"\x08\x06"
+ETH_P_ALL, ARP_TYPE, IPV6_TYPE = 0x0003, b"\x08\x06", b"\x86\xdd"
+ICMPV6, DISCOVERY = 58, range(133, 138)
 PATIENCE_SECS, QUIET_SECS = 30, 0.2
 
 
@@ -76,7 +77,7 @@ class Wires:
         self.sent[side] += 1
 
     def receive(self, count):
-        """The next `count` frames, but for ARP, as pairs of side and frame; fewer if none comes for long."""
+        """The next `count` frames, but for ARP and neighbour discovery, as pairs of side and frame; fewer if none comes for long."""
         return list(self._frames(count, PATIENCE_SECS))
 
     def quiet(self):
@@ -104,6 +105,9 @@ class Wires:
                     continue
                 if frame[12:14] == ARP_TYPE:
                     self._arp(sides[wire], frame)
+                    continue
+                # The appliance says whose its IPv6 addresses are; its neighbours' are in its configuration.
+                if frame[12:14] == IPV6_TYPE and frame[20] == ICMPV6 and frame[54] in DISCOVERY:
                     continue
                 got += 1
                 yield sides[wire], frame
