@@ -17,6 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # Line coverage of dataplane's pure modules, in percent.
 LEAST_COVERAGE = 95
 COVERAGE = ("--ignore-filename-regex", "/(tests|testing|samples)", "--output-path")
+# The modules that miri interprets: those that everything else stands on. All of them would take it hours.
+INTERPRETED = [
+    f"{module}::"
+    for module in ("buf", "burst", "csum", "flow", "lookup", "publish", "route", "schedule", "stats", "wire")
+]
 CARGO_COUNTS = re.compile(r"^test result: .*?(\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
 PYTEST_COUNT = re.compile(r"(\d+) (passed|failed|error|errors|skipped|xfailed|xpassed)\b")
 
@@ -86,8 +91,8 @@ def miri(totals):
     # Property tests keep failing cases in files and take hundreds of cases by default: miri hides the
     # file system unless told otherwise, and is some hundred times slower.
     env = {"MIRIFLAGS": "-Zmiri-disable-isolation", "PROPTEST_CASES": "4"}
-    words = ("+nightly", "miri", "test", "-p", "dataplane", "--no-default-features")
-    return cargo(*words, env=env)(totals)
+    words = ("+nightly", "miri", "test", "-p", "dataplane", "--no-default-features", "--")
+    return cargo(*words, *INTERPRETED, env=env)(totals)
 
 
 def miri_missing():
@@ -148,8 +153,7 @@ STEPS = {
     "dataplane without DPDK": covered,
     "miri": miri,
     "replay and end to end": pytest("tests/replay", "tests/e2e"),
-    "against IPVS in a virtual machine": pytest("tests/oracle"),
-    "on PCI NICs in a virtual machine": pytest("tests/nic"),
+    "on PCI NICs in a virtual machine": pytest("tests/nic", "-k", "virtio-2 or segment"),
 }
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from outcome import Step
-from packets import ETH_LEN, ICMP, ICMPV6, IP, TCP, UDP, Ether, IPv6, checksum
+from packets import ETH_LEN, ICMP, ICMPV6, IP, TCP, UDP, Ether, checksum
 from services import MACS, OWN, PORT_MAC, ROUTER, VIP_PORTS
 
 DIFFERENCES = []
@@ -18,7 +18,9 @@ SOURCE_QUENCH, PARAMETER_PROBLEM = 4, {4: 12, 6: 4}
 PORT_UNREACHABLE, TOO_BIG = {4: (3, 3), 6: (1, 4)}, {4: (3, 4), 6: (2, 0)}
 SYN, RST, ACK, FIN = 0x02, 0x04, 0x10, 0x01
 CE, ECT0 = 3, 2
-WRITTEN_OPTIONS, SOURCE_ROUTES = (0x07, 0x44), (0x83, 0x89)
+WRITTEN_OPTIONS = 0x07, 0x44
+GRE, GRE_LEN, GUE_LEN, FRAGMENT = 47, 4, 12, 44
+NETWORK_CONTROL = 0xC0
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,6 @@ def _(step):
     return without_theirs(step, lambda frame: closed and refuses(step, frame))
 
 
-@difference("no-server", lambda service: service.weight == 0)
-def _(step):
-    return without_theirs(step, lambda frame: step.flow.service.weight == 0 and refuses(step, frame))
-
-
 @difference("unknown-connections")
 def _(step):
     return without_theirs(step, lambda frame: TCP in step.packet and refuses(step, frame))
@@ -89,21 +86,22 @@ def _(step):
     return without_theirs(step, lambda frame: flags & (SYN | ACK) == SYN | ACK and not refuses(step, frame))
 
 
-@difference("fragments", lambda service: service.version == 4)
+@difference("fragments", lambda service: service.version == 4 and in_tunnel_mode(service))
 def _(step):
-    return without_theirs(step, lambda _frame: len(step.fed) > 1)
+    if len(step.fed) < 2 or not step.theirs:
+        return step
+    whole = reassembled(step.theirs)
+    at = inner_at(whole)
+    if not in_tunnel(whole) or whole[at:] != routed_packet(reassembled(step.fed)[ETH_LEN:]) or not tunnel_sound(whole):
+        return step
+    pieces = tuple(repacked(whole[:at], routed_packet(frame[ETH_LEN:])) for frame in step.fed)
+    return replace(step, theirs=pieces)
 
 
 @difference("too-long", lambda service: service.version == 4 and in_tunnel_mode(service))
 def _(step):
     may_be_cut = IP in step.packet and not step.packet.flags.DF
-    return without_theirs(step, lambda _frame: may_be_cut and len(step.packet) > 1480)
-
-
-@difference("source-routes", lambda service: service.version == 4)
-def _(step):
-    routes = options(step)[:1] and options(step)[0] in SOURCE_ROUTES
-    return replace(step, ours=()) if routes and not step.theirs else step
+    return without_theirs(step, lambda frame: may_be_cut and len(step.fed) == 1 and is_piece(frame))
 
 
 @difference("written-options", lambda service: service.version == 4)
@@ -122,9 +120,19 @@ def _(step):
 
 @difference("tunnel-identification", lambda service: service.server.version == 4 and in_tunnel_mode(service))
 def _(step):
-    return pairwise(
-        step, lambda ours, theirs: tuple(rebuilt(f, id=0) if in_tunnel(f) else f for f in (ours, theirs))
-    )
+    def without(frame):
+        return rebuilt(frame, id=0) if in_tunnel(frame) and is_version(4, frame) else frame
+
+    return pairwise(step, lambda ours, theirs: (without(ours), without(theirs)))
+
+
+@difference("flow-label", lambda service: service.server.version == 6 and in_tunnel_mode(service))
+def _(step):
+    def without_label(ours, theirs):
+        labelled = in_tunnel(ours) and is_version(6, ours) and label(ours) and not label(theirs)
+        return (rebuilt(ours, fl=0) if labelled else ours), theirs
+
+    return pairwise(step, without_label)
 
 
 @difference("gue-port", lambda service: "gue" in service.name)
@@ -147,10 +155,22 @@ def _(step):
     )
 
 
+@difference("answer-class", lambda service: service.version == 6)
+def _(step):
+    def classed(ours, theirs):
+        own_error = quoted(step.fed[0]) is None and (told(step, ours) or refuses(step, ours))
+        own_error = own_error and is_version(6, ours) and icmp_kind(ours) is not None
+        return ours, rebuilt(theirs, tc=NETWORK_CONTROL) if own_error else theirs
+
+    return pairwise(step, classed)
+
+
 @difference("answer-identification", lambda service: service.version == 4)
 def _(step):
     def like_ours(ours, theirs):
-        if not (told(step, ours) or is_echo_reply(ours)):
+        refused = quoted(step.fed[0]) is None and refuses(step, ours)
+        answers = told(step, ours) or refused or is_echo_reply(ours)
+        if not (answers and is_version(4, ours)):
             return ours, theirs
         header = Ether(ours)[IP]
         return ours, rebuilt(theirs, id=header.id, flags=header.flags)
@@ -289,8 +309,13 @@ def in_tunnel_mode(service):
 def in_tunnel(frame):
     """Whether a frame is a tunnel's, from this balancer."""
     packet = Ether(frame).payload
-    protocol = packet.proto if IP in packet else packet.nh
+    protocol = packet.proto if isinstance(packet, IP) else packet.nh
     return packet.src in map(str, OWN.values()) and (protocol in TUNNELS or is_gue(frame))
+
+
+def is_version(version, frame):
+    """Whether the outermost IP header of a frame is of a version."""
+    return frame[ETH_LEN] >> 4 == version
 
 
 def is_gue(frame):
@@ -334,7 +359,7 @@ def rebuilt(frame, **fields):
     header = frame.payload
     for name, value in fields.items():
         setattr(header, name, value)
-    if IP in frame:
+    if isinstance(header, IP):
         header.chksum = None
     return with_icmp_sum(bytes(frame))
 
@@ -347,11 +372,11 @@ def sound(frame):
 
 def with_icmp_sum(frame):
     """The frame with the right checksum in its ICMP header, if it has one."""
-    if icmp_kind(frame) is None:
+    if icmp_kind(frame) is None or is_piece(frame):
         return frame
     at = ETH_LEN + len_of_ip(frame)
     message = frame[at : at + 2] + bytes(2) + frame[at + 4 :]
-    version6 = IPv6 in Ether(frame)
+    version6 = is_version(6, frame)
     pseudo = frame[ETH_LEN + 8 : ETH_LEN + 40] + len(message).to_bytes(4, "big") + bytes([0, 0, 0, ICMPV6])
     total = checksum((pseudo if version6 else b"") + message).to_bytes(2, "big")
     return frame[:at] + message[:2] + total + message[4:]
@@ -373,15 +398,108 @@ def header_sum(header):
 
 def with_options_of(ours, theirs):
     """Their frame with the options of our innermost IPv4 header."""
-    at = ETH_LEN + (20 if in_tunnel(ours) else 0)
+    at = inner_at(ours)
+    if inner_at(theirs) != at or not tunnel_sound(theirs):
+        return theirs
     end = at + len_of_header(ours[at:])
-    return theirs[:at] + header_sum(theirs[at : at + 20] + ours[at + 20 : end]) + theirs[end:]
+    return with_tunnel_sum(theirs[:at] + header_sum(theirs[at : at + 20] + ours[at + 20 : end]) + theirs[end:])
+
+
+def inner_at(frame):
+    """Where the innermost IP header of a frame begins."""
+    if not in_tunnel(frame):
+        return ETH_LEN
+    at = ETH_LEN + len_of_ip(frame)
+    if is_gue(frame):
+        return at + GUE_LEN
+    if is_gre(frame):
+        return at + (2 * GRE_LEN if frame[at] & 0x80 else GRE_LEN)
+    return at
+
+
+def is_gre(frame):
+    """Whether a frame is one of GRE."""
+    return frame[ETH_LEN + (9 if is_version(4, frame) else 6)] == GRE
+
+
+def is_piece(frame):
+    """Whether a frame is a fragment."""
+    if is_version(6, frame):
+        return frame[ETH_LEN + 6] == FRAGMENT
+    return int.from_bytes(frame[ETH_LEN + 6 : ETH_LEN + 8], "big") & 0x3FFF != 0
+
+
+def reassembled(frames):
+    """The frame whose IPv4 fragments these are, in their order; or the only one."""
+    if not all(is_piece(frame) for frame in frames):
+        return frames[0]
+    payload = b"".join(frame[ETH_LEN + len_of_ip(frame) :] for frame in frames)
+    head = frames[0][: ETH_LEN + len_of_ip(frames[0])]
+    return rebuilt(head + payload, flags=0, frag=0, len=len(head) - ETH_LEN + len(payload))
+
+
+def routed_packet(packet):
+    """An IPv4 packet, one hop later."""
+    size = len_of_header(packet)
+    return header_sum(packet[:8] + bytes([packet[8] - 1]) + packet[9:size]) + packet[size:]
+
+
+def repacked(head, packet):
+    """A packet behind the headers of a tunnel, whose lengths and checksums are made right."""
+    frame, at = head + packet, ETH_LEN + len_of_ip(head)
+    if is_gue(head):
+        frame = frame[: at + 4] + (len(frame) - at).to_bytes(2, "big") + frame[at + 6 :]
+    if is_version(6, frame):
+        return with_tunnel_sum(rebuilt(frame, plen=len(frame) - at))
+    return with_tunnel_sum(rebuilt(frame, len=len(frame) - ETH_LEN))
+
+
+def tunnel_sound(frame):
+    """Whether the checksum of a tunnel, if it has one, is right."""
+    return with_tunnel_sum(frame) == frame
+
+
+def with_tunnel_sum(frame):
+    """The frame with the right checksum in its GUE or GRE header, if it has one."""
+    if not in_tunnel(frame):
+        return frame
+    at = ETH_LEN + len_of_ip(frame)
+    if is_gue(frame):
+        field, covered = at + 6, gue_pseudo(frame)
+    else:
+        field, covered = at + 4, b""
+    if not (is_gue(frame) or is_gre(frame) and frame[at] & 0x80) or frame[field : field + 2] == b"\0\0":
+        return frame
+    blank = frame[:field] + bytes(2) + frame[field + 2 :]
+    total = checksum(covered + blank[at:]) or (0xFFFF if is_gue(frame) else 0)
+    return frame[:field] + total.to_bytes(2, "big") + frame[field + 2 :]
+
+
+def gue_pseudo(frame):
+    """The pseudo header of a frame of GUE."""
+    at = ETH_LEN + len_of_ip(frame)
+    addresses = frame[ETH_LEN + 12 : ETH_LEN + 20] if frame[12:14] == b"\x08\x00" else frame[ETH_LEN + 8 : at]
+    return addresses + bytes([0, 17]) + frame[at + 4 : at + 6]
+
+
+def label(frame):
+    """Flow label of an IPv6 frame."""
+    return int.from_bytes(frame[ETH_LEN : ETH_LEN + 4], "big") & 0xFFFFF
+
+
+def entropy(frame):
+    """The bytes of a tunnel's frame that may have any value, if only it is that of the flow."""
+    if not in_tunnel(frame):
+        return []
+    at = ETH_LEN + len_of_ip(frame)
+    flow_label = [ETH_LEN + 1, ETH_LEN + 2, ETH_LEN + 3] if is_version(6, frame) else []
+    return flow_label + ([at, at + 1] if is_gue(frame) else [])
 
 
 def marked(frame):
     """A tunnel's frame with the congestion mark of RFC 6040 for that of RFC 3168."""
     packet = Ether(frame).payload
-    name = "tos" if IP in packet else "tc"
+    name = "tos" if isinstance(packet, IP) else "tc"
     value = getattr(packet, name)
     return rebuilt(frame, **{name: value | CE}) if value & 3 == ECT0 else frame
 
@@ -392,9 +510,7 @@ def without_gue_port(frame):
         return frame
     at = ETH_LEN + len_of_ip(frame)
     absent = frame[at + 6 : at + 8] == b"\0\0"
-    addresses = frame[ETH_LEN + 12 : ETH_LEN + 20] if frame[12:14] == b"\x08\x00" else frame[ETH_LEN + 8 : at]
-    pseudo = addresses + bytes([0, 17]) + frame[at + 4 : at + 6]
-    if not absent and checksum(pseudo + frame[at:]) != 0:
+    if not absent and checksum(gue_pseudo(frame) + frame[at:]) != 0:
         return frame
     return frame[:at] + b"\0\0" + frame[at + 2 : at + 6] + bytes([0, not absent]) + frame[at + 8 :]
 

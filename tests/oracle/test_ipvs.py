@@ -7,9 +7,9 @@ from pathlib import Path
 
 import ours
 import pytest
-from differences import DIFFERENCES, settled
+from differences import DIFFERENCES, entropy, settled
 from outcome import topics
-from packets import Ether
+from packets import TCP, UDP, Ether
 from services import SERVICES
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "ipvs-differences.md"
@@ -52,10 +52,28 @@ def test_a_changed_byte_is_seen(outcome):
             if not settled(step)[0].ours:
                 continue
             frame = bytearray(step.ours[0])
-            at = rng.randrange(len(frame))
+            at = rng.choice([at for at in range(len(frame)) if at not in entropy(step.ours[0])])
             frame[at] ^= 1 << rng.randrange(8)
             rest, seen = settled(replace(step, ours=(bytes(frame), *step.ours[1:])))
             assert rest.ours != rest.theirs, f"byte {at} may be anything: {account(step, seen)}"
+
+
+def test_entropy_is_that_of_the_flow(outcome):
+    values = {}
+    for steps in outcome.values():
+        for step in steps:
+            for frame in filter(entropy, step.ours):
+                if (flow := ports(step)) is not None:
+                    value = bytes(frame[at] for at in entropy(frame))
+                    assert values.setdefault(flow, value) == value, account(step, [])
+
+
+def ports(step):
+    """Both ends of the TCP or UDP packet fed; `None` if it is none."""
+    layer = step.packet.payload
+    if not isinstance(layer, TCP | UDP):
+        return None
+    return step.flow.protocol, step.packet.src, layer.sport, step.packet.dst, layer.dport
 
 
 def test_the_document_has_all_differences_and_no_others():
