@@ -62,7 +62,8 @@ impl<F: Frame> Forwarder<F> {
         if let Some(own) = host_of(context.snapshot, packet.addresses.dst()) {
             return self.punt(Some(frame), PuntReason::Host(own), out);
         }
-        if packet.is_v4() && !has_ports(packet.next) {
+        // In IPv6 a later piece may have more headers before its ports.
+        if packet.next == ipv6::NEXT_ICMP || packet.is_v4() && !has_ports(packet.next) {
             return self.take_stranger(context, interface, packet, frame, DropReason::Fragment, out);
         }
         let datagram = Datagram::new(packet.addresses, fragment.id, packet.next);

@@ -46,9 +46,8 @@ pub(super) fn parse(head: &[u8], frame_len: usize, l3: usize, tags: Tags) -> Res
     };
     walk(head, end, &mut packet)?;
     if is_discovery(head, &packet) {
-        // It is from a station on the link, as its hop limit proves, and comes in no pieces (RFC 6980, 5).
-        let believed = packet.ttl == 255 && packet.fragment.is_none();
-        return Err(if believed { Refusal::Nd(tags) } else { DropReason::BadIcmp.into() });
+        // Only a station on the link can send it with this hop limit (RFC 4861, 11.2).
+        return Err(if packet.ttl == 255 { Refusal::Nd(tags) } else { DropReason::BadIcmp.into() });
     }
     if no_station(src) || no_station(dst) || src == dst {
         return Err(DropReason::MartianAddress.into());
@@ -113,11 +112,10 @@ fn extension_len(head: &[u8], at: usize) -> Result<usize, DropReason> {
     head.get(at + 1).map(|units| (usize::from(*units) + 1) * 8).ok_or(DropReason::Truncated)
 }
 
-/// Whether a packet, or the first piece of one, is neighbour discovery (RFC 4861, 4).
+/// Whether a packet is neighbour discovery (RFC 4861, 4), which comes in no pieces (RFC 6980, 5).
 fn is_discovery(head: &[u8], packet: &Packet) -> bool {
-    let kind = head.get(usize::from(packet.l4));
-    let first = packet.fragment.is_none_or(|fragment| fragment.offset == 0);
-    packet.next == ipv6::NEXT_ICMP && first && kind.is_some_and(|kind| DISCOVERY.contains(kind))
+    let kind = head.get(usize::from(packet.l4)).filter(|_| packet.fragment.is_none());
+    packet.next == ipv6::NEXT_ICMP && kind.is_some_and(|kind| DISCOVERY.contains(kind))
 }
 
 /// Whether no single station may send from or be sent to this address across a router: unspecified, loopback,
