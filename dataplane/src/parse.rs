@@ -3,6 +3,7 @@
 //! Read once, front to back; every length is checked before its first use. Later stages trust the
 //! offsets found here and read no header again.
 
+pub mod plain;
 mod version6;
 
 use config::words::{MacAddr, Protocol};

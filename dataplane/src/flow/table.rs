@@ -79,6 +79,12 @@ impl FlowHash {
         Self(fold(self.0 ^ u64::from(port), 0x9e37_79b9_7f4a_7c15))
     }
 
+    /// A number from 0 to 63.
+    #[inline]
+    pub fn sixth(self) -> u32 {
+        self.0 as u32 & 63
+    }
+
     /// Bits of it by which others may spread flows.
     #[inline]
     pub fn entropy(self) -> u16 {
@@ -234,12 +240,19 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// Where a flow is stored.
     #[inline]
     pub fn find(&self, hash: FlowHash, key: &K) -> Option<Place> {
+        self.get(hash, key).map(|(place, _)| place)
+    }
+
+    /// A flow, and where it is stored.
+    #[inline(always)]
+    pub fn get(&self, hash: FlowHash, key: &K) -> Option<(Place, FlowValue)> {
         let home = self.home(hash);
         let line = &self.lines[home];
         if let Some(way) = line.way_of(key) {
-            return Some(place(home, way));
+            return Some((place(home, way), line.value(way)));
         }
-        if line.spilled() == 0 { None } else { self.find_spilled(hash, key) }
+        let place = if line.spilled() == 0 { None } else { self.find_spilled(hash, key) }?;
+        Some((place, self.value(place)))
     }
 
     #[cold]

@@ -66,6 +66,12 @@ impl Flows {
         }
     }
 
+    /// The same of an IPv4 client.
+    #[inline]
+    pub(super) fn hash_v4(&self, client: u32, port: u16) -> FlowHash {
+        self.secret.hash(client, port)
+    }
+
     /// The same of a packet's source.
     #[inline]
     pub(super) fn hash_src(&self, headers: &Headers) -> FlowHash {
@@ -125,6 +131,18 @@ impl Flows {
         }
         let key = WideKey::new(address, ports.0, found.service, ports.1);
         self.wide.find(hash.with_port(ports.1), &key).map(Stored::Wide)
+    }
+
+    /// A narrow flow, and where it is.
+    #[inline]
+    pub(super) fn find_narrow(&self, hash: FlowHash, key: &FlowKey) -> Option<(Place, FlowValue)> {
+        self.narrow.get(hash, key)
+    }
+
+    /// Changes a narrow flow.
+    #[inline]
+    pub(super) fn set_narrow(&mut self, place: Place, flow: FlowValue) {
+        self.narrow.set(place, flow);
     }
 
     /// The flow whose backend knows its client by a local address and port.

@@ -2,7 +2,6 @@
 
 mod about;
 
-use super::deliver::{outer, room};
 use super::{Context, Forwarder, Outbox};
 use crate::buf::Frame;
 use crate::drops::DropReason;
@@ -170,7 +169,7 @@ impl<F: Frame> Forwarder<F> {
         let slot = about.backend.ok_or(DropReason::NoBackend)?;
         let backend = context.snapshot.backend(slot).ok_or(DropReason::NoBackend)?;
         let egress = *context.snapshot.backend_egress(slot).ok_or(DropReason::NoRoute)?;
-        check_room(packet.len, room(backend, egress.mtu))?;
+        check_room(packet.len, backend.room(egress.mtu))?;
         let end = backend_end(backend, about);
         match (backend.mode, backend.tunnel) {
             (Mode::Nat, _) => {
@@ -191,7 +190,7 @@ impl<F: Frame> Forwarder<F> {
             }
             (Mode::Tunnel, Some(through)) => {
                 let id = self.next_id();
-                let outer = outer(backend, &through, about.entropy);
+                let outer = backend.outer(&through, about.entropy);
                 tunnel::wrap(frame, packet, &outer, id, &egress.link)?;
             }
             (Mode::Dr | Mode::Tunnel, _) => dr::to_backend(frame, packet, &egress.link)?,

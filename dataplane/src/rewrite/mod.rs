@@ -9,6 +9,7 @@ pub mod answer;
 pub mod dr;
 pub mod mss;
 pub mod nat;
+pub mod plain;
 pub mod quote;
 pub mod translate;
 pub mod tunnel;

@@ -8,6 +8,7 @@ use super::{Parts, Service, ServiceSlot};
 use crate::local::LocalSlot;
 use crate::lookup::{Key, Lookup};
 use crate::packet::{Addresses, Headers};
+use crate::parse::plain::Plain;
 use crate::route::InterfaceId;
 use crate::wire::eth::Tags;
 
@@ -38,6 +39,20 @@ pub struct Found {
     pub service: ServiceSlot,
     /// Whether its flows are in the narrow table, but for those of full NAT.
     pub narrow: bool,
+}
+
+/// Which way a plain packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To a service with one port, whose flows are narrow but for those of full NAT.
+    Request(ServiceSlot),
+    /// From a NAT backend of such a service, whose port is this.
+    Reply {
+        /// The service.
+        service: ServiceSlot,
+        /// Its port.
+        port: u16,
+    },
 }
 
 /// Who listens on an address and port: one service, or the first of several in the list of choices.
@@ -162,6 +177,8 @@ pub(super) struct Tables {
     ranges: bool,
     /// Whether a NAT backend has several ports.
     reply_ranges: bool,
+    /// Whether there are local addresses of full NAT.
+    snat: bool,
 }
 
 impl Tables {
@@ -181,7 +198,8 @@ impl Tables {
         };
         let ranges = listeners.iter().any(|((_, _, port), _)| *port == 0);
         let reply_ranges = replies.iter().any(|((_, _, port), _)| *port == 0);
-        Self { v4, v6, choices, repliers, ranges, reply_ranges }
+        let snat = !parts.locals.is_empty();
+        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat }
     }
 
     pub(super) fn local(&self, address: IpAddr) -> Option<Local> {
@@ -214,6 +232,29 @@ impl Tables {
             None if !self.ranges => None,
             _ => self.choose(parts, listener, headers, tags, takes),
         }
+    }
+
+    /// Which way a plain packet goes, if one look at each table is enough to tell: to a service that is alone on
+    /// its address and port, or from a NAT backend that serves no other.
+    #[inline]
+    pub(super) fn direction(&self, plain: &Plain) -> Option<Direction> {
+        let protocol = number(plain.protocol);
+        match self.v4.services.get(plain.dst.key(protocol, plain.dst_port)) {
+            Some(Listener { is_choice: true, .. }) => return None,
+            Some(Listener { number, .. }) => return Some(Direction::Request(ServiceSlot(number as u16))),
+            None if self.ranges && self.v4.services.get(plain.dst.key(protocol, 0)).is_some() => return None,
+            None => {}
+        }
+        let (start, end) = self.v4.repliers(plain.protocol, plain.src, plain.src_port);
+        let [replier] = self.repliers.get(start as usize..end as usize)? else { return None };
+        // A packet for a local address is of full NAT.
+        let is_narrow = replier.first == replier.last && !self.is_local(plain.dst);
+        is_narrow.then_some(Direction::Reply { service: replier.service, port: replier.first })
+    }
+
+    #[inline]
+    fn is_local(&self, address: u32) -> bool {
+        self.snat && self.v4.local.get(address.key(ANY, 0)).is_some()
     }
 
     /// The service among several, or one with several ports.
