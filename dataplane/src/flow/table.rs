@@ -5,7 +5,7 @@
 //! read only when that can help. Expired flows are found when probed, replaced or swept: no timers.
 
 use super::{FlowKey, FlowValue, Key, WideKey};
-use crate::prefetch::prefetch;
+use crate::prefetch::{prefetch, table};
 
 /// Four flows a line.
 pub type NarrowTable = FlowTable<FlowKey, 4>;
@@ -197,7 +197,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// half empty: 32 bytes a narrow flow, 64 a wide one.
     pub fn new(capacity: usize, secret: HashSecret) -> Self {
         let lines = (capacity * 2).div_ceil(WAYS).clamp(2, u32::MAX as usize);
-        Self { lines: vec![Line::EMPTY; lines].into_boxed_slice(), secret, flows: 0, swept: 0 }
+        Self { lines: table(Line::EMPTY, lines).into_boxed_slice(), secret, flows: 0, swept: 0 }
     }
 
     /// Number of flows stored, expired ones included until they are found.

@@ -3,8 +3,6 @@
 //! It takes such packets out of a burst and leaves all others to the four stages, which are its slow twin: they
 //! would do the same with every packet, and tests hold both against each other.
 
-use std::net::IpAddr;
-
 use config::words::Protocol;
 
 use super::{Context, Forwarder, Live, Outbox, PREFETCH_AHEAD};
@@ -168,8 +166,8 @@ impl<F: Frame> Forwarder<F> {
                 self.count_in(flow.backend(), plain.len);
                 port
             }
-            Direction::Reply { service, port } => {
-                let port = reach_client(snapshot, service, port, plain, frame)?;
+            Direction::Reply { vip, .. } => {
+                let port = reach_client(snapshot, vip, plain, frame)?;
                 self.count_out(flow.backend(), plain.len);
                 port
             }
@@ -232,18 +230,16 @@ fn is_over(snapshot: &Snapshot, way: &Way, flow: FlowValue, idle: Seconds) -> bo
 #[inline(always)]
 fn reach_client<F: Frame>(
     snapshot: &Snapshot,
-    service: ServiceSlot,
-    port: u16,
+    vip: (u32, u16),
     plain: &Plain,
     frame: &mut F,
 ) -> Option<PortId> {
     let egress = snapshot.gateway_to(plain.dst)?;
     let link = egress.link.bytes().first_chunk().filter(|_| egress.is_plain())?;
-    let IpAddr::V4(vip) = snapshot.service(service)?.key.address else { return None };
     if plain.len > egress.mtu {
         return None;
     }
-    plain::to_client(frame.head_mut().first_chunk_mut()?, plain, (vip.to_bits(), port), link);
+    plain::to_client(frame.head_mut().first_chunk_mut()?, plain, vip, link);
     frame.truncate(L3 + usize::from(plain.len));
     Some(egress.port)
 }

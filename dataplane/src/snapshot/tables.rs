@@ -1,6 +1,7 @@
 //! Hash tables of a snapshot: whose address, which service, whose reply.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use config::words::{Mode, Protocol};
 
@@ -46,12 +47,12 @@ pub struct Found {
 pub enum Direction {
     /// To a service with one port, whose flows are narrow but for those of full NAT.
     Request(ServiceSlot),
-    /// From a NAT backend of such a service, whose port is this.
+    /// From a NAT backend of such a service.
     Reply {
         /// The service.
         service: ServiceSlot,
-        /// Its port.
-        port: u16,
+        /// Its address and port.
+        vip: (u32, u16),
     },
 }
 
@@ -179,6 +180,8 @@ pub(super) struct Tables {
     reply_ranges: bool,
     /// Whether there are local addresses of full NAT.
     snat: bool,
+    /// Addresses of IPv4 services, by slot.
+    vips: Vec<u32>,
 }
 
 impl Tables {
@@ -199,7 +202,9 @@ impl Tables {
         let ranges = listeners.iter().any(|((_, _, port), _)| *port == 0);
         let reply_ranges = replies.iter().any(|((_, _, port), _)| *port == 0);
         let snat = !parts.locals.is_empty();
-        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat }
+        let vip = |service: &Option<Arc<Service>>| v4_bits(service.as_ref()?.key.address);
+        let vips = parts.services.iter().map(|service| vip(service).unwrap_or_default()).collect();
+        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat, vips }
     }
 
     pub(super) fn local(&self, address: IpAddr) -> Option<Local> {
@@ -249,7 +254,8 @@ impl Tables {
         let [replier] = self.repliers.get(start as usize..end as usize)? else { return None };
         // A packet for a local address is of full NAT.
         let is_narrow = replier.first == replier.last && !self.is_local(plain.dst);
-        is_narrow.then_some(Direction::Reply { service: replier.service, port: replier.first })
+        let vip = (*self.vips.get(usize::from(replier.service.0))?, replier.first);
+        is_narrow.then_some(Direction::Reply { service: replier.service, vip })
     }
 
     #[inline]
