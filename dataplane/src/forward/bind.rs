@@ -1,6 +1,6 @@
 //! The third stage: the flow of each packet, found or made, and so its backend.
 
-use config::words::{Mode, Protocol};
+use config::words::{Mode, NoFlow, Protocol};
 
 use super::flows::{Stored, wide_address, worth};
 use super::local::host_of;
@@ -117,7 +117,10 @@ impl<F: Frame> Forwarder<F> {
         if context.snapshot.local(work.headers.ip.addresses.src()).is_some() {
             return Err(DropReason::MartianAddress);
         }
-        if work.headers.protocol == Protocol::Tcp && !opens(&work.headers) {
+        if work.headers.protocol == Protocol::Tcp
+            && !opens(&work.headers)
+            && !takes_up(service, &work.headers)
+        {
             return Err(DropReason::NoFlowNotSyn);
         }
         for _ in 0..AMBIGUITY_TRIES {
@@ -343,6 +346,11 @@ fn request_view(mode: Mode) -> View {
         Mode::Nat | Mode::FullNat => View::Client,
         Mode::Dr | Mode::Tunnel => View::OneWay,
     }
+}
+
+/// Whether a segment of a connection that began elsewhere may go on here.
+fn takes_up(service: &Service, headers: &Headers) -> bool {
+    service.no_flow == NoFlow::Schedule && headers.tcp_flags & tcp::RST == 0
 }
 
 /// Whether a TCP packet opens a connection.
