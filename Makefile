@@ -18,7 +18,7 @@ help:
 	@echo "make test       all tests: units, miri, replay, end to end, and the next two"
 	@echo "make test-nic   on PCI NICs, emulated in a virtual machine; about a minute"
 	@echo "                CASES=virtio-2                only one NIC and number of workers"
-	@echo "make test-oracle  frame by frame against Linux IPVS in a virtual machine"
+	@echo "make test-oracle  frame by frame against Linux IPVS in a virtual machine; a minute"
 	@echo "make lint       formatting, and clippy with every warning an error"
 	@echo "make bench      measurements"
 	@echo "make build      release binaries in target/release"
