@@ -154,6 +154,7 @@ STEPS = {
     "miri": miri,
     "replay and end to end": pytest("tests/replay", "tests/e2e"),
     "on PCI NICs in a virtual machine": pytest("tests/nic", "-k", "virtio-2 or segment"),
+    "against Linux IPVS in a virtual machine": pytest("tests/oracle"),
 }
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class Guest(Machine):
 
     def __init__(self, nic):
         words = f"intel_iommu=on iommu=strict hugepages={HUGEPAGES_MIB // 2}"
-        # As the README has it for a real machine: the workers' cores do nothing else.
+        # As docs/real-nic.md has it: the workers' cores do nothing else.
         isolated = f"1-{CPUS - 1}"
         words += f" isolcpus={isolated} nohz_full={isolated} rcu_nocbs={isolated}"
         super().__init__(image(), devices(nic), CPUS, MEMORY_MIB, words)

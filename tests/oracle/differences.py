@@ -25,7 +25,7 @@ NETWORK_CONTROL = 0xC0
 
 @dataclass(frozen=True)
 class Difference:
-    """One of them; `wanted` says of a service whether it can show there."""
+    """One of them; `wanted` says of a service whether it has to show there, and may."""
 
     name: str
     settle: Callable[[Step], Step]
@@ -49,6 +49,8 @@ def settled(step):
     for each in DIFFERENCES:
         if step.ours == step.theirs:
             break
+        if not each.wanted(step.flow.service):
+            continue
         without = each.settle(step)
         if without != step:
             seen.append(each.name)
@@ -92,7 +94,8 @@ def _(step):
         return step
     whole = reassembled(step.theirs)
     at = inner_at(whole)
-    if not in_tunnel(whole) or whole[at:] != routed_packet(reassembled(step.fed)[ETH_LEN:]) or not tunnel_sound(whole):
+    wrapped = whole[at:] == routed_packet(reassembled(step.fed)[ETH_LEN:])
+    if not (in_tunnel(whole) and wrapped and tunnel_sound(whole)):
         return step
     pieces = tuple(repacked(whole[:at], routed_packet(frame[ETH_LEN:])) for frame in step.fed)
     return replace(step, theirs=pieces)
@@ -488,12 +491,18 @@ def label(frame):
 
 
 def entropy(frame):
-    """The bytes of a tunnel's frame that may have any value, if only it is that of the flow."""
-    if not in_tunnel(frame):
-        return []
-    at = ETH_LEN + len_of_ip(frame)
-    flow_label = [ETH_LEN + 1, ETH_LEN + 2, ETH_LEN + 3] if is_version(6, frame) else []
-    return flow_label + ([at, at + 1] if is_gue(frame) else [])
+    """A mask of the bits of a tunnel's frame that may have any value, if only it is that of the flow.
+
+    It goes to the last byte with such bits, and is empty where there are none.
+    """
+    mask = bytearray(len(frame))
+    if in_tunnel(frame):
+        at = ETH_LEN + len_of_ip(frame)
+        if is_version(6, frame):
+            mask[ETH_LEN + 1 : ETH_LEN + 4] = b"\x0f\xff\xff"
+        if is_gue(frame):
+            mask[at : at + 2] = b"\xff\xff"
+    return bytes(mask.rstrip(b"\0"))
 
 
 def marked(frame):

@@ -100,21 +100,31 @@ GRE_SUM = TUNNEL + 'tunnel = { type = "gre", checksum = true }'
 IPVS_GUE, IPVS_GRE = "-i --tun-type gue --tun-port 6080 --tun-nocsum", "-i --tun-type gre --tun-nocsum"
 IPVS_GUE_SUM, IPVS_GRE_SUM = "-i --tun-type gue --tun-port 6080 --tun-csum", "-i --tun-type gre --tun-csum"
 
+# It would leave the checksum of the packet inside to the server, had not its sender computed it already.
+IPVS_GUE_REMOTE = "-i --tun-type gue --tun-port 6080 --tun-remcsum"
+
 SERVICES = [
     Service("nat", "-m", 'mode = "nat"', ports=OTHER_PORTS),
     Service("dr", "-g", 'mode = "dr"'),
     Service("ipip", "-i", TUNNEL),
     Service("gue", IPVS_GUE, GUE),
     Service("gue with checksum", IPVS_GUE_SUM, GUE_SUM),
+    Service("gue with remote checksum", IPVS_GUE_REMOTE, GUE_SUM),
     Service("gre", IPVS_GRE, GRE),
     Service("gre with checksum", IPVS_GRE_SUM, GRE_SUM),
     Service("nat v6", "-m", 'mode = "nat"', 6, ports=OTHER_PORTS),
     Service("dr v6", "-g", 'mode = "dr"', 6),
     Service("ipip v6", "-i", TUNNEL, 6),
     Service("gue v6", IPVS_GUE, GUE, 6),
+    Service("gue v6 with checksum", IPVS_GUE_SUM, GUE_SUM, 6),
     Service("gre v6", IPVS_GRE, GRE, 6),
+    Service("gre v6 with checksum", IPVS_GRE_SUM, GRE_SUM, 6),
     Service("4 in 6", "-i", TUNNEL, 4, 6),
     Service("6 in 4", "-i", TUNNEL, 6, 4),
+    Service("gue, 4 in 6", IPVS_GUE_SUM, GUE_SUM, 4, 6),
+    Service("gue, 6 in 4", IPVS_GUE, GUE, 6, 4),
+    Service("gre, 4 in 6", IPVS_GRE, GRE, 4, 6),
+    Service("gre, 6 in 4", IPVS_GRE_SUM, GRE_SUM, 6, 4),
     Service("no server", "-m", 'mode = "nat"', ports=OTHER_PORTS, weight=0),
     Service("no server v6", "-m", 'mode = "nat"', 6, ports=OTHER_PORTS, weight=0),
 ]

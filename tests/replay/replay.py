@@ -240,11 +240,11 @@ def write_captures(directory: Path, scenario: Scenario, outcome: Outcome) -> Non
 
 
 def write_capture(path: Path, frames: list[bytes]) -> None:
-    """Writes one capture."""
+    """Writes one capture, whose times are all 0: the same frames make the same file."""
     writer = RawPcapWriter(str(path), linktype=ETHERNET_LINK)
     writer.write_header(None)
     for frame in frames:
-        writer.write_packet(frame)
+        writer.write_packet(frame, sec=0, usec=0)
     writer.close()
 
 

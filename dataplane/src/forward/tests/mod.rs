@@ -595,7 +595,21 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
 
     #[test]
-    fn any_bytes_end_in_one_place(bytes in prop::collection::vec(any::<u8>(), 0..200), head_len in 0usize..200) {
+    fn any_bytes_end_in_one_place(
+        bytes in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..200),
+            prop::collection::vec(any::<u8>(), 200..if cfg!(miri) { 300 } else { 9000 }),
+        ],
+        to_us: bool,
+        ethertype in prop::sample::select(vec![0x0800u16, 0x86dd, 0x0806, 0x8100, 0x88a8]),
+        head_len in 0usize..9000,
+    ) {
+        let mut bytes = bytes;
+        // What is for others, or of no known type, ends soon.
+        if let (true, Some(link)) = (to_us, bytes.get_mut(..14)) {
+            link[..6].copy_from_slice(&mac(254).0);
+            link[12..].copy_from_slice(&ethertype.to_be_bytes());
+        }
         let mut path = Path::nat();
         path.pass(HeapFrame::segmented(&bytes, head_len));
     }
