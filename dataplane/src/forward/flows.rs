@@ -86,8 +86,12 @@ impl Flows {
 
     /// Asks for the line of a client's flow to a port of a service to come into the cache.
     #[inline]
-    pub(super) fn prefetch(&self, hash: FlowHash, narrow: bool, service_port: u16) {
-        if narrow { self.narrow.prefetch(hash) } else { self.wide.prefetch(hash.with_port(service_port)) }
+    pub(super) fn prefetch(&self, hash: FlowHash, found: Found, service_port: u16) {
+        if found.narrow {
+            self.narrow.prefetch(hash);
+        } else {
+            self.wide.prefetch(hash.with_service(found.service, service_port));
+        }
     }
 
     /// The flow of a client to a port of a service.
@@ -124,7 +128,7 @@ impl Flows {
             return None;
         }
         let key = WideKey::new(address, ports.0, found.service, ports.1);
-        self.wide.find(hash.with_port(ports.1), &key).map(Stored::Wide)
+        self.wide.find(hash.with_service(found.service, ports.1), &key).map(Stored::Wide)
     }
 
     /// The flow whose backend knows its client by a local address and port.

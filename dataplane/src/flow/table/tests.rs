@@ -105,6 +105,18 @@ fn rated_load_of_wide_flows_is_stored_whole() {
 }
 
 #[test]
+fn one_client_port_has_wide_flows_to_more_services_than_two_lines_hold() {
+    let mut table = WideTable::new(1000, SECRET);
+    for service in 0..64 {
+        let key = WideKey::new(0x2001_0db8 << 96 | 5, 1024, ServiceSlot(service), 443);
+        let hash = table.hash_of(&key);
+        let inserted = table.insert(hash, key, value(service.into()), live);
+        assert!(matches!(inserted, Inserted::Placed(_)), "{service}");
+    }
+    assert_spill_counts(&table);
+}
+
+#[test]
 fn the_flows_of_one_owner_reach_every_line() {
     let table = NarrowTable::new(if cfg!(miri) { 64 } else { 1 << 20 }, SECRET);
     let eighths = |line: usize| line * 8 / table.lines();
