@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from lab import client as client_script
+from lab.addresses import split
 from lab.appliance import by_server
 from lab.netns import wait_until
 
@@ -27,7 +28,7 @@ class Client:
     """The recording client at work on one VIP."""
 
     def __init__(self, lab, vip, *kind):
-        words = (kind[0], *vip.split(":"), *kind[1:])
+        words = (kind[0], *split(vip), *kind[1:])
         self.log = lab.state / f"client-{next(SERIAL)}.log"
         self.process = lab.client.popen("/usr/bin/python3", client_script.__file__, *words, log=self.log)
 
