@@ -83,3 +83,18 @@ def healths(lab, server):
     """What the checks say of one server, in every service."""
     services = lab.appliance.ask("service", "list")
     return {by_server(service, lambda backend: backend["health"])[server] for service in services}
+
+
+@contextlib.contextmanager
+def reloaded(lab, services):
+    """The appliance balances other services while the block runs."""
+
+    def put(config):
+        lab.appliance.write(config)
+        lab.appliance.cli("reload")
+
+    put(lab.config.changed(services=services))
+    try:
+        yield
+    finally:
+        put(lab.config)
