@@ -3,7 +3,8 @@
 set -eu
 
 packages="libdpdk-dev dpdk gcc libc6-dev clang libclang-dev libbpf-dev pkg-config iproute2 ethtool procps util-linux
-    nginx-light hey wrk curl iputils-ping tcpdump python3 python3-scapy python3-pytest"
+    nginx-light dnsmasq-base hey wrk curl bind9-dnsutils iputils-ping traceroute
+    tcpdump python3 python3-scapy python3-pytest"
 
 fail() {
     echo "error: $*" >&2

@@ -391,11 +391,11 @@ impl<F: Frame> Forwarder<F> {
                 continue;
             }
             match work.role {
-                Role::Request(found) => self.flows.prefetch(work.hash, found.narrow, work.headers.dst_port),
+                Role::Request(found) => self.flows.prefetch(work.hash, found, work.headers.dst_port),
                 Role::Reply => {
                     let replies = context.snapshot.replies_by(&work.headers);
                     let first = replies.iter().next();
-                    first.inspect(|(found, port)| self.flows.prefetch(work.hash, found.narrow, *port));
+                    first.inspect(|(found, port)| self.flows.prefetch(work.hash, *found, *port));
                 }
                 Role::LocalReply(local) => self.flows.prefetch_local(local, &work.headers),
                 Role::Outward(_) | Role::Inward => {}

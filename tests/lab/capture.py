@@ -38,7 +38,7 @@ class Capture:
         return int(re.search(r"(\d+) packets dropped by kernel", self.text())[1])
 
     def checksums(self):
-        """How many TCP checksums were right, and the lines with a wrong one, TCP or IP."""
+        """How many checksums of TCP and UDP were right, and the lines with a wrong one, also of IP."""
         text = self.text()
-        wrong = [line for line in text.splitlines() if re.search(r"\(incorrect|bad cksum", line)]
-        return len(re.findall(r"cksum 0x[0-9a-f]+ \(correct\)", text)), wrong
+        wrong = [line for line in text.splitlines() if re.search(r"\(incorrect|bad (udp )?cksum", line)]
+        return len(re.findall(r"cksum 0x[0-9a-f]+ \(correct\)|udp sum ok", text)), wrong

@@ -85,7 +85,7 @@ impl Key for FlowKey {
 
     #[inline]
     fn hash(&self, secret: &HashSecret) -> FlowHash {
-        secret.hash(self.client(), self.client_port())
+        secret.hash(self.client(), self.client_port()).with_service(self.service(), 0)
     }
 
     fn owner(&self) -> FlowOwner {
@@ -162,7 +162,8 @@ impl Key for WideKey {
 
     #[inline]
     fn hash(&self, secret: &HashSecret) -> FlowHash {
-        secret.hash_any(self.client(), self.client_port()).with_port(self.service_port())
+        let client = secret.hash_any(self.client(), self.client_port());
+        client.with_service(self.service(), self.service_port())
     }
 
     fn owner(&self) -> FlowOwner {

@@ -6,6 +6,7 @@
 
 use super::{FlowKey, FlowValue, Key, WideKey};
 use crate::prefetch::{prefetch, table};
+use crate::snapshot::ServiceSlot;
 
 /// Four flows a line.
 pub type NarrowTable = FlowTable<FlowKey, 4>;
@@ -65,7 +66,7 @@ impl<K: Key, const WAYS: usize> Line<K, WAYS> {
     }
 }
 
-/// Hash of a client's address and port. It serves both directions of a flow, and all services.
+/// Hash of a client's address and port. It serves both directions of a flow, and all services of narrow ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowHash(u64);
 
@@ -73,10 +74,11 @@ impl FlowHash {
     /// A hash of nothing, to begin with.
     pub const ZERO: Self = Self(0);
 
-    /// Hash of the client's flow to one of many ports of a service, so that they do not crowd one line.
+    /// Hash of the client's flow to one port of one of many services, so that they do not crowd one line.
     #[inline]
-    pub fn with_port(self, port: u16) -> Self {
-        Self(fold(self.0 ^ u64::from(port), 0x9e37_79b9_7f4a_7c15))
+    pub fn with_service(self, service: ServiceSlot, port: u16) -> Self {
+        let target = u64::from(service.0) << 16 | u64::from(port);
+        Self(fold(self.0 ^ target, 0x9e37_79b9_7f4a_7c15))
     }
 
     /// A number from 0 to 63.

@@ -161,7 +161,7 @@ impl<F: Frame> Forwarder<F> {
             && backend.mode != Mode::FullNat
         {
             let key = FlowKey::new(src, headers.src_port, found.service);
-            return self.flows.store_narrow(context, work.hash, key, flow);
+            return self.flows.store_narrow(context, key, flow);
         }
         let client = wide_address(headers.ip.addresses.src());
         let key = WideKey::new(client, headers.src_port, found.service, headers.dst_port);

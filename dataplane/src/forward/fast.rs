@@ -24,7 +24,10 @@ pub(super) struct Sighted {
     plain: Plain,
     direction: Direction,
     key: FlowKey,
+    /// Of its client.
     hash: FlowHash,
+    /// Of the flow itself.
+    line: FlowHash,
 }
 
 impl Sighted {
@@ -41,6 +44,7 @@ impl Sighted {
         direction: Direction::Request(ServiceSlot(0)),
         key: FlowKey::EMPTY,
         hash: FlowHash::ZERO,
+        line: FlowHash::ZERO,
     };
 }
 
@@ -107,8 +111,10 @@ impl<F: Frame> Forwarder<F> {
                 continue;
             }
             let hash = self.flows.hash_v4(client, client_port);
-            self.flows.prefetch(hash, true, 0);
-            *place = Sighted { plain, direction, key: FlowKey::new(client, client_port, service), hash };
+            let line = hash.with_service(service, 0);
+            self.flows.prefetch_narrow(line);
+            let key = FlowKey::new(client, client_port, service);
+            *place = Sighted { plain, direction, key, hash, line };
             live.keep(slot);
         }
         live
@@ -127,7 +133,7 @@ impl<F: Frame> Forwarder<F> {
         let (mut waiting, mut sent) = (Waiting::default(), 0);
         for slot in live {
             let (known, Some(frame)) = (&sighted[slot], burst.get_mut(slot)) else { continue };
-            let way_out = match waiting.has(known.hash) {
+            let way_out = match waiting.has(known.line) {
                 true => None,
                 false => self.carry(context, known, frame),
             };
@@ -137,7 +143,7 @@ impl<F: Frame> Forwarder<F> {
                     self.transmit(frame, port, out);
                     sent += 1;
                 }
-                None => waiting.add(known.hash),
+                None => waiting.add(known.line),
             }
         }
         sent
@@ -147,13 +153,13 @@ impl<F: Frame> Forwarder<F> {
     /// happened, if its flow is unknown, over or about to change, or the packet has no easy way.
     #[inline(always)]
     fn carry(&mut self, context: Context, known: &Sighted, frame: &mut F) -> Option<PortId> {
-        let Sighted { plain, direction, key, hash } = known;
+        let Sighted { plain, direction, key, line, .. } = known;
         // Openings may find their flow over, and announce a segment size that is to be lowered.
         if plain.tcp_flags & tcp::SYN != 0 {
             return None;
         }
         let snapshot = context.snapshot;
-        let (place, flow) = self.flows.find_narrow(*hash, key)?;
+        let (place, flow) = self.flows.find_narrow(*line, key)?;
         let way = snapshot.way(flow.backend())?;
         let view = view(direction, way, plain)?;
         let idle = flow.idle(context.now);

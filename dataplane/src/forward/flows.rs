@@ -92,8 +92,12 @@ impl Flows {
 
     /// Asks for the line of a client's flow to a port of a service to come into the cache.
     #[inline]
-    pub(super) fn prefetch(&self, hash: FlowHash, narrow: bool, service_port: u16) {
-        if narrow { self.narrow.prefetch(hash) } else { self.wide.prefetch(hash.with_port(service_port)) }
+    pub(super) fn prefetch(&self, hash: FlowHash, found: Found, service_port: u16) {
+        if found.narrow {
+            self.narrow.prefetch(hash.with_service(found.service, 0));
+        } else {
+            self.wide.prefetch(hash.with_service(found.service, service_port));
+        }
     }
 
     /// The flow of a client to a port of a service.
@@ -111,7 +115,7 @@ impl Flows {
                 let address = if from_src { src } else { dst };
                 if found.narrow && address != 0 {
                     let key = FlowKey::new(address, ports.0, found.service);
-                    if let Some(place) = self.narrow.find(hash, &key) {
+                    if let Some(place) = self.narrow.find(hash.with_service(found.service, 0), &key) {
                         return Some(Stored::Narrow(place));
                     }
                 }
@@ -130,7 +134,13 @@ impl Flows {
             return None;
         }
         let key = WideKey::new(address, ports.0, found.service, ports.1);
-        self.wide.find(hash.with_port(ports.1), &key).map(Stored::Wide)
+        self.wide.find(hash.with_service(found.service, ports.1), &key).map(Stored::Wide)
+    }
+
+    /// Asks for the line of a narrow flow to come into the cache.
+    #[inline]
+    pub(super) fn prefetch_narrow(&self, hash: FlowHash) {
+        self.narrow.prefetch(hash);
     }
 
     /// A narrow flow, and where it is.
@@ -233,10 +243,10 @@ impl Flows {
     pub(super) fn store_narrow(
         &mut self,
         context: Context,
-        hash: FlowHash,
         key: FlowKey,
         flow: FlowValue,
     ) -> Result<Stored, DropReason> {
+        let hash = key.hash(&self.secret);
         let place = match self.narrow.insert(hash, key, flow, |flow| worth(context, flow)) {
             Inserted::Placed(place) => place,
             Inserted::Replaced(place, (_, dead)) => {
