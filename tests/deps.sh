@@ -3,7 +3,7 @@
 set -eu
 
 packages="libdpdk-dev dpdk gcc libc6-dev clang libclang-dev libbpf-dev pkg-config iproute2 ethtool procps util-linux
-    nginx-light hey wrk curl iputils-ping tcpdump python3 python3-scapy python3-pytest"
+    nginx-light hey wrk curl iputils-ping openssh-client openssh-server tcpdump python3 python3-scapy python3-pytest"
 
 fail() {
     echo "error: $*" >&2

@@ -9,7 +9,7 @@ from lab.netns import LabError, pids, run, wait_until
 from lab.topology import CLIENT
 
 BIG_LEN = 1 << 20
-NAT_PORT, WRR_PORT, VIP_PORT = 8000, 8001, 80
+PORTS = NAT_PORT, WRR_PORT, VIP_PORT = 8000, 8001, 80
 
 CONFIG = """\
 user root;
@@ -26,9 +26,7 @@ http {{
     server {{
         # One port for each NAT service: with a port in common, two connections from one client port through
         # two virtual addresses would be the same connection to the server.
-        listen {nat} backlog=4096;
-        listen {wrr} backlog=4096;
-        listen {vip} backlog=4096;
+        {listen}
         root {dir}/www;
         add_header X-Server {name};
         location /upload/ {{
@@ -52,14 +50,15 @@ class Server:
         self.dir = Path(state) / name
         self.process = None
 
-    def start(self, big):
+    def start(self, big=b""):
         """Starts it and waits until it answers; `big` are the bytes of `/big`."""
         (self.dir / "www").mkdir(parents=True, exist_ok=True)
         (self.dir / "www/big").write_bytes(big)
         (self.dir / "upload").mkdir(exist_ok=True)
-        ports = {"nat": NAT_PORT, "wrr": WRR_PORT, "vip": VIP_PORT}
+        addresses = [f"{host}{port}" for port in PORTS for host in ("", "[::]:")]
+        listen = " ".join(f"listen {address} backlog=4096;" for address in addresses)
         config = self.dir / "nginx.conf"
-        config.write_text(CONFIG.format(dir=self.dir, name=self.name, **ports))
+        config.write_text(CONFIG.format(dir=self.dir, name=self.name, listen=listen))
         self._launch()
 
     def restart(self):
