@@ -21,7 +21,7 @@ for package in $packages; do
     [ "$state" = installed ] || missing="$missing $package"
 done
 
-# Installing must not start services here: nginx is wanted as a program, not as a server on port 80.
+# Installing must not start services here: nginx and sshd are wanted as programs, not as servers of this machine.
 # Policy 9.3.3 of Debian names this file as the way to say so; one that is there already is left alone.
 policy=/usr/sbin/policy-rc.d
 hold_services() {
@@ -41,14 +41,17 @@ if [ -n "$missing" ]; then
         fail "packages are missing and only root can install them; try as root: apt-get install$missing"
     fi
     echo "installing:$missing"
-    had_nginx=$(command -v nginx || true)
+    unwanted=
+    [ -e /usr/sbin/nginx ] || unwanted="$unwanted nginx.service"
+    [ -e /usr/sbin/sshd ] || unwanted="$unwanted ssh.service"
     hold_services
     $sudo apt-get update -qq
     # shellcheck disable=SC2086
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
-    if [ -z "$had_nginx" ] && [ -d /run/systemd/system ]; then
+    if [ -n "$unwanted" ] && [ -d /run/systemd/system ]; then
         # Neither at the next boot.
-        $sudo systemctl disable -q nginx.service || true
+        # shellcheck disable=SC2086
+        $sudo systemctl disable -q $unwanted || true
     fi
 fi
 

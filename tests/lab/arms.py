@@ -152,6 +152,8 @@ class Arms(contextlib.ExitStack):
     def _wire_appliance(self):
         if self.trunk:
             self._own_port("l0")
+            # A link has room for one tag beyond its MTU, and these may have two.
+            self.net.ip("link set p-l0 mtu 1504")
             tags.split_trunk(self.net, "p-l0", dict(zip(("outside", "inside"), self.trunk, strict=True)), self.state)
             return
         for device, bridge in zip(PORTS, ("outside", "inside"), strict=True):

@@ -1,10 +1,9 @@
 """The appliance's file for the lab with two arms."""
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lab.appliance import Check, table, usable_cores, worker_core
-from lab.arms import DIRECT, FAMILIES, PORTS, SERVERS, VIPS
+from lab.arms import DIRECT, FAMILIES, PORTS, SERVERS, VIPS, Family
 from lab.servers import NAT_PORT, VIP_PORT
 
 AF_PACKET = "framesz=2048,framecnt=4096,blocksz=65536,qdisc_bypass=1"
@@ -26,6 +25,40 @@ def af_xdp(port, workers=1):
 DEVICES = {"af_packet": af_packet, "af_xdp": af_xdp}
 
 
+@dataclass(frozen=True)
+class ArmsService:
+    """A round robin over all servers by one mode; `key` is what the CLI calls it."""
+
+    mode: str
+    family: Family
+
+    @property
+    def name(self):
+        return f"{self.mode}-{self.family.version}"
+
+    @property
+    def vip(self):
+        """Where clients find it."""
+        return endpoint(self.family.vip(VIPS[self.mode]), 80)
+
+    @property
+    def key(self):
+        return f"tcp:{self.vip}"
+
+    def tables(self, check):
+        """Its part of the file."""
+        keys = {"name": self.name, "vip": self.vip, "protocol": "tcp", "mode": self.mode}
+        keys |= {"scheduler": "rr", "check": check}
+        if self.mode == "full-nat":
+            keys["snat_pool"] = FULL_NAT_POOL
+        port = VIP_PORT if self.mode in DIRECT else NAT_PORT
+        backends = [endpoint(self.family.server(name), port) for name in SERVERS]
+        return [table("[[service]]", keys), *(table("[[service.backend]]", {"address": it}) for it in backends)]
+
+
+SERVICES = [ArmsService(mode, family) for family in FAMILIES for mode in VIPS]
+
+
 @dataclass
 class ArmsConfig:
     """What the lab's tests change; `toml` is the file."""
@@ -39,18 +72,6 @@ class ArmsConfig:
     # Names of tap devices outside and inside.
     hosts: tuple[str, str] | None = None
     check: Check | None = None
-    modes: tuple[str, ...] = tuple(VIPS)
-    families: tuple = FAMILIES
-    metrics: str | None = None
-    services: list = field(init=False)
-
-    def __post_init__(self):
-        self.services = [(mode, family) for mode in self.modes for family in self.families]
-
-    def changed(self, **values):
-        """A copy with other values."""
-        return dataclasses.replace(self, **values)
-
     def toml(self):
         """The file's text."""
         lab = self.lab
@@ -66,8 +87,8 @@ class ArmsConfig:
             table("[flow_table]", {"capacity": 50_000, "wide_capacity": 50_000}),
             table("[control]", {"socket": str(lab.lb.socket)}),
         ]
-        for mode, family in self.services:
-            parts += self._service(mode, family)
+        for service in SERVICES:
+            parts += service.tables(self.check)
         return "\n".join(parts)
 
     def _ports(self):
@@ -83,23 +104,18 @@ class ArmsConfig:
         if not self.lab.trunk:
             arms = zip(("outside", "inside"), (0, 1), (outside, inside), strict=True)
             return [table("[[port]]", {"name": name} | device(port, self.workers) | keys) for name, port, keys in arms]
-        ids = [dict(zip(("id", "outer"), reversed(stack))) for stack in self.lab.trunk]
-        vlans = [table("[[port.vlan]]", vlan | keys) for vlan, keys in zip(ids, (outside, inside), strict=True)]
+        vlans = [
+            table("[[port.vlan]]", vlan(stack) | keys)
+            for stack, keys in zip(self.lab.trunk, (outside, inside), strict=True)
+        ]
         return [table("[[port]]", {"name": "trunk"} | device(0, self.workers)), *vlans]
 
-    def _service(self, mode, family):
-        keys = {"name": f"{mode}-{family.version}", "vip": vip(mode, family), "protocol": "tcp", "mode": mode}
-        keys |= {"scheduler": "rr", "check": self.check}
-        if mode == "full-nat":
-            keys["snat_pool"] = FULL_NAT_POOL
-        port = VIP_PORT if mode in DIRECT else NAT_PORT
-        backends = [endpoint(family.server(name), port) for name in SERVERS]
-        return [table("[[service]]", keys), *(table("[[service.backend]]", {"address": it}) for it in backends)]
 
-
-def vip(mode, family):
-    """Where clients find a mode's service."""
-    return endpoint(family.vip(VIPS[mode]), 80)
+def vlan(stack):
+    """What its tags make of an interface."""
+    *outer, inner = stack
+    # Packet sockets, and so af_packet, leave room beyond the MTU of 1500 for an 802.1Q tag alone.
+    return {"id": inner, "outer": outer[0], "mtu": 1500 - 2 * 4} if outer else {"id": inner}
 
 
 def endpoint(address, port):
