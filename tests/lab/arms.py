@@ -101,6 +101,9 @@ class Arms(contextlib.ExitStack):
         self.state = whole.state_dir(prefix)
         self.client, self.net, self.appliance = (Namespace(f"{prefix}-{name}") for name in ("client", "net", "lb"))
         self.servers = {name: Namespace(f"{prefix}-{name}") for name in SERVERS}
+        self.nginx = {name: Server(name, space, self.state) for name, space in self.servers.items()}
+        # The world has one, too.
+        self.nginx["outside"] = Server("outside", self.client, self.state)
 
     def __enter__(self):
         super().__enter__()
@@ -134,8 +137,8 @@ class Arms(contextlib.ExitStack):
         program = compile_xdp(Path(__file__).with_name("decap.c"), self.state / "decap.o")
         for name in SERVERS:
             self._wire_server(name, program)
-        for name, space in (*self.servers.items(), ("outside", self.client)):
-            Server(name, space, self.state).start()
+        for server in self.nginx.values():
+            server.start()
         self.lb = Appliance(self, self.state)
 
     def _wire_net(self):

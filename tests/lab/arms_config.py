@@ -81,7 +81,7 @@ class ArmsConfig:
             table("[dpdk]", dpdk),
             table("[cores]", {"control": usable_cores()[0], "workers": cores, "shared": self.workers > 1}),
             *self._ports(),
-            *(table("[[route]]", {"to": family.everywhere, "via": family.routers[0]}) for family in FAMILIES),
+            *(table("[[route]]", {"to": family.everywhere, "via": family.client}) for family in FAMILIES),
             table("[[snat_pool]]", {"name": FULL_NAT_POOL, "addresses": [each.full_nat for each in FAMILIES]}),
             table("[[snat_pool]]", {"name": GATEWAY_POOL, "addresses": [each.masquerade for each in FAMILIES]}),
             table("[flow_table]", {"capacity": 50_000, "wide_capacity": 50_000}),
