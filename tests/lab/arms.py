@@ -165,8 +165,10 @@ class Arms(contextlib.ExitStack):
 
     def _own_port(self, device):
         netns.plug(self.appliance, device, self.net, f"p-{device}", self.queues)
-        # The kernel sees the port's frames too, but the port is DPDK's: 8 means never answer ARP there.
-        self.appliance.sysctl(f"net.ipv4.conf.{device}.arp_ignore=8", f"net.ipv6.conf.{device}.disable_ipv6=1")
+        # The kernel sees the port's frames too, but the port is DPDK's. An arp_ignore of 8 means never to answer ARP
+        # there. With an rp_filter of 1 it leaves alone what is for addresses that it has by the tap of a host port.
+        self.appliance.sysctl(f"net.ipv4.conf.{device}.arp_ignore=8", f"net.ipv4.conf.{device}.rp_filter=1")
+        self.appliance.sysctl(f"net.ipv6.conf.{device}.disable_ipv6=1")
 
     def _wire_client(self):
         self._join(self.client, "c0", "p-client", "outside")
