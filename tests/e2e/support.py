@@ -10,6 +10,8 @@ from lab.addresses import split
 from lab.appliance import by_server
 from lab.netns import wait_until
 
+# Of the names of all namespaces and files.
+PREFIX = "trutina-e2e"
 SERIAL = itertools.count()
 
 

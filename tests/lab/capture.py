@@ -9,9 +9,9 @@ from lab.netns import wait_until
 class Capture:
     """Packets on one device while the `with` block runs, as lines of `tcpdump -vv`."""
 
-    def __init__(self, space, device, expression, log):
+    def __init__(self, space, device, expression, log, *more):
         self.space = space
-        options = ("-n", "-vv", "-l", "-B", "32768", "--immediate-mode")
+        options = ("-n", "-vv", "-l", "-B", "32768", "--immediate-mode", *more)
         self.argv = ("tcpdump", *options, "-i", device, expression)
         self.log = log
         self.process = None

@@ -191,10 +191,10 @@ def delete(name):
     run("ip", "netns", "del", name)
 
 
-def plug(here, device, there, peer):
+def plug(here, device, there, peer, queues=1):
     """Joins two namespaces by a veth pair whose frames are as they would be on a wire."""
     # A queue for each core is the default of some kernels, and one af_xdp port reads just one of them.
-    count = "numrxqueues 1 numtxqueues 1"
+    count = f"numrxqueues {queues} numtxqueues {queues}"
     here.ip(f"link add {device} {count} type veth peer name {peer} {count} netns {there.name}")
     for space, name in ((here, device), (there, peer)):
         wire(space, name)

@@ -10,7 +10,7 @@ use crate::burst::Burst;
 use crate::drops::DropReason;
 use crate::local::LocalSlot;
 use crate::packet::Headers;
-use crate::rewrite::{dr, mss, nat, translate, tunnel};
+use crate::rewrite::{dr, echo, mss, nat, translate, tunnel};
 use crate::snapshot::{Backend, BackendSlot, Egress, Snapshot};
 use crate::wire::tcp;
 
@@ -191,7 +191,12 @@ impl<F: Frame> Forwarder<F> {
 
     /// Sends a packet on its way that is no service's, as a router does.
     #[cold]
-    fn route(&mut self, context: Context, work: &Work, frame: &mut F) -> Result<Egress, DropReason> {
+    pub(super) fn route(
+        &mut self,
+        context: Context,
+        work: &Work,
+        frame: &mut F,
+    ) -> Result<Egress, DropReason> {
         let (snapshot, headers) = (context.snapshot, &work.headers);
         let to = match work.target {
             Target::Inside { station, .. } => station,
@@ -201,13 +206,22 @@ impl<F: Frame> Forwarder<F> {
         if headers.ip.len > egress.mtu {
             return Err(DropReason::TooBig);
         }
+        let echo = headers.ip.is_icmp();
         match work.target {
+            Target::Inside { station, port } if echo => {
+                echo::to_station(frame, &headers.ip, SocketAddr::new(station, port), &egress.link)?;
+            }
             Target::Inside { station, port } => {
                 nat::to_backend(frame, headers, SocketAddr::new(station, port), &egress.link)?;
             }
             Target::OnwardFrom(local, port) => {
                 let address = snapshot.local_address(local).ok_or(DropReason::LocalPortsExhausted)?;
-                nat::to_client(frame, headers, SocketAddr::new(address, port), &egress.link)?;
+                let local = SocketAddr::new(address, port);
+                if echo {
+                    echo::from_local(frame, &headers.ip, local, &egress.link)?;
+                } else {
+                    nat::to_client(frame, headers, local, &egress.link)?;
+                }
             }
             _ => dr::to_backend(frame, &headers.ip, &egress.link)?,
         }

@@ -1,6 +1,7 @@
 //! ICMP and ICMPv6: what is asked of us, and what others tell of flows.
 
 mod about;
+mod echo;
 
 use super::{Context, Forwarder, Outbox};
 use crate::buf::Frame;
@@ -27,6 +28,7 @@ enum Next {
 /// What an ICMP message is for us.
 enum Kind {
     EchoRequest,
+    EchoReply,
     /// It quotes a packet that did not get through.
     Error,
     Other,
@@ -38,6 +40,9 @@ impl Kind {
         match (packet.addresses, kind) {
             (Addresses::V4 { .. }, icmp4::ECHO_REQUEST) | (Addresses::V6 { .. }, icmp6::ECHO_REQUEST) => {
                 Self::EchoRequest
+            }
+            (Addresses::V4 { .. }, icmp4::ECHO_REPLY) | (Addresses::V6 { .. }, icmp6::ECHO_REPLY) => {
+                Self::EchoReply
             }
             (Addresses::V4 { .. }, icmp4::UNREACHABLE | icmp4::TIME_EXCEEDED | icmp4::PARAMETER_PROBLEM)
             | (
@@ -62,10 +67,14 @@ impl<F: Frame> Forwarder<F> {
         out: &mut Outbox<F>,
     ) {
         frame.truncate(usize::from(packet.l3) + usize::from(packet.len));
-        let next = match Kind::of(frame.head(), packet) {
+        let kind = Kind::of(frame.head(), packet);
+        if let Some(role) = echo::translated(context.snapshot, interface, packet, &kind) {
+            return self.translate_echo(context, port, role, packet, frame, out);
+        }
+        let next = match kind {
             Kind::EchoRequest => self.answer_echo(context, packet, &mut frame),
             Kind::Error => self.pass_error_on(context, packet, &mut frame),
-            Kind::Other => Ok(Next::Stranger(DropReason::UnknownIcmp)),
+            Kind::EchoReply | Kind::Other => Ok(Next::Stranger(DropReason::UnknownIcmp)),
         };
         match next {
             Ok(Next::Send(egress)) => self.send(frame, &egress, out),

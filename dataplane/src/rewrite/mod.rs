@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod dr;
+pub mod echo;
 pub mod mss;
 pub mod nat;
 pub mod plain;

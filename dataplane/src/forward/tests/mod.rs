@@ -1,6 +1,7 @@
 //! Frames in and out through the whole path, and its laws as properties.
 
 mod answers;
+mod echo;
 mod fast;
 mod full_nat;
 mod gateway;
