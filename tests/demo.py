@@ -18,9 +18,9 @@ from lab.whole import Lab, clean
 
 MEANINGS = {
     "nat": "NAT: port 80 becomes 8000, replies come back through the appliance",
-    "full-nat": "full NAT: the client's address changes too, and so may the IP version: 64 is from IPv6 to IPv4",
+    "full-nat": "full NAT: the client's address changes too, and maybe the IP version: 64 is IPv6 to IPv4",
     "dr": "direct return: only the MAC address changes, replies go past the appliance",
-    "tunnel": "tunnel by IPIP, GUE or GRE: wrapped as it is, 6in4 is IPv6 in IPv4; replies go past the appliance",
+    "tunnel": "tunnel: wrapped by IPIP, GUE or GRE, 6in4 is IPv6 in IPv4; replies go past the appliance",
 }
 
 

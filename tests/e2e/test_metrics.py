@@ -16,7 +16,7 @@ LABEL = re.compile(r'(\w+)="([^"]*)"')
 def used(lab):
     """The lab after some connections to each mode, and with its counters at rest."""
     for mode in USED:
-        checks.split(lab, lab.service(mode), 30)
+        checks.split(lab, lab.service(mode), 40)
     balance.settled(lab.appliance)
     return lab
 

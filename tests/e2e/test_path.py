@@ -42,7 +42,7 @@ def overhead(mode):
 
 
 def learned_mtu(space, family, destination, source=None):
-    """The path MTU that a kernel keeps for what it sends from one address to another; `None` if it has none."""
+    """The path MTU that a kernel keeps for packets between two addresses; `None` if it has none."""
     words = ("from", source) if source else ()
     route = space.run("ip", f"-{family.version}", "route", "get", destination, *words).stdout
     found = re.search(r"mtu (\d+)", route)
@@ -118,7 +118,8 @@ def behind_a_small_link(lab, family, name):
 def far_server(lab, mode):
     """One server, behind a small link, is all that a service has; yields that service."""
     with behind_a_small_link(lab, mode.inside, "s1") as address:
-        far = replace(lab.service(mode.name), backends=[Backend(endpoint(address, modes.VIP_PORT))], check=None)
+        backends = [Backend(endpoint(address, modes.VIP_PORT))]
+        far = replace(lab.service(mode.name), backends=backends, check=None)
         with reloaded(lab, [far]):
             yield far
 
@@ -133,7 +134,7 @@ def test_an_upload_finds_a_small_mtu_behind_the_tunnel(lab, mode):
 
 @each(CUT_ON_THE_WAY)
 def test_routers_may_cut_ipv6_in_ipv4(lab, mode):
-    """The server's kernel puts the outer packets together, of which the lab's XDP program sees just the pieces."""
+    """The server's kernel puts the outer packets together; the lab's XDP program sees just the pieces."""
 
     def reassembled():
         counts = lab.topology.servers["s1"].run("nstat", "-asz", "IpReasmOKs").stdout
@@ -205,7 +206,8 @@ def clamped(lab):
 
 @each(CLAMPED)
 def test_servers_see_the_segment_size_of_the_service(lab, clamped, mode):
-    handshake = f"tcp and src host {mode.peer} and dst port {modes.VIP_PORT if mode.direct else modes.NAT_PORT}"
+    port = modes.VIP_PORT if mode.direct else modes.NAT_PORT
+    handshake = f"tcp and src host {mode.peer} and dst port {port}"
     with Capture(lab.topology.servers["s1"], "e0", handshake, lab.state / "mss.log") as seen:
         for _ in lab.servers:
             lab.client.run("curl", "-fsS", "--max-time", "5", f"http://{lab.service(mode.name).vip}/")

@@ -65,7 +65,10 @@ def full_nat(vip, *pairs):
 
 def tunnel(vip, kind, *pairs):
     """Tunnels of one kind; 6in4 has packets of IPv6 in packets of IPv4."""
-    return [Mode(f"{kind}-{out.version}in{into.version}", vip, "tunnel", out, into, kind) for out, into in pairs]
+    name = f"{kind}-{{}}in{{}}"
+    return [
+        Mode(name.format(out.version, into.version), vip, "tunnel", out, into, kind) for out, into in pairs
+    ]
 
 
 SAME, CROSSED = ((V4, V4), (V6, V6)), ((V4, V6), (V6, V4))

@@ -1,8 +1,8 @@
 """Who is connected to whom, and who answers for which address.
 
 The servers answer in three ways at once. What they say from their own address (NAT) goes back through the
-appliance, by policy routing; what they say to the appliance (full NAT) needs no way back of its own; what they say
-from a virtual address (DR, tunnel) goes straight to the router.
+appliance, by policy routing; what they say to the appliance (full NAT) needs no way back of its own; what
+they say from a virtual address (DR, tunnel) goes straight to the router.
 """
 
 import contextlib
@@ -104,7 +104,7 @@ class Topology(contextlib.ExitStack):
     def _wire_server(self, name, program):
         space = self.servers[name]
         self._join_bridge(space, "e0", peer=f"p-{name}")
-        # The virtual addresses are here too, but only the appliance may answer ARP for them. (Discovery of IPv6
+        # The virtual addresses are here too, but only the appliance may answer ARP for them. (IPv6's discovery
         # answers for addresses of the interface that is asked, and so not for those of lo.)
         space.sysctl("net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
         for family in FAMILIES:
