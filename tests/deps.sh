@@ -3,7 +3,8 @@
 set -eu
 
 packages="libdpdk-dev dpdk gcc libc6-dev clang libclang-dev libbpf-dev pkg-config iproute2 ethtool procps util-linux
-    nginx-light hey wrk curl iputils-ping tcpdump python3 python3-scapy python3-pytest"
+    nginx-light dnsmasq-base hey wrk curl bind9-dnsutils iputils-ping traceroute openssh-client openssh-server
+    tcpdump python3 python3-scapy python3-pytest"
 
 fail() {
     echo "error: $*" >&2
@@ -21,7 +22,7 @@ for package in $packages; do
     [ "$state" = installed ] || missing="$missing $package"
 done
 
-# Installing must not start services here: nginx is wanted as a program, not as a server on port 80.
+# Installing must not start services here: nginx and sshd are wanted as programs, not as servers of this machine.
 # Policy 9.3.3 of Debian names this file as the way to say so; one that is there already is left alone.
 policy=/usr/sbin/policy-rc.d
 hold_services() {
@@ -41,14 +42,17 @@ if [ -n "$missing" ]; then
         fail "packages are missing and only root can install them; try as root: apt-get install$missing"
     fi
     echo "installing:$missing"
-    had_nginx=$(command -v nginx || true)
+    unwanted=
+    [ -e /usr/sbin/nginx ] || unwanted="$unwanted nginx.service"
+    [ -e /usr/sbin/sshd ] || unwanted="$unwanted ssh.service"
     hold_services
     $sudo apt-get update -qq
     # shellcheck disable=SC2086
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
-    if [ -z "$had_nginx" ] && [ -d /run/systemd/system ]; then
+    if [ -n "$unwanted" ] && [ -d /run/systemd/system ]; then
         # Neither at the next boot.
-        $sudo systemctl disable -q nginx.service || true
+        # shellcheck disable=SC2086
+        $sudo systemctl disable -q $unwanted || true
     fi
 fi
 

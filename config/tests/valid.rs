@@ -7,7 +7,7 @@ use config::model::{
     Backend, Check, CheckKind, Class, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments, Gateway,
     Icmp, Interface, Metrics, Neighbour, Port, Route, Service, SnatPool, Tags, Timeouts, Tunnel,
 };
-use config::words::{Encapsulation, Mode, NoBackend, Scheduler};
+use config::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
 use config::{LoadError, limits};
 
 fn port(name: &str, devices: &[&str]) -> Port {
@@ -43,6 +43,7 @@ fn service(key: &str, backends: &[Backend]) -> Service {
         scheduler: Scheduler::Wrr,
         check: None,
         no_backend: NoBackend::Icmp,
+        no_flow: NoFlow::Drop,
         mss: None,
         timeouts: None,
         one_packet: false,
@@ -106,6 +107,7 @@ fn expected_services() -> Vec<Service> {
             scheduler: Scheduler::Rr,
             check: Some(check),
             no_backend: NoBackend::Rst,
+            no_flow: NoFlow::Schedule,
             mss: Some(1400),
             timeouts: Some(Timeouts { established_secs: 3600, ..Timeouts::IPVS }),
             snat_pool: Some("out".to_owned()),

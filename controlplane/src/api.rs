@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use config::model;
-use config::words::{MacAddr, Mode, NoBackend, Protocol, Scheduler, ServiceKey};
+use config::words::{MacAddr, Mode, NoBackend, NoFlow, Protocol, Scheduler, ServiceKey};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -225,6 +225,8 @@ pub struct ServiceStatus {
     pub scheduler: Scheduler,
     /// What a new client is told when no backend takes it.
     pub no_backend: NoBackend,
+    /// What becomes of a TCP segment of no flow that does not open one.
+    pub no_flow: NoFlow,
     /// Whether every packet is scheduled and no flow is kept.
     pub one_packet: bool,
     /// Pool that full NAT speaks from.

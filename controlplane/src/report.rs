@@ -66,6 +66,7 @@ fn service_status(
         service: config.key,
         scheduler: config.scheduler,
         no_backend: config.no_backend,
+        no_flow: config.no_flow,
         one_packet: config.one_packet,
         snat_pool: config.snat_pool.clone(),
         counters: all.map(so_far).fold(service.past, plus),

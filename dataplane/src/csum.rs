@@ -23,6 +23,16 @@ pub fn sum_header(header: &[u8; 20]) -> u16 {
     fold(words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum())
 }
 
+/// The same of one whose words were read as these numbers, all in the same byte order; then so is the sum
+/// (RFC 1071, 2 (B)).
+#[inline(always)]
+pub fn sum_of(first: u64, second: u64, last: u32) -> u16 {
+    let (sum, carry) = first.overflowing_add(second);
+    let (sum, again) = sum.overflowing_add(u64::from(last) + u64::from(carry));
+    // Where the second addition carried, little is left of the sum, and one more fits.
+    fold(sum + u64::from(again))
+}
+
 /// The sum of the pseudo header that TCP, UDP and ICMPv6 checksums cover (RFC 9293, 3.1; RFC 8200, 8.1): the
 /// two addresses, the protocol number `next`, and `len`, the bytes of the transport header and its data.
 pub fn sum_pseudo_header(addresses: Addresses, next: u8, len: u16) -> u16 {
@@ -83,14 +93,12 @@ impl Delta {
     }
 }
 
+/// Adds the parts of a sum until 16 bits are left. Added to itself turned by half, a number has the sum of its
+/// halves in its upper half, carry included.
 #[inline(always)]
-fn fold(mut total: u64) -> u16 {
-    total = (total & 0xffff_ffff) + (total >> 32);
-    total = (total & 0xffff) + (total >> 16);
-    total = (total & 0xffff) + (total >> 16);
-    total = (total & 0xffff) + (total >> 16);
-    // The folds above leave at most 16 bits: 33 bits become 18, 17 and then 16.
-    total as u16
+fn fold(total: u64) -> u16 {
+    let half = (total.wrapping_add(total.rotate_left(32)) >> 32) as u32;
+    (half.wrapping_add(half.rotate_left(16)) >> 16) as u16
 }
 
 #[cfg(test)]
@@ -123,6 +131,9 @@ mod tests {
         #[test]
         fn the_sum_of_a_header_is_the_sum(header: [u8; 20]) {
             prop_assert_eq!(sum_header(&header), sum(&header));
+            let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap());
+            let last = u32::from_le_bytes(header[16..].try_into().unwrap());
+            prop_assert_eq!(sum_of(long(0), long(8), last).swap_bytes(), sum(&header));
         }
 
         #[test]

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use config::words::Protocol;
 
-use crate::prefetch::prefetch;
+use crate::prefetch::{prefetch, table};
 use crate::snapshot::ServiceSlot;
 use crate::toeplitz::{self, Owners};
 
@@ -89,7 +89,7 @@ impl LocalAddress {
             let mut owned: Vec<u16> = owned.collect();
             let secret = RandomState::new();
             owned.sort_by_cached_key(|port| secret.hash_one(port));
-            Ports { free: owned.into(), places: vec![Place::default(); owners.places(worker)].into() }
+            Ports { free: owned.into(), places: table(Place::default(), owners.places(worker)).into() }
         };
         Self { words, tcp: ports(), udp: ports() }
     }

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use config::words::Protocol;
 
+use crate::wire::{ipv4, ipv6};
+
 /// Source and destination of an IP packet, host order. The variant is the packet's IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Addresses {
@@ -69,6 +71,11 @@ impl Packet {
     #[inline]
     pub fn is_v4(&self) -> bool {
         matches!(self.addresses, Addresses::V4 { .. })
+    }
+
+    /// Whether it carries ICMP, of its IP version.
+    pub fn is_icmp(&self) -> bool {
+        self.next == if self.is_v4() { ipv4::PROTOCOL_ICMP } else { ipv6::NEXT_ICMP }
     }
 }
 

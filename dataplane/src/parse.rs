@@ -3,6 +3,7 @@
 //! Read once, front to back; every length is checked before its first use. Later stages trust the
 //! offsets found here and read no header again.
 
+pub mod plain;
 mod version6;
 
 use config::words::{MacAddr, Protocol};
@@ -11,7 +12,7 @@ use crate::csum;
 use crate::drops::DropReason;
 use crate::packet::{Addresses, Fragment, Headers, Packet};
 use crate::wire::eth::Tags;
-use crate::wire::{eth, icmp4, ipv4, ipv6, read_u16, read_u32, tcp, udp};
+use crate::wire::{eth, icmp4, ipv4, read_u16, read_u32, tcp, udp};
 
 /// What else a frame may be than a packet with ports for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,11 +258,7 @@ fn check_udp(transport: &[u8], len: usize) -> Result<u8, DropReason> {
 /// What a packet is that has neither TCP nor UDP in it.
 #[cold]
 fn no_transport(carried: &[u8], len: usize, packet: Packet, tags: Tags) -> Refusal {
-    let icmp = match packet.addresses {
-        Addresses::V4 { .. } => packet.next == ipv4::PROTOCOL_ICMP,
-        Addresses::V6 { .. } => packet.next == ipv6::NEXT_ICMP,
-    };
-    if !icmp {
+    if !packet.is_icmp() {
         return Refusal::Other(packet, tags);
     }
     if len < icmp4::HEADER_LEN {

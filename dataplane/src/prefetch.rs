@@ -1,4 +1,4 @@
-//! Hints to the cache, which change no state that a program can see.
+//! Hints to the cache and to the kernel, which change no state that a program can see.
 #![allow(unsafe_code)]
 
 /// Asks for the cache line of `*place` early; wrong addresses do no harm.
@@ -13,4 +13,33 @@ pub fn prefetch<T>(place: *const T) {
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = place;
+}
+
+/// Bytes of a huge page.
+const HUGE_PAGE: usize = 1 << 21;
+
+/// A vector of `len` equal values, on transparent huge pages where the kernel gives any: tables that are read
+/// at random places miss the cache for the address of a page otherwise, before they miss it for the value.
+pub fn table<T: Clone>(value: T, len: usize) -> Vec<T> {
+    let mut table = Vec::with_capacity(len);
+    advise_huge_pages(table.spare_capacity_mut());
+    table.resize(len, value);
+    table
+}
+
+/// Asks for huge pages before memory is touched for the first time: a page keeps the size that it began with.
+fn advise_huge_pages<T>(memory: &mut [T]) {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    {
+        let range = memory.as_mut_ptr_range();
+        let start = range.start.addr().next_multiple_of(HUGE_PAGE);
+        let len = range.end.addr().saturating_sub(start) / HUGE_PAGE * HUGE_PAGE;
+        if len > 0 {
+            // SAFETY: whole pages within memory that is borrowed here; the advice changes neither their
+            // contents nor who may use them (madvise(2), MADV_HUGEPAGE). That it may fail does no harm.
+            unsafe { libc::madvise(range.start.with_addr(start).cast(), len, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    let _ = memory;
 }

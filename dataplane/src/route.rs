@@ -128,11 +128,24 @@ impl<A: Address> RouteTable<A> {
         }
     }
 
+    /// Number of the range that an address is in, counted from 0.
+    #[inline]
+    pub fn range(&self, destination: A) -> Option<usize> {
+        self.starts.partition_point(|&start| start <= destination).checked_sub(1)
+    }
+
+    /// The gateways of the ranges; none where there is no route, or its stations are on the link.
+    pub fn gateways(&self) -> impl Iterator<Item = Option<NextHop>> + '_ {
+        self.routes.iter().map(|route| {
+            let Route { interface, gateway } = (*route)?;
+            Some(NextHop { interface, address: gateway?.ip() })
+        })
+    }
+
     /// The next hop towards an address, if a route covers it.
     #[inline]
     pub fn next_hop(&self, destination: A) -> Option<NextHop> {
-        let after = self.starts.partition_point(|&start| start <= destination);
-        let route = (*self.routes.get(after.checked_sub(1)?)?)?;
+        let route = (*self.routes.get(self.range(destination)?)?)?;
         Some(NextHop { interface: route.interface, address: route.gateway.unwrap_or(destination).ip() })
     }
 }

@@ -5,6 +5,7 @@
 
 mod service;
 mod tables;
+mod way;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,13 +17,15 @@ use crate::flow::state::Timeouts;
 use crate::local::LocalSlot;
 use crate::lookup::Lookup;
 use crate::packet::{Addresses, Headers};
+use crate::parse::plain::Plain;
 use crate::port::PortId;
-use crate::rewrite::tunnel::Encapsulation;
+use crate::rewrite::tunnel::{Encapsulation, Outer, spread_source};
 use crate::route::{InterfaceId, NextHop, RouteTable};
 use crate::wire::eth::{self, LinkHeader, Tags};
 pub use service::{Candidate, Service};
 use tables::Tables;
-pub use tables::{Found, Local, Repliers};
+pub use tables::{Direction, Found, Local, Repliers};
+pub use way::{Carriage, Way};
 
 /// Number of a service for as long as it or one of its flows exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,6 +130,26 @@ impl Backend {
             base => base.wrapping_sub(service.first),
         }
     }
+
+    /// The outer header of a packet through its tunnel. What is free in it follows the flow, so that the
+    /// backend's receive side spreads flows over its queues.
+    #[inline]
+    pub fn outer(&self, through: &Tunnel, entropy: u16) -> Outer {
+        let src = match through.spread {
+            None => through.src,
+            Some(prefix) => spread_source(prefix, entropy),
+        };
+        Outer { src, dst: self.address.ip(), encapsulation: through.encapsulation, entropy }
+    }
+
+    /// The longest packet that reaches it by an interface with this MTU.
+    #[inline]
+    pub fn room(&self, mtu: u16) -> u16 {
+        match (self.mode, &self.tunnel) {
+            (Mode::Tunnel, Some(through)) => mtu.saturating_sub(self.outer(through, 0).overhead()),
+            _ => mtu,
+        }
+    }
 }
 
 /// How a tunnel to a backend is made.
@@ -153,6 +176,14 @@ pub struct Egress {
     pub resolved: bool,
     /// Largest IP packet the interface sends, in bytes.
     pub mtu: u16,
+}
+
+impl Egress {
+    /// Whether the next station is known, and its Ethernet header has no tags.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.resolved && self.link.bytes().len() == eth::HEADER_LEN
+    }
 }
 
 /// All routes, by IP version.
@@ -242,6 +273,10 @@ pub struct Snapshot {
     interfaces: Vec<Vec<(Tags, InterfaceId)>>,
     /// How each backend is reached, by slot.
     egress: Vec<Option<Egress>>,
+    /// The same for the fast path.
+    ways: Vec<Option<Way>>,
+    /// How the gateways of IPv4 routes are reached, by range of the table; none where stations are on the link.
+    gateways: Vec<Option<Egress>>,
     /// The shortest of all timeouts, in seconds: no flow that is idle for less is dead.
     pub shortest_timeout: u32,
 }
@@ -253,12 +288,21 @@ impl Snapshot {
             tables: Tables::new(&parts),
             interfaces: by_port(&parts.interfaces),
             egress: Vec::new(),
+            ways: Vec::new(),
+            gateways: Vec::new(),
             shortest_timeout: parts.timeouts.iter().map(Timeouts::shortest).min().unwrap_or(0),
             parts,
         };
         let backends = snapshot.parts.backends.iter();
         snapshot.egress =
             backends.map(|backend| snapshot.egress_to(backend.as_ref()?.address.ip())).collect();
+        let reached = snapshot.parts.backends.iter().zip(&snapshot.egress);
+        let way = |(backend, egress): (&Option<Backend>, &Option<Egress>)| {
+            Way::new(backend.as_ref()?, egress.as_ref()?)
+        };
+        snapshot.ways = reached.map(way).collect();
+        let gateways = snapshot.parts.routes.v4.gateways();
+        snapshot.gateways = gateways.map(|hop| snapshot.egress_by(hop?)).collect();
         snapshot
     }
 
@@ -361,14 +405,38 @@ impl Snapshot {
         self.egress.get(slot.0 as usize)?.as_ref()
     }
 
+    /// How to reach a backend by the fast path; `None` if that cannot do it.
+    #[inline]
+    pub fn way(&self, slot: BackendSlot) -> Option<&Way> {
+        self.ways.get(slot.0 as usize)?.as_ref()
+    }
+
+    /// Which way a plain packet goes, if that is certain at one look.
+    #[inline]
+    pub fn direction(&self, plain: &Plain) -> Option<Direction> {
+        self.tables.direction(plain)
+    }
+
+    /// How to reach the gateway to an IPv4 address; `None` if it is on the link, or there is no route.
+    #[inline]
+    pub fn gateway_to(&self, destination: u32) -> Option<&Egress> {
+        self.gateways.get(self.parts.routes.v4.range(destination)?)?.as_ref()
+    }
+
     /// How to reach an address; `None` without a route.
     #[inline]
     pub fn egress_to(&self, destination: IpAddr) -> Option<Egress> {
         let routes = &self.parts.routes;
-        let next_hop = match destination {
-            IpAddr::V4(address) => routes.v4.next_hop(address.to_bits())?,
+        self.egress_by(match destination {
+            IpAddr::V4(address) => match self.gateway_to(address.to_bits()) {
+                Some(egress) => return Some(*egress),
+                None => routes.v4.next_hop(address.to_bits())?,
+            },
             IpAddr::V6(address) => routes.v6.next_hop(address.to_bits())?,
-        };
+        })
+    }
+
+    fn egress_by(&self, next_hop: NextHop) -> Option<Egress> {
         let interface = self.interface(next_hop.interface)?;
         let known = self.parts.neighbours.get(next_hop);
         let ethertype = if next_hop.address.is_ipv4() { eth::TYPE_IPV4 } else { eth::TYPE_IPV6 };
@@ -381,11 +449,16 @@ impl Snapshot {
         })
     }
 
+    /// Idle timeouts by their number.
+    #[inline]
+    pub fn timeouts(&self, number: u16) -> Option<&Timeouts> {
+        self.parts.timeouts.get(usize::from(number))
+    }
+
     /// Idle timeouts of a backend's flows, or of flows without one.
     #[inline]
     pub fn timeouts_of(&self, slot: BackendSlot) -> Option<&Timeouts> {
-        let number = self.backend(slot).map_or(0, |backend| backend.timeouts);
-        self.parts.timeouts.get(usize::from(number))
+        self.timeouts(self.backend(slot).map_or(0, |backend| backend.timeouts))
     }
 }
 

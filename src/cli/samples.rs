@@ -1,7 +1,7 @@
 //! Fixed answers for the tests of what is printed.
 
 use config::model::Tunnel;
-use config::words::{Encapsulation, Mode, NoBackend, Scheduler};
+use config::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
 use controlplane::api::{
     BackendStatus, ControlStats, Counters, Drop, Flow, FlowList, Health, InterfaceStatus, LocalStats,
     NeighbourStatus, PortStats, PortStatus, ServiceStatus, Stats, Status, WorkerStats, WorkerStatus,
@@ -89,6 +89,7 @@ pub fn services() -> Vec<ServiceStatus> {
         service: key.parse().unwrap(),
         scheduler,
         no_backend: NoBackend::Icmp,
+        no_flow: NoFlow::Drop,
         one_packet: key.starts_with("udp"),
         snat_pool: None,
         counters: counters(backends.iter().map(|backend| backend.counters.conns).sum()),

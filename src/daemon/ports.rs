@@ -41,7 +41,7 @@ pub fn open(config: &Config, eal: &Arc<Eal>) -> anyhow::Result<Opened> {
         port.devices.iter().map(|device| ethdev::Device::find(port, device)).collect()
     };
     let found = config.ports.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-    let mempools = reserve(config, eal, found.iter().flatten().map(ethdev::Device::numa_node))?;
+    let mempools = reserve(config, eal, &found)?;
     let (all, only) = (Owners::new(config.cores.workers.len()), Owners::new(1));
     let mut ports = Vec::new();
     let mut queues: Vec<Vec<PortQueue>> = config.cores.workers.iter().map(|_| Vec::new()).collect();
@@ -61,18 +61,19 @@ pub fn open(config: &Config, eal: &Arc<Eal>) -> anyhow::Result<Opened> {
     Ok(Opened { ports, queues, mempools })
 }
 
-/// Reserves memory for all frames there may be at once, on the nodes that devices are on.
-fn reserve(config: &Config, eal: &Arc<Eal>, nodes: impl Iterator<Item = i32>) -> anyhow::Result<Mempools> {
+/// Reserves memory for all frames there may be at once, on the nodes that devices are on. `found` is by port.
+fn reserve(config: &Config, eal: &Arc<Eal>, found: &[Vec<ethdev::Device>]) -> anyhow::Result<Mempools> {
     let workers = config.cores.workers.len();
-    let mut devices: BTreeMap<i32, usize> = BTreeMap::new();
-    for node in nodes {
-        *devices.entry(node).or_default() += 1;
+    let mut queues: BTreeMap<i32, usize> = BTreeMap::new();
+    for devices in found {
+        for device in devices {
+            *queues.entry(device.numa_node()).or_default() += if devices.len() == 1 { workers } else { 1 };
+        }
     }
     let pieces = config.fragments.capacity as usize;
     let mut mempools = Mempools::new();
-    for (node, devices) in devices {
-        // Devices that share a port have fewer queues, which only makes this too much.
-        let rings = devices * workers * 2 * usize::from(ethdev::RING_LEN);
+    for (node, queues) in queues {
+        let rings = queues * 2 * usize::from(ethdev::RING_LEN);
         let held = workers * (FRAMES_IN_QUEUES + CACHED_FRAMES + pieces) + neighbour::MAX_WAITING;
         let frames = u32::try_from(rings + held + SPARE_FRAMES).context("too many workers and ports")?;
         mempools.insert(node, Arc::new(Mempool::new(eal, node, frames)?));

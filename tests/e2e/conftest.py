@@ -9,8 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lab import netns, whole  # noqa: E402
-
-PREFIX = "trutina-e2e"
+from support import PREFIX  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):

@@ -6,9 +6,12 @@ import json
 from dataclasses import dataclass
 
 from lab import client as client_script
+from lab.addresses import split
 from lab.appliance import by_server
 from lab.netns import wait_until
 
+# Of the names of all namespaces and files.
+PREFIX = "trutina-e2e"
 SERIAL = itertools.count()
 
 
@@ -27,7 +30,7 @@ class Client:
     """The recording client at work on one VIP."""
 
     def __init__(self, lab, vip, *kind):
-        words = (kind[0], *vip.split(":"), *kind[1:])
+        words = (kind[0], *split(vip), *kind[1:])
         self.log = lab.state / f"client-{next(SERIAL)}.log"
         self.process = lab.client.popen("/usr/bin/python3", client_script.__file__, *words, log=self.log)
 
@@ -82,3 +85,18 @@ def healths(lab, server):
     """What the checks say of one server, in every service."""
     services = lab.appliance.ask("service", "list")
     return {by_server(service, lambda backend: backend["health"])[server] for service in services}
+
+
+@contextlib.contextmanager
+def reloaded(lab, services):
+    """The appliance balances other services while the block runs."""
+
+    def put(config):
+        lab.appliance.write(config)
+        lab.appliance.cli("reload")
+
+    put(lab.config.changed(services=services))
+    try:
+        yield
+    finally:
+        put(lab.config)

@@ -13,6 +13,9 @@ from lab.appliance import EXIT_INVALID
 from lab.netns import run, wait_until
 from support import Client, assert_kept, clients, errors, healths, servers_by_connection
 
+# One service of each mode that is kept busy here, of either IP version and across them.
+WATCHED = ("nat-4", "dr-6", "full-nat-64", "ipip-6in4")
+
 HUGEPAGES_DIR = Path("/dev/hugepages")
 HUGEPAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 # One turn of the control thread, in which it acts on what a check said.
@@ -29,6 +32,11 @@ def restored(lab):
     lab.appliance.write(lab.config)
     lab.appliance.cli("reload")
     wait_until(lambda: all(healths(lab, name) == {"up"} for name in lab.servers), "all servers are up")
+
+
+def watched(lab):
+    """The services that get requests while something happens."""
+    return [lab.service(name) for name in WATCHED]
 
 
 @contextlib.contextmanager
@@ -55,7 +63,7 @@ def unplugged(lab, name):
 def test_dead_server_leaves_in_time_and_comes_back(lab, failure):
     check = lab.config.services[0].check
     bound = (check.interval_ms * check.fall + check.timeout_ms) / 1000 + TICK_SECS + ASKING_SECS
-    with clients(lab, lab.config.services, "fresh") as busy:
+    with clients(lab, watched(lab), "fresh") as busy:
         with failure(lab, "s2"):
             began = time.monotonic()
             wait_until(lambda: healths(lab, "s2") == {"down"}, "s2 is taken out", timeout=10)
@@ -76,8 +84,7 @@ def test_dead_server_leaves_in_time_and_comes_back(lab, failure):
 
 
 def test_flows_of_other_servers_outlive_a_dead_one(lab):
-    services = lab.config.services
-    with clients(lab, services, "held", "9") as busy, crashed(lab, "s2"):
+    with clients(lab, watched(lab), "held", "9") as busy, crashed(lab, "s2"):
         wait_until(lambda: healths(lab, "s2") == {"down"}, "s2 is taken out")
         for client in busy:
             client.wait_for(50)
@@ -89,8 +96,8 @@ def test_flows_of_other_servers_outlive_a_dead_one(lab):
 
 
 def test_weight_0_takes_no_new_flows_and_keeps_the_old(lab):
-    nat = lab.service("nat")
-    with clients(lab, lab.config.services, "held", "9") as held:
+    nat = lab.service("nat-4")
+    with clients(lab, watched(lab), "held", "9") as held:
         lab.appliance.cli("backend", "set", nat.key, nat.backends[1].address, "--weight", "0")
         assert "s2" not in load.curl(lab.client, nat.vip, 9)
         for client in held:
@@ -100,8 +107,8 @@ def test_weight_0_takes_no_new_flows_and_keeps_the_old(lab):
 
 
 def test_removed_backend_keeps_its_flows(lab):
-    nat = lab.service("nat")
-    with clients(lab, lab.config.services, "held", "9") as held, clients(lab, [nat], "fresh") as fresh:
+    nat = lab.service("nat-4")
+    with clients(lab, watched(lab), "held", "9") as held, clients(lab, [nat], "fresh") as fresh:
         lab.appliance.cli("backend", "remove", nat.key, nat.backends[2].address)
         assert "s3" not in load.curl(lab.client, nat.vip, 6)
         for client in held:
@@ -116,8 +123,8 @@ def test_removed_backend_keeps_its_flows(lab):
 
 
 def test_removed_service_keeps_its_flows(lab):
-    nat = lab.service("nat")
-    others = [service for service in lab.config.services if service is not nat]
+    nat = lab.service("nat-4")
+    others = [service for service in watched(lab) if service is not nat]
     with clients(lab, [nat], "held", "6") as held, clients(lab, others, "fresh") as fresh:
         lab.appliance.cli("service", "remove", nat.key)
         refused = lab.client.run("curl", "-fsS", "--max-time", "1", f"http://{nat.vip}/", check=False)
@@ -131,10 +138,11 @@ def test_removed_service_keeps_its_flows(lab):
 
 @pytest.mark.parametrize("by", ["signal", "command"])
 def test_reload_under_load_loses_nothing(lab, by):
-    nat, dr, *rest = lab.config.services
+    nat, dr, *_ = watched(lab)
+    rest = [service for service in lab.config.services if service not in (nat, dr)]
     without_s3 = replace(nat, backends=nat.backends[:2])
     changed = lab.config.changed(services=[without_s3, replace(dr, scheduler="wrr"), *rest])
-    with clients(lab, lab.config.services, "held", "9") as held, clients(lab, [nat, dr], "fresh") as fresh:
+    with clients(lab, watched(lab), "held", "9") as held, clients(lab, [nat, dr], "fresh") as fresh:
         for config, backends in ((changed, 2), (lab.config, 3)):
             lab.appliance.write(config)
             if by == "signal":
@@ -156,7 +164,7 @@ def test_invalid_file_changes_nothing(lab):
     text = lab.config.toml()
     line = text[: text.index('mode = "dr"')].count("\n") + 1
     lab.appliance.file.write_text(text.replace('mode = "dr"', 'mode = "direct"', 1))
-    with clients(lab, lab.config.services, "held", "3") as held:
+    with clients(lab, watched(lab), "held", "3") as held:
         said = lab.appliance.cli("reload", check=False)
         assert said.returncode == EXIT_INVALID
         assert f"{lab.appliance.file.name}:{line}:" in said.stderr
@@ -181,7 +189,7 @@ def configured(services):
 
 @pytest.mark.parametrize("order", ["TERM", "INT", "stop"])
 def test_stop_under_load(lab, order):
-    with clients(lab, lab.config.services, "fresh"):
+    with clients(lab, watched(lab), "fresh"):
         stop_in_time(lab, order)
 
 
@@ -246,7 +254,7 @@ def hugepages(lab):
 
 def test_stop_under_load_gives_hugepages_back(lab, hugepages):
     lab.appliance.start(lab.config.changed(hugepages=True))
-    with clients(lab, lab.config.services, "fresh"):
+    with clients(lab, watched(lab), "fresh"):
         assert free_hugepages() < hugepages
         stop_in_time(lab, "TERM")
     wait_until(lambda: free_hugepages() == hugepages, "all huge pages are free again")
@@ -257,7 +265,7 @@ def test_killed_appliance_starts_again(lab):
     lab.appliance.process.kill()
     assert lab.appliance.socket.exists()
     lab.appliance.start(lab.config)
-    client = Client(lab, lab.service("nat").vip, "fresh")
+    client = Client(lab, lab.service("nat-4").vip, "fresh")
     client.wait_for(20)
     client.process.stop()
     assert not errors(client.requests())

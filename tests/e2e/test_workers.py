@@ -20,7 +20,7 @@ def crowded_lab(idle_lab):
     assert idle_lab.appliance.stop() == 0
 
 
-@pytest.mark.parametrize("mode", ["nat", "dr", "tunnel"])
+@pytest.mark.parametrize("mode", ["nat-4", "dr-4", "ipip-4in4"])
 def test_no_request_fails_and_each_worker_takes_turns(crowded_lab, mode):
     service = crowded_lab.service(mode)
     before = crowded_lab.appliance.conns(service.key)
@@ -35,7 +35,7 @@ def test_no_request_fails_and_each_worker_takes_turns(crowded_lab, mode):
 
 
 def test_workers_hand_packets_over_to_the_owners_of_their_flows(crowded_lab):
-    load.hey(crowded_lab.client, crowded_lab.service("nat").vip, 60)
+    load.hey(crowded_lab.client, crowded_lab.service("nat-4").vip, 60)
 
     def at_rest():
         workers = crowded_lab.appliance.ask("stats")["workers"]
@@ -50,7 +50,7 @@ def test_workers_hand_packets_over_to_the_owners_of_their_flows(crowded_lab):
 
 
 def test_flows_of_all_workers_are_listed(crowded_lab):
-    load.hey(crowded_lab.client, crowded_lab.service("nat").vip, 60)
+    load.hey(crowded_lab.client, crowded_lab.service("nat-4").vip, 60)
     flows = crowded_lab.appliance.ask("flow", "list")
     assert {flow["worker"] for flow in flows["flows"]} == set(range(WORKERS))
     assert flows["total"] >= 60

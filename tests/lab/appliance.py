@@ -7,7 +7,8 @@ import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab import topology
+from lab import modes
+from lab.addresses import FAMILIES, server_of
 from lab.netns import LabError, run, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +65,7 @@ class Check:
 
 @dataclass
 class Service:
-    """`[[service]]`; `key` is what the CLI calls it."""
+    """`[[service]]`; `key` is what the CLI calls it, and `options` are keys that have no field here."""
 
     name: str
     vip: str
@@ -72,10 +73,12 @@ class Service:
     scheduler: str
     backends: list[Backend]
     check: Check | None = field(default_factory=Check)
+    protocol: str = "tcp"
+    options: dict = field(default_factory=dict)
 
     @property
     def key(self):
-        return f"tcp:{self.vip}"
+        return f"{self.protocol}:{self.vip}"
 
 
 @dataclass
@@ -101,20 +104,23 @@ class Config:
     def toml(self):
         """The file's text."""
         dpdk = {"hugepages": self.hugepages, "memory_mib": self.memory_mib, "file_prefix": self.file_prefix}
-        port = {"name": "lan", "device": self.device, "addresses": [f"{topology.OWN}/24"]}
+        own = [family.net(family.own) for family in FAMILIES]
+        routes = [{"to": family.everywhere, "via": family.router} for family in FAMILIES]
+        pool = {"name": modes.POOL, "addresses": [family.pool for family in FAMILIES]}
         parts = [
             table("[dpdk]", dpdk),
             table("[cores]", {"control": self.control, "workers": self.workers, "shared": self.shared}),
-            table("[[port]]", port),
-            table("[[route]]", {"to": "0.0.0.0/0", "via": topology.ROUTER}),
-            table("[flow_table]", {"capacity": 100_000}),
+            table("[[port]]", {"name": "lan", "device": self.device, "addresses": own}),
+            *(table("[[route]]", route) for route in routes),
+            table("[[snat_pool]]", pool),
+            table("[flow_table]", {"capacity": 100_000, "wide_capacity": 100_000}),
             table("[control]", {"socket": self.socket}),
             table("[metrics]", {"listen": self.metrics}),
         ]
         for service in self.services:
-            keys = {"name": service.name, "vip": service.vip, "protocol": "tcp"}
+            keys = {"name": service.name, "vip": service.vip, "protocol": service.protocol}
             keys |= {"scheduler": service.scheduler, "mode": service.mode, "check": service.check}
-            parts.append(table("[[service]]", keys))
+            parts.append(table("[[service]]", keys | service.options))
             parts += [table("[[service.backend]]", vars(backend)) for backend in service.backends]
         return "\n".join(parts)
 
@@ -127,9 +133,10 @@ def table(header, keys):
 
 def toml_value(value):
     """A value as TOML writes it, which but for inline tables is as JSON does."""
-    if isinstance(value, Check):
-        keys = {key: entry for key, entry in vars(value).items() if entry is not None}
-        return "{ " + ", ".join(f"{key} = {json.dumps(entry)}" for key, entry in keys.items()) + " }"
+    keys = vars(value) if isinstance(value, Check) else value
+    if isinstance(keys, dict):
+        given = (f"{key} = {json.dumps(entry)}" for key, entry in keys.items() if entry is not None)
+        return "{ " + ", ".join(given) + " }"
     return json.dumps(value)
 
 
@@ -205,5 +212,4 @@ class Appliance:
 
 def by_server(service, value):
     """One value per backend, by the name of its server."""
-    names = {address: name for name, address in topology.SERVERS.items()}
-    return {names[backend["address"].split(":")[0]]: value(backend) for backend in service["backends"]}
+    return {server_of(backend["address"]): value(backend) for backend in service["backends"]}

@@ -9,9 +9,9 @@ from lab.netns import wait_until
 class Capture:
     """Packets on one device while the `with` block runs, as lines of `tcpdump -vv`."""
 
-    def __init__(self, space, device, expression, log):
+    def __init__(self, space, device, expression, log, *more):
         self.space = space
-        options = ("-n", "-vv", "-l", "-B", "32768", "--immediate-mode")
+        options = ("-n", "-vv", "-l", "-B", "32768", "--immediate-mode", *more)
         self.argv = ("tcpdump", *options, "-i", device, expression)
         self.log = log
         self.process = None
@@ -38,7 +38,7 @@ class Capture:
         return int(re.search(r"(\d+) packets dropped by kernel", self.text())[1])
 
     def checksums(self):
-        """How many TCP checksums were right, and the lines with a wrong one, TCP or IP."""
+        """How many checksums of TCP and UDP were right, and the lines with a wrong one, also of IP."""
         text = self.text()
-        wrong = [line for line in text.splitlines() if re.search(r"\(incorrect|bad cksum", line)]
-        return len(re.findall(r"cksum 0x[0-9a-f]+ \(correct\)", text)), wrong
+        wrong = [line for line in text.splitlines() if re.search(r"\(incorrect|bad (udp )?cksum", line)]
+        return len(re.findall(r"cksum 0x[0-9a-f]+ \(correct\)|udp sum ok", text)), wrong

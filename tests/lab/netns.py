@@ -130,8 +130,8 @@ class Namespace:
     def __enter__(self):
         run("ip", "netns", "add", self.name)
         try:
-            # No IPv6, so that the only frames on the wires are those the tests send and ARP.
-            self.sysctl("net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+            # Addresses of IPv6 are those that are given, and good at once: nobody is asked whether they are taken.
+            self.sysctl("net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.default.accept_dad=0")
             self.sysctl("net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
             self.ip("link set lo up")
         except BaseException:
@@ -191,10 +191,10 @@ def delete(name):
     run("ip", "netns", "del", name)
 
 
-def plug(here, device, there, peer):
+def plug(here, device, there, peer, queues=1):
     """Joins two namespaces by a veth pair whose frames are as they would be on a wire."""
     # A queue for each core is the default of some kernels, and one af_xdp port reads just one of them.
-    count = "numrxqueues 1 numtxqueues 1"
+    count = f"numrxqueues {queues} numtxqueues {queues}"
     here.ip(f"link add {device} {count} type veth peer name {peer} {count} netns {there.name}")
     for space, name in ((here, device), (there, peer)):
         wire(space, name)

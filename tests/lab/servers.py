@@ -6,10 +6,13 @@ import signal
 from pathlib import Path
 
 from lab.netns import LabError, pids, run, wait_until
-from lab.topology import CLIENT
+from lab.addresses import FAMILIES
+from lab.modes import NAT_PORT, VIP_PORT, WRR_PORT
 
-BIG_LEN = 1 << 20
-NAT_PORT, WRR_PORT, VIP_PORT = 8000, 8001, 80
+PORTS = (NAT_PORT, WRR_PORT, VIP_PORT)
+# Files for clients, the same ones on all servers.
+WWW = "www"
+NO_CLIENTS = ("127.0.0.1", *(family.management for family in FAMILIES))
 
 CONFIG = """\
 user root;
@@ -24,17 +27,13 @@ http {{
     default_type text/plain;
     keepalive_requests 100000000;
     server {{
-        # One port for each NAT service: with a port in common, two connections from one client port through
-        # two virtual addresses would be the same connection to the server.
-        listen {nat} backlog=4096;
-        listen {wrr} backlog=4096;
-        listen {vip} backlog=4096;
-        root {dir}/www;
+        {listen}
+        root {www};
         add_header X-Server {name};
         location /upload/ {{
             root {dir};
             dav_methods PUT;
-            client_max_body_size 1m;
+            client_max_body_size 16m;
             client_body_temp_path {dir}/body;
         }}
         location = / {{ return 200 "server {name}\\n"; }}
@@ -50,16 +49,17 @@ class Server:
         self.name = name
         self.space = space
         self.dir = Path(state) / name
+        self.www = Path(state) / WWW
         self.process = None
 
-    def start(self, big):
-        """Starts it and waits until it answers; `big` are the bytes of `/big`."""
-        (self.dir / "www").mkdir(parents=True, exist_ok=True)
-        (self.dir / "www/big").write_bytes(big)
-        (self.dir / "upload").mkdir(exist_ok=True)
-        ports = {"nat": NAT_PORT, "wrr": WRR_PORT, "vip": VIP_PORT}
+    def start(self):
+        """Starts it and waits until it answers."""
+        self.www.mkdir(parents=True, exist_ok=True)
+        (self.dir / "upload").mkdir(parents=True, exist_ok=True)
+        addresses = [f"{host}{port}" for port in PORTS for host in ("", "[::]:")]
+        listen = " ".join(f"listen {address} backlog=4096;" for address in addresses)
         config = self.dir / "nginx.conf"
-        config.write_text(CONFIG.format(dir=self.dir, name=self.name, **ports))
+        config.write_text(CONFIG.format(dir=self.dir, www=self.www, name=self.name, listen=listen))
         self._launch()
 
     def restart(self):
@@ -92,11 +92,7 @@ class Server:
         wait_until(lambda: not set(children) & set(pids(self.space.name)), "nginx's workers end")
 
     def served(self):
-        """Requests of the client it answered so far; those of health checks are not counted."""
+        """Requests of clients it answered so far; those of health checks and our own are not counted."""
+        others = "|".join(map(re.escape, NO_CLIENTS))
         log = self.dir / "access.log"
-        return len(re.findall(rf"^{re.escape(CLIENT)} ", log.read_text(), re.MULTILINE))
-
-
-def big_file():
-    """What `/big` holds: bytes that do not repeat, so that a part lost or out of place shows."""
-    return os.urandom(BIG_LEN)
+        return len(re.findall(rf"^(?!(?:{others}) )", log.read_text(), re.MULTILINE))

@@ -6,26 +6,34 @@ import shutil
 import socket
 from pathlib import Path
 
-from lab import netns, servers
+from lab import modes, netns, servers
+from lab.addresses import FAMILIES, SERVERS, endpoint
 from lab.appliance import DIR, SOCKET, Appliance, Backend, Config, Service, usable_cores, worker_core
 from lab.netns import LabError
-from lab.topology import DEVICES, SERVERS, VIP_DR, VIP_NAT, VIP_TUNNEL, VIP_WRR, Topology
+from lab.topology import DEVICES, Topology
 
-WRR_WEIGHTS = (4, 3, 2)
+HTTP_PORT = 80
 
 
 def services():
-    """One service per mode, round robin, and a weighted one."""
+    """One service per mode, round robin, and a weighted one for each IP version."""
+    return [*map(balanced, modes.ALL), *map(weighted, FAMILIES)]
 
-    def backends(port, weights=(1, 1, 1)):
-        return [Backend(f"{ip}:{port}", weight) for ip, weight in zip(SERVERS.values(), weights, strict=True)]
 
-    return [
-        Service("nat", f"{VIP_NAT}:80", "nat", "rr", backends(servers.NAT_PORT)),
-        Service("dr", f"{VIP_DR}:80", "dr", "rr", backends(servers.VIP_PORT)),
-        Service("tunnel", f"{VIP_TUNNEL}:80", "tunnel", "rr", backends(servers.VIP_PORT)),
-        Service("weighted", f"{VIP_WRR}:80", "nat", "wrr", backends(servers.WRR_PORT, WRR_WEIGHTS)),
-    ]
+def balanced(mode):
+    """Web servers behind one mode."""
+    port = modes.VIP_PORT if mode.direct else modes.NAT_PORT
+    backends = [Backend(address) for address in mode.backends(port)]
+    vip = endpoint(mode.address, HTTP_PORT)
+    return Service(mode.name, vip, mode.mode, "rr", backends, options=mode.options)
+
+
+def weighted(family):
+    """Web servers that get connections by their weights."""
+    addresses = [endpoint(family.server(name), modes.WRR_PORT) for name in SERVERS]
+    backends = list(map(Backend, addresses, modes.WRR_WEIGHTS))
+    vip = endpoint(family.vip(modes.WRR_VIP), HTTP_PORT)
+    return Service(f"weighted-{family.version}", vip, "nat", "wrr", backends)
 
 
 def state_dir(prefix):
@@ -80,7 +88,6 @@ class Lab:
         self.servers = {
             name: servers.Server(name, space, self.state) for name, space in self.topology.servers.items()
         }
-        self.big = servers.big_file()
         self.appliance = None
         self.cleaned = False
 
@@ -103,7 +110,7 @@ class Lab:
         self.stack.enter_context(confined_to(set(usable_cores()) - {worker_core()}))
         self.stack.enter_context(self.topology)
         for server in self.servers.values():
-            server.start(self.big)
+            server.start()
         self.appliance = Appliance(self.topology, self.state)
 
     def __exit__(self, *_):

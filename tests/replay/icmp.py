@@ -43,6 +43,24 @@ def is_error(packet: Datagram) -> bool:
     return is_icmp and packet.payload[:1] in {bytes([kind]) for kind in ERRORS[packet.version]}
 
 
+def is_echo(packet: Datagram, what: str) -> bool:
+    """Whether a packet is a whole echo request, or a whole reply to one."""
+    kind = ECHO[packet.version][what == "reply"]
+    long_enough = len(packet.payload) >= HEADER_LEN and not packet.piece
+    return packet.proto == PROTO[packet.version] and long_enough and packet.payload[0] == kind
+
+
+def identifier(packet: Datagram) -> int:
+    """The identifier of an echo packet."""
+    return int.from_bytes(packet.payload[4:6], "big")
+
+
+def echo_between(packet: Datagram, src: str, dst: str, ident: int) -> bytes:
+    """An echo packet one hop on, between other addresses and with another identifier."""
+    message = packet.payload[:4] + ident.to_bytes(2, "big") + packet.payload[6:]
+    return packet.hop_on(src, dst, checksums.like(packet.proto, packet.payload, packet.ends, message, (src, dst)))
+
+
 def echo_reply(packet: Datagram, label: int = 0) -> bytes:
     """What answers an echo request: RFC 1122, 3.2.2.6, and RFC 4443, 4.2. A flow label is the sender's choice."""
     message = bytes([ECHO[packet.version][1]]) + packet.payload[1:]

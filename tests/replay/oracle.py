@@ -83,6 +83,8 @@ class Oracle:
     # Flows by protocol with client and VIP, and by protocol with server and what the server sees as its client.
     flows: dict[tuple[str, str, str], Flow] = field(default_factory=dict)
     replies: dict[tuple[str, str, str], Flow] = field(default_factory=dict)
+    # Pings that went out by source NAT, by their sender's address and identifier.
+    pings: dict[str, Flow] = field(default_factory=dict)
     fragments: Fragments = field(default_factory=Fragments)
 
     def __post_init__(self):
@@ -129,6 +131,8 @@ class Oracle:
         self._refuse_martians(packet)
         if packet.proto == icmp.PROTO[packet.version] and not self._is_routed(interface, packet):
             return self._icmp(packet)
+        if icmp.is_echo(packet, "request") and isinstance(interface.gateway, str):
+            return self._echo_out(packet, self.appliance.pools[interface.gateway])
         if packet.proto == icmp.PROTO[packet.version]:
             return self._routed(interface, packet, drops.UNKNOWN_ICMP)
         if packet.proto not in PROTOCOLS:
@@ -209,6 +213,33 @@ class Oracle:
             pool = tuple(ip for ip in self.appliance.pools[interface.gateway] if version(ip) == segment.packet.version)
             self.flows[key] = Flow(*key, backend, service, segment.dst, pool)
         return partial(self._to_server, self.flows[key])
+
+    # Pings by source NAT: a sender's identifier is for it what a port is for UDP (RFC 5508, 3.1)
+
+    def _echo_out(self, packet: Datagram, addresses: tuple[str, ...]) -> Sent:
+        if packet.ttl <= 1:
+            return self._time_exceeded(packet)
+        station = join(packet.src, icmp.identifier(packet))
+        pool = tuple(ip for ip in addresses if version(ip) == packet.version)
+        fresh = Flow("icmp", station, "", Backend("", "full-nat"), Service("", ()), "", pool)
+        flow = self.pings.setdefault(station, fresh)
+
+        def built(choice: Choice) -> bytes:
+            local, identifier = split(flow.local_of(choice))
+            return icmp.echo_between(packet, local, packet.dst, identifier)
+
+        return self._send(built, packet.dst, packet, partial(self._learn, flow, True), kind="routed")
+
+    def _echo_home(self, packet: Datagram) -> Sent:
+        asked = join(packet.dst, icmp.identifier(packet))
+        flow = next((flow for flow in self.pings.values() if flow.local == asked), None)
+        if packet.ttl <= 1:
+            return self._time_exceeded(packet)
+        if flow is None:
+            raise Drop(drops.NO_FLOW)
+        station, identifier = split(flow.client)
+        built = icmp.echo_between(packet, packet.src, station, identifier)
+        return self._send(lambda choice: built, station, packet, kind="routed")
 
     # Requests
 
@@ -352,6 +383,8 @@ class Oracle:
             return Punted() if packet.ttl == 255 else _drop(drops.BAD_ICMP)
         if kind in icmp.ERRORS[packet.version]:
             return self._pass_on(packet)
+        if icmp.is_echo(packet, "reply") and any(packet.dst in pool for pool in self.appliance.pools.values()):
+            return self._echo_home(packet)
         if kind != icmp.ECHO[packet.version][0] or packet.dst not in self.appliance.announced():
             raise Drop(drops.UNKNOWN_ICMP)
         if not self.appliance.echoes(packet.dst):

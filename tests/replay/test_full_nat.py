@@ -198,6 +198,40 @@ def test_servers_go_out_from_the_addresses_of_a_pool(replay, ip):
     replay(scenario.later(come_back))
 
 
+@EACH_VERSION
+def test_servers_ping_from_the_addresses_of_a_pool(replay, ip):
+    """Each identifier of each server is another one outside, and leads back; their checksums stay as right."""
+    inside, outside = (INSIDE[ip], INSIDE[ip].removesuffix("1") + "2"), OUTSIDE[ip]
+    scenario = Scenario(gateway("way-out"))
+    for number in (0, 1, 0xFFFF):
+        for server in inside:
+            scenario.feed(*(out(echo(server, outside, True, number, data)) for data in (b"", b"abc", pattern(1000))))
+    scenario.feed(out(echo(inside[0], outside, True, 5, b"last hop", ttl=1)))
+    scenario.feed(out(echo(inside[0], outside, True, 1, pattern(1480))))
+    # Nobody asked for the first, and the second is for the pool's address itself.
+    pool = next(address for address in gateway("way-out").pools["way-out"] if (":" in address) == (ip == 6))
+    scenario.feed(echo(outside, pool, False, 1, b"abc"), echo(outside, pool, True, 1, b"abc"))
+
+    def come_back(scenario: Scenario) -> None:
+        for flow in list(scenario.oracle.pings.values()):
+            local, number = split(flow.local)
+            scenario.feed(*(echo(outside, local, False, number, data) for data in (b"", bytes(8), pattern(1000))))
+            scenario.feed(echo(outside, local, False, number, b"wrong", chksum=0x1234))
+            # A port is not an identifier.
+            scenario.feed(udp(join(outside, 53), flow.local, b"answer"))
+
+    replay(scenario.later(come_back))
+
+
+def echo(src: str, dst: str, asks: bool, ident: int, data: bytes, ttl: int = 64, chksum: int | None = None) -> bytes:
+    """An echo request, or the reply to one."""
+    if ":" in dst:
+        rest = ident.to_bytes(2, "big") + bytes(2)
+        return icmpv6(src, dst, 128 if asks else 129, data, rest=rest, ip={"hlim": ttl}, chksum=chksum)
+    fields = {} if chksum is None else {"chksum": chksum}
+    return icmp(src, dst, 8 if asks else 0, data, ip={"ttl": ttl}, id=ident, **fields)
+
+
 def test_balanced_replies_go_before_routing(replay):
     """A server's reply to a client of the service gets the VIP's address, though it is its gateway too."""
     client = "198.51.100.7:31337"

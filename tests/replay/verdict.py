@@ -11,6 +11,8 @@ from frames import ETHERTYPE_IPV6, Ether
 from packet import Datagram, Link
 
 LOCAL_PORTS = range(1024, 65536)
+# Protocol and type, of either IP version.
+ECHO_REQUESTS = ((1, 8), (58, 128))
 
 
 @dataclass
@@ -31,6 +33,9 @@ class Choice:
         with contextlib.suppress(Drop, IndexError, ValueError):
             packet = Link(frame).payload
             behind = choice._of_ipv4(packet) if packet[0] >> 4 == 4 else choice._of_ipv6(packet)
+            datagram = Datagram(Link(frame).ethertype, packet)
+            # What an echo request has in place of a port is its identifier.
+            behind += 4 if (datagram.proto, packet[behind]) in ECHO_REQUESTS else 0
             choice.sport = int.from_bytes(packet[behind : behind + 2], "big")
             choice.local = join(choice.local, choice.sport)
         return choice

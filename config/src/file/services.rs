@@ -13,7 +13,7 @@ use crate::values::{
     address_and_port, address_and_ports, boolean, check_host, check_path, class_name, name, number, spread,
     word,
 };
-use crate::words::{Encapsulation, Mode, NoBackend, Ports, Protocol, Scheduler, ServiceKey};
+use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, Scheduler, ServiceKey};
 
 /// Reads all services. What one does not say of its timeouts is in `timeouts`.
 pub(super) fn services(
@@ -71,12 +71,13 @@ fn service(
     let tunnel = table.optional_section("tunnel", |table| tunnel(table, surroundings, vip)).flatten();
     let snat_pool = table.optional("snat_pool", self::name);
     let no_backend = table.optional("no_backend", word("answer", NoBackend::WORDS));
+    let no_flow = table.optional("no_flow", word("choice", NoFlow::WORDS)).unwrap_or_default();
     let mss = table.optional("mss", number(limits::MSS));
     let timeouts = table.optional_section("timeouts", |table| timeouts(table, defaults));
     let one_packet = table.optional("one_packet", boolean).unwrap_or(false);
     let echo = table.optional("echo", boolean).unwrap_or(true);
     let unknown_pool = snat_pool.as_deref().and_then(|name| rules::pool_name_fault(surroundings, name));
-    let options = identity.protocol.map(|protocol| rules::option_faults(protocol, mss, one_packet));
+    let options = identity.protocol.map(|protocol| rules::option_faults(protocol, no_flow, mss, one_packet));
     for (at, fault) in options.into_iter().flatten().chain(unknown_pool) {
         table.report(&[Key(at)], fault);
     }
@@ -93,6 +94,7 @@ fn service(
         scheduler: scheduler.unwrap_or(Scheduler::Wrr),
         check: check.flatten(),
         no_backend: no_backend.unwrap_or(NoBackend::Icmp),
+        no_flow,
         mss,
         timeouts,
         one_packet,

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::Timeouts;
-use crate::words::{Encapsulation, Mode, NoBackend, Scheduler, ServiceKey};
+use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler, ServiceKey};
 
 /// `[[service]]`: one virtual address with its ports, and who serves it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct Service {
     /// What a new client is told when no backend takes it.
     #[serde(default)]
     pub no_backend: NoBackend,
+    /// What becomes of a segment of no flow that does not open one; only of TCP.
+    #[serde(default)]
+    pub no_flow: NoFlow,
     /// Largest segment that a TCP SYN of this service may announce; greater ones are lowered to it.
     pub mss: Option<u16>,
     /// How long its flows may be idle; none: as the configuration says for all.

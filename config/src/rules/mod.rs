@@ -121,7 +121,7 @@ pub fn check_service(
     let named = name.into_iter().chain(vip_fault(surroundings, key));
     let class = key.class.and_then(|class| class_fault(surroundings, class));
     let pool = service.snat_pool.as_deref().and_then(|name| pool_name_fault(surroundings, name));
-    let options = option_faults(key.protocol, service.mss, service.one_packet);
+    let options = option_faults(key.protocol, service.no_flow, service.mss, service.one_packet);
     let timeouts = service.timeouts.map(timeout_faults).unwrap_or_default();
     let checks = service.check.iter().flat_map(|check| check_faults(key.protocol, key.ports, check));
     first(named.chain(class).chain(pool).chain(options).chain(timeouts).chain(checks))?;

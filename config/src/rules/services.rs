@@ -8,7 +8,7 @@ use super::tunnels::tunnel_fault;
 use super::{Fault, Found, Surroundings, Terms};
 use crate::limits;
 use crate::model::{Backend, Timeouts};
-use crate::words::{ClassName, Mode, Protocol, ServiceKey};
+use crate::words::{ClassName, Mode, NoFlow, Protocol, ServiceKey};
 
 /// A virtual address. It may be an own one, and need not be on any link: routers can send it here.
 pub(crate) fn vip_fault(surroundings: &Surroundings, key: &ServiceKey) -> Option<Found> {
@@ -34,10 +34,16 @@ pub(crate) fn pool_name_fault(surroundings: &Surroundings, name: &str) -> Option
 }
 
 /// Options that only services of one protocol have.
-pub(crate) fn option_faults(protocol: Protocol, mss: Option<u16>, one_packet: bool) -> Vec<Found> {
+pub(crate) fn option_faults(
+    protocol: Protocol,
+    no_flow: NoFlow,
+    mss: Option<u16>,
+    one_packet: bool,
+) -> Vec<Found> {
     let only = |key, protocol| (key, Fault::OtherProtocol { key, protocol });
     let range = mss.and_then(|mss| Fault::range("mss", mss, limits::MSS));
     let faults = [
+        (no_flow != NoFlow::Drop && protocol != Protocol::Tcp).then(|| only("no_flow", Protocol::Tcp)),
         range.map(|fault| ("mss", fault)),
         (mss.is_some() && protocol != Protocol::Tcp).then(|| only("mss", Protocol::Tcp)),
         (one_packet && protocol != Protocol::Udp).then(|| only("one_packet", Protocol::Udp)),

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{Check, CheckKind, Interface, Route, Tags, Timeouts, Tunnel};
-use crate::words::{Encapsulation, Mode, NoBackend, Ports, Protocol, Scheduler};
+use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, Scheduler};
 
 fn network() -> Network {
     let lan = Interface {
@@ -52,6 +52,7 @@ fn service() -> Service {
         scheduler: Scheduler::Wrr,
         check: Some(Check { kind, port: None, interval_ms: 1000, timeout_ms: 500, rise: 1, fall: 2 }),
         no_backend: NoBackend::Rst,
+        no_flow: NoFlow::Drop,
         mss: Some(1400),
         timeouts: Some(Timeouts::DPVS),
         one_packet: false,
@@ -185,6 +186,10 @@ fn a_service_keeps_to_every_rule() {
         (|s| s.mss = Some(535), "mss is 535, out of range"),
         (|s| s.one_packet = true, "one_packet is only for udp"),
         (|s| s.key.protocol = Protocol::Udp, "mss is only for tcp"),
+        (
+            |s| (s.key.protocol, s.mss, s.no_flow) = (Protocol::Udp, None, NoFlow::Schedule),
+            "no_flow is only for tcp",
+        ),
         (|s| s.timeouts.as_mut().unwrap().udp_secs = 0, "udp_secs is 0, out of range"),
         (|s| s.timeouts.as_mut().unwrap().none_secs = 2_592_001, "none_secs is 2592001, out of range"),
         (|s| s.backends[1].mode = Mode::Dr, "backend 10.0.0.11:80 is not on the link"),

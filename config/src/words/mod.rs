@@ -89,6 +89,18 @@ pub enum NoBackend {
     Drop,
 }
 
+/// What becomes of a TCP segment of no flow that does not open one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NoFlow {
+    /// It is dropped: the flow may be another balancer's.
+    #[default]
+    Drop,
+    /// A TCP reset tells its sender to connect anew.
+    Rst,
+    /// It opens a flow, as with `sloppy_tcp` of IPVS: balancers that choose alike take over from each other.
+    Schedule,
+}
+
 /// A set of timeouts to begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Preset {
@@ -144,10 +156,11 @@ words!(
 );
 words!(Encapsulation, "a type of tunnel: ipip, gue or gre", Ipip = "ipip", Gue = "gue", Gre = "gre");
 words!(NoBackend, "an answer: rst, icmp or drop", Rst = "rst", Icmp = "icmp", Drop = "drop");
+words!(NoFlow, "a choice: drop, rst or schedule", Drop = "drop", Rst = "rst", Schedule = "schedule");
 words!(Preset, "a preset: ipvs or dpvs", Ipvs = "ipvs", Dpvs = "dpvs");
 words!(Scheduler, "a scheduler: rr or wrr", Rr = "rr", Wrr = "wrr");
 
-text_serde!(Protocol, Mode, Encapsulation, NoBackend, Preset, Scheduler);
+text_serde!(Protocol, Mode, Encapsulation, NoBackend, NoFlow, Preset, Scheduler);
 
 #[cfg(test)]
 mod tests {
@@ -168,6 +181,7 @@ mod tests {
         all_read_back::<Mode>(Mode::WORDS);
         all_read_back::<Encapsulation>(Encapsulation::WORDS);
         all_read_back::<NoBackend>(NoBackend::WORDS);
+        all_read_back::<NoFlow>(NoFlow::WORDS);
         all_read_back::<Preset>(Preset::WORDS);
         all_read_back::<Scheduler>(Scheduler::WORDS);
     }

@@ -96,6 +96,10 @@ fn options() {
             "t:11:14: service[0].no_backend: unknown answer `rts`; help: did you mean `rst`?",
         ),
         (
+            option("no_flow = \"icmp\""),
+            "t:11:11: service[0].no_flow: unknown choice `icmp`; help: use one of `drop`, `rst`, `schedule`",
+        ),
+        (
             option("no_backend = \"sorry\""),
             "t:11:14: service[0].no_backend: unknown answer `sorry`; help: use one of `rst`, `icmp`, `drop`",
         ),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use config::words::NoFlow;
+
 use super::*;
 use crate::neighbour::Neighbours;
 use crate::pools::Locals;
@@ -48,6 +50,7 @@ vip = "192.0.2.100:8000-8099"
 protocol = "tcp"
 class = "gold"
 no_backend = "drop"
+no_flow = "rst"
 mss = 1400
 mode = "tunnel"
 tunnel = { type = "gue", port = 6081, checksum = true }
@@ -136,8 +139,8 @@ fn services_keep_their_options() {
     let service = |number: usize| parts.services[number].as_ref().unwrap();
     let gold = service(0);
     assert_eq!(
-        (gold.class, gold.no_backend, gold.mss, gold.echo),
-        (Some(0), NoBackend::Drop, Some(1400), true)
+        (gold.class, gold.no_backend, gold.no_flow, gold.mss, gold.echo),
+        (Some(0), NoBackend::Drop, NoFlow::Rst, Some(1400), true)
     );
     assert_eq!(parts.classes[0].sources, ["203.0.113.0/24".parse().unwrap()]);
     assert_eq!((parts.classes[0].vlan, parts.classes[0].dscp), (Some(100), None));

@@ -273,6 +273,7 @@ pub(super) mod samples {
             service: "tcp:192.0.2.1:80".parse().unwrap(),
             scheduler: config::words::Scheduler::Wrr,
             no_backend: config::words::NoBackend::Icmp,
+            no_flow: config::words::NoFlow::Drop,
             one_packet: false,
             snat_pool: Some("out".to_owned()),
             counters: Counters { conns: 21, in_packets: 22, out_packets: 23, in_bytes: 24, out_bytes: 25 },

@@ -154,6 +154,7 @@ impl State {
         snapshot::Service {
             class: config.key.class.map(|class| self.ground.class(class)),
             no_backend: config.no_backend,
+            no_flow: config.no_flow,
             mss: config.mss,
             one_packet: config.one_packet,
             pool: config.snat_pool.as_deref().and_then(|pool| self.ground.pool(pool)),

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use config::words::{Encapsulation, Mode, NoBackend, Scheduler};
+use config::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
 use dataplane::snapshot::PoolSlot;
 
 use super::*;
@@ -59,6 +59,7 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
         scheduler: Scheduler::Wrr,
         check: None,
         no_backend: NoBackend::Icmp,
+        no_flow: NoFlow::Drop,
         mss: None,
         timeouts: None,
         one_packet: false,

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::clock::Seconds;
 use crate::local::LocalSlot;
 use crate::snapshot::{BackendSlot, ServiceSlot};
-use state::State;
+use state::{State, View};
 use table::{FlowHash, HashSecret};
 
 /// What identifies a flow in a table.
@@ -85,7 +85,7 @@ impl Key for FlowKey {
 
     #[inline]
     fn hash(&self, secret: &HashSecret) -> FlowHash {
-        secret.hash(self.client(), self.client_port())
+        secret.hash(self.client(), self.client_port()).with_service(self.service(), 0)
     }
 
     fn owner(&self) -> FlowOwner {
@@ -162,7 +162,8 @@ impl Key for WideKey {
 
     #[inline]
     fn hash(&self, secret: &HashSecret) -> FlowHash {
-        secret.hash_any(self.client(), self.client_port()).with_port(self.service_port())
+        let client = secret.hash_any(self.client(), self.client_port());
+        client.with_service(self.service(), self.service_port())
     }
 
     fn owner(&self) -> FlowOwner {
@@ -232,6 +233,19 @@ impl FlowValue {
     pub fn seen(self, state: State, now: Seconds) -> Self {
         const KEPT: u64 = DISPLACED | 0xff << LOCAL_SHIFT;
         Self(Self::new(self.backend(), state, now).0 | self.0 & KEPT)
+    }
+
+    /// The same flow after a packet that left it in its state.
+    #[inline]
+    #[must_use]
+    pub fn touched(self, now: Seconds) -> Self {
+        Self(self.0 & !(SEEN_MASK << SEEN_SHIFT) | (u64::from(now) & SEEN_MASK) << SEEN_SHIFT)
+    }
+
+    /// Whether a packet leaves it in the state that it is in.
+    #[inline]
+    pub fn stays(self, view: View, tcp_flags: u8) -> bool {
+        state::stays((self.0 >> STATE_SHIFT & 0xf) as u8, view, tcp_flags)
     }
 
     /// The same flow with the address by which the backend knows its client, in full NAT.

@@ -214,8 +214,8 @@ const TRANSITIONS: [[[State; State::COUNT - 2]; 4]; 3] = [
 
 /// The state that follows `state` when a packet with `tcp_flags` is seen. UDP packets have no flags.
 #[inline]
-pub fn next(state: State, view: View, tcp_flags: u8) -> State {
-    if state == UdpNew {
+pub const fn next(state: State, view: View, tcp_flags: u8) -> State {
+    if state.is_udp() {
         return Udp;
     }
     // RST > SYN > FIN > ACK, as tcp_state_idx() in the kernel. A segment with none of them is not a legal one;
@@ -231,7 +231,37 @@ pub fn next(state: State, view: View, tcp_flags: u8) -> State {
     } else {
         return state;
     };
-    TRANSITIONS[view as usize][event].get(state as usize).copied().unwrap_or(state)
+    let (followers, number) = (&TRANSITIONS[view as usize][event], state as usize);
+    if number < followers.len() { followers[number] } else { state }
+}
+
+/// The states that stay as they are, a bit for each number, by view and the TCP flags from FIN to ACK.
+const STAYS: [[u16; 32]; 3] = {
+    let mut stays = [[0; 32]; 3];
+    let (views, mut view) = ([View::Client, View::Server, View::OneWay], 0);
+    while view < views.len() {
+        let mut flags = 0;
+        while flags < 32 {
+            let mut number = 0;
+            while number < State::COUNT {
+                let state = State::ALL[number];
+                if next(state, views[view], flags) as usize == number {
+                    stays[view][flags as usize] |= 1 << number;
+                }
+                number += 1;
+            }
+            flags += 1;
+        }
+        view += 1;
+    }
+    stays
+};
+
+/// Whether a packet with `tcp_flags` leaves the state with this number, less than 16, as it is: what [`next`]
+/// says, at one look.
+#[inline]
+pub fn stays(number: u8, view: View, tcp_flags: u8) -> bool {
+    STAYS[view as usize][usize::from(tcp_flags & 0x1f)] >> (number & 0xf) & 1 != 0
 }
 
 /// Seconds a flow may be idle, by state.
@@ -289,6 +319,19 @@ mod tests {
     fn numbers_index() {
         for (number, state) in State::ALL.iter().enumerate() {
             assert_eq!(*state as usize, number);
+        }
+    }
+
+    #[test]
+    fn what_stays_is_what_the_next_state_says() {
+        for (view, state) in [View::Client, View::Server, View::OneWay]
+            .iter()
+            .flat_map(|view| State::ALL.map(|state| (*view, state)))
+        {
+            for flags in 0..=0xff {
+                let same = next(state, view, flags) == state;
+                assert_eq!(stays(state as u8, view, flags), same, "{view:?} {state:?} {flags:#x}");
+            }
         }
     }
 

@@ -5,7 +5,8 @@
 //! read only when that can help. Expired flows are found when probed, replaced or swept: no timers.
 
 use super::{FlowKey, FlowValue, Key, WideKey};
-use crate::prefetch::prefetch;
+use crate::prefetch::{prefetch, table};
+use crate::snapshot::ServiceSlot;
 
 /// Four flows a line.
 pub type NarrowTable = FlowTable<FlowKey, 4>;
@@ -65,7 +66,7 @@ impl<K: Key, const WAYS: usize> Line<K, WAYS> {
     }
 }
 
-/// Hash of a client's address and port. It serves both directions of a flow, and all services.
+/// Hash of a client's address and port. It serves both directions of a flow, and all services of narrow ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowHash(u64);
 
@@ -73,10 +74,17 @@ impl FlowHash {
     /// A hash of nothing, to begin with.
     pub const ZERO: Self = Self(0);
 
-    /// Hash of the client's flow to one of many ports of a service, so that they do not crowd one line.
+    /// Hash of the client's flow to one port of one of many services, so that they do not crowd one line.
     #[inline]
-    pub fn with_port(self, port: u16) -> Self {
-        Self(fold(self.0 ^ u64::from(port), 0x9e37_79b9_7f4a_7c15))
+    pub fn with_service(self, service: ServiceSlot, port: u16) -> Self {
+        let target = u64::from(service.0) << 16 | u64::from(port);
+        Self(fold(self.0 ^ target, 0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// A number from 0 to 63.
+    #[inline]
+    pub fn sixth(self) -> u32 {
+        self.0 as u32 & 63
     }
 
     /// Bits of it by which others may spread flows.
@@ -191,7 +199,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// half empty: 32 bytes a narrow flow, 64 a wide one.
     pub fn new(capacity: usize, secret: HashSecret) -> Self {
         let lines = (capacity * 2).div_ceil(WAYS).clamp(2, u32::MAX as usize);
-        Self { lines: vec![Line::EMPTY; lines].into_boxed_slice(), secret, flows: 0, swept: 0 }
+        Self { lines: table(Line::EMPTY, lines).into_boxed_slice(), secret, flows: 0, swept: 0 }
     }
 
     /// Number of flows stored, expired ones included until they are found.
@@ -234,12 +242,19 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// Where a flow is stored.
     #[inline]
     pub fn find(&self, hash: FlowHash, key: &K) -> Option<Place> {
+        self.get(hash, key).map(|(place, _)| place)
+    }
+
+    /// A flow, and where it is stored.
+    #[inline(always)]
+    pub fn get(&self, hash: FlowHash, key: &K) -> Option<(Place, FlowValue)> {
         let home = self.home(hash);
         let line = &self.lines[home];
         if let Some(way) = line.way_of(key) {
-            return Some(place(home, way));
+            return Some((place(home, way), line.value(way)));
         }
-        if line.spilled() == 0 { None } else { self.find_spilled(hash, key) }
+        let place = if line.spilled() == 0 { None } else { self.find_spilled(hash, key) }?;
+        Some((place, self.value(place)))
     }
 
     #[cold]

@@ -1,6 +1,6 @@
 //! What we tell senders: why a packet goes no further.
 
-use config::words::{NoBackend, Protocol};
+use config::words::{NoBackend, NoFlow, Protocol};
 
 use super::deliver::longest;
 use super::{Context, Forwarder, Outbox, Target, Work};
@@ -101,6 +101,10 @@ fn answer_to(snapshot: &Snapshot, work: &Work, why: DropReason) -> Option<Answer
             told.then_some(Answer::Error(Cause::TooBig { mtu: mtu.max(ipv6::MIN_MTU) }))
         }
         DropReason::NoBackend => as_chosen(snapshot.service(work.service)?.no_backend, work),
+        DropReason::NoFlowNotSyn => {
+            let no_flow = snapshot.service(work.service)?.no_flow;
+            (no_flow == NoFlow::Rst).then_some(Answer::Reset)
+        }
         DropReason::NoService => {
             snapshot.local(work.headers.ip.addresses.dst())?;
             as_chosen(snapshot.parts.no_service, work)

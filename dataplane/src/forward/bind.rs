@@ -1,6 +1,6 @@
 //! The third stage: the flow of each packet, found or made, and so its backend.
 
-use config::words::{Mode, Protocol};
+use config::words::{Mode, NoFlow, Protocol};
 
 use super::flows::{Stored, wide_address, worth};
 use super::local::host_of;
@@ -22,8 +22,10 @@ const AMBIGUITY_TRIES: usize = 4;
 /// In place of services in the keys of flows that NAT gateways keep, by protocol.
 const OUTWARD_TCP: ServiceSlot = ServiceSlot(u16::MAX);
 const OUTWARD_UDP: ServiceSlot = ServiceSlot(u16::MAX - 1);
+/// The same of echo requests: flows of UDP whose ports are the identifiers (RFC 5508, 3.1).
+pub(super) const OUTWARD_ECHO: ServiceSlot = ServiceSlot(u16::MAX - 2);
 /// Service slots that workers keep for themselves, the highest ones.
-pub const RESERVED_SERVICES: usize = 2;
+pub const RESERVED_SERVICES: usize = 3;
 
 impl<F: Frame> Forwarder<F> {
     /// Third stage: binds each packet to a flow.
@@ -117,7 +119,10 @@ impl<F: Frame> Forwarder<F> {
         if context.snapshot.local(work.headers.ip.addresses.src()).is_some() {
             return Err(DropReason::MartianAddress);
         }
-        if work.headers.protocol == Protocol::Tcp && !opens(&work.headers) {
+        if work.headers.protocol == Protocol::Tcp
+            && !opens(&work.headers)
+            && !takes_up(service, &work.headers)
+        {
             return Err(DropReason::NoFlowNotSyn);
         }
         for _ in 0..AMBIGUITY_TRIES {
@@ -158,7 +163,7 @@ impl<F: Frame> Forwarder<F> {
             && backend.mode != Mode::FullNat
         {
             let key = FlowKey::new(src, headers.src_port, found.service);
-            return self.flows.store_narrow(context, work.hash, key, flow);
+            return self.flows.store_narrow(context, key, flow);
         }
         let client = wide_address(headers.ip.addresses.src());
         let key = WideKey::new(client, headers.src_port, found.service, headers.dst_port);
@@ -247,7 +252,7 @@ impl<F: Frame> Forwarder<F> {
     }
 
     /// A packet for a local address belongs to the flow that its port was taken for.
-    fn bind_local_reply(
+    pub(super) fn bind_local_reply(
         &mut self,
         context: Context,
         work: &mut Work,
@@ -262,6 +267,10 @@ impl<F: Frame> Forwarder<F> {
             return Err(DropReason::NoFlow);
         }
         work.target = if flow.backend() == BackendSlot::NONE {
+            // The port of an echo request takes no UDP, nor the other way round.
+            if (owner.service == OUTWARD_ECHO) != headers.ip.is_icmp() {
+                return Err(DropReason::NoFlow);
+            }
             Target::Inside { station: owner.client, port: owner.client_port }
         } else {
             let from = owner.service_port.unwrap_or_default();
@@ -279,7 +288,7 @@ impl<F: Frame> Forwarder<F> {
 
     /// A packet that leaves an inside network keeps its addresses or gets one of the gateway's pool: the same
     /// one and the same port for all that its sender sends from a port (RFC 4787, REQ-1).
-    fn bind_outward(
+    pub(super) fn bind_outward(
         &mut self,
         context: Context,
         work: &mut Work,
@@ -293,6 +302,7 @@ impl<F: Frame> Forwarder<F> {
         };
         let service = match headers.protocol {
             Protocol::Tcp => OUTWARD_TCP,
+            Protocol::Udp if headers.ip.is_icmp() => OUTWARD_ECHO,
             Protocol::Udp => OUTWARD_UDP,
         };
         work.service = service;
@@ -343,6 +353,11 @@ fn request_view(mode: Mode) -> View {
         Mode::Nat | Mode::FullNat => View::Client,
         Mode::Dr | Mode::Tunnel => View::OneWay,
     }
+}
+
+/// Whether a segment of a connection that began elsewhere may go on here.
+fn takes_up(service: &Service, headers: &Headers) -> bool {
+    service.no_flow == NoFlow::Schedule && headers.tcp_flags & tcp::RST == 0
 }
 
 /// Whether a TCP packet opens a connection.

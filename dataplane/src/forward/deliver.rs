@@ -10,8 +10,8 @@ use crate::burst::Burst;
 use crate::drops::DropReason;
 use crate::local::LocalSlot;
 use crate::packet::Headers;
-use crate::rewrite::{dr, mss, nat, translate, tunnel};
-use crate::snapshot::{Backend, BackendSlot, Egress, Snapshot, Tunnel};
+use crate::rewrite::{dr, echo, mss, nat, translate, tunnel};
+use crate::snapshot::{Backend, BackendSlot, Egress, Snapshot};
 use crate::wire::tcp;
 
 impl<F: Frame> Forwarder<F> {
@@ -76,7 +76,7 @@ impl<F: Frame> Forwarder<F> {
         let backend = snapshot.backend(work.backend).ok_or(DropReason::NoBackend)?;
         let egress = snapshot.backend_egress(work.backend).ok_or(DropReason::NoRoute)?;
         let headers = &work.headers;
-        if headers.ip.len > room(backend, egress.mtu) {
+        if headers.ip.len > backend.room(egress.mtu) {
             return Err(DropReason::TooBig);
         }
         if headers.tcp_flags & tcp::SYN != 0 {
@@ -85,7 +85,7 @@ impl<F: Frame> Forwarder<F> {
         match (backend.mode, backend.tunnel) {
             (Mode::Dr, _) => dr::to_backend(frame, &headers.ip, &egress.link)?,
             (Mode::Tunnel, Some(through)) => {
-                let outer = outer(backend, &through, work.hash.entropy());
+                let outer = backend.outer(&through, work.hash.entropy());
                 let id = if headers.ip.dont_fragment && headers.ip.is_v4() { 0 } else { self.next_id() };
                 tunnel::wrap(frame, &headers.ip, &outer, id, &egress.link)?;
             }
@@ -191,7 +191,12 @@ impl<F: Frame> Forwarder<F> {
 
     /// Sends a packet on its way that is no service's, as a router does.
     #[cold]
-    fn route(&mut self, context: Context, work: &Work, frame: &mut F) -> Result<Egress, DropReason> {
+    pub(super) fn route(
+        &mut self,
+        context: Context,
+        work: &Work,
+        frame: &mut F,
+    ) -> Result<Egress, DropReason> {
         let (snapshot, headers) = (context.snapshot, &work.headers);
         let to = match work.target {
             Target::Inside { station, .. } => station,
@@ -201,13 +206,22 @@ impl<F: Frame> Forwarder<F> {
         if headers.ip.len > egress.mtu {
             return Err(DropReason::TooBig);
         }
+        let echo = headers.ip.is_icmp();
         match work.target {
+            Target::Inside { station, port } if echo => {
+                echo::to_station(frame, &headers.ip, SocketAddr::new(station, port), &egress.link)?;
+            }
             Target::Inside { station, port } => {
                 nat::to_backend(frame, headers, SocketAddr::new(station, port), &egress.link)?;
             }
             Target::OnwardFrom(local, port) => {
                 let address = snapshot.local_address(local).ok_or(DropReason::LocalPortsExhausted)?;
-                nat::to_client(frame, headers, SocketAddr::new(address, port), &egress.link)?;
+                let local = SocketAddr::new(address, port);
+                if echo {
+                    echo::from_local(frame, &headers.ip, local, &egress.link)?;
+                } else {
+                    nat::to_client(frame, headers, local, &egress.link)?;
+                }
             }
             _ => dr::to_backend(frame, &headers.ip, &egress.link)?,
         }
@@ -216,14 +230,14 @@ impl<F: Frame> Forwarder<F> {
     }
 
     #[inline]
-    fn count_in(&self, backend: BackendSlot, len: u16) {
+    pub(super) fn count_in(&self, backend: BackendSlot, len: u16) {
         let counters = self.stats.backend(backend);
         counters.in_packets.add(1);
         counters.in_bytes.add(u64::from(len));
     }
 
     #[inline]
-    fn count_out(&self, backend: BackendSlot, len: u16) {
+    pub(super) fn count_out(&self, backend: BackendSlot, len: u16) {
         let counters = self.stats.backend(backend);
         counters.out_packets.add(1);
         counters.out_bytes.add(u64::from(len));
@@ -234,26 +248,6 @@ impl<F: Frame> Forwarder<F> {
 #[inline]
 fn endpoint(backend: &Backend, headers: &Headers) -> SocketAddr {
     SocketAddr::new(backend.address.ip(), headers.dst_port.wrapping_add(backend.port_shift))
-}
-
-/// The outer header of a packet's tunnel. What is free in it follows the flow, so that the backend's receive
-/// side spreads flows over its queues.
-#[inline]
-pub(super) fn outer(backend: &Backend, through: &Tunnel, entropy: u16) -> tunnel::Outer {
-    let src = match through.spread {
-        None => through.src,
-        Some(prefix) => tunnel::spread_source(prefix, entropy),
-    };
-    tunnel::Outer { src, dst: backend.address.ip(), encapsulation: through.encapsulation, entropy }
-}
-
-/// The longest packet that reaches a backend by an interface with this MTU.
-#[inline]
-pub(super) fn room(backend: &Backend, mtu: u16) -> u16 {
-    match (backend.mode, &backend.tunnel) {
-        (Mode::Tunnel, Some(through)) => mtu.saturating_sub(outer(backend, through, 0).overhead()),
-        _ => mtu,
-    }
 }
 
 /// Lowers the segment size that an opening announces to what the service allows.
@@ -269,7 +263,7 @@ pub(super) fn longest(snapshot: &Snapshot, work: &Work) -> Option<u16> {
     match work.target {
         Target::Backend => {
             let mtu = snapshot.backend_egress(work.backend)?.mtu;
-            Some(room(snapshot.backend(work.backend)?, mtu))
+            Some(snapshot.backend(work.backend)?.room(mtu))
         }
         Target::BackendFrom(..) => {
             let backend = snapshot.backend(work.backend)?;

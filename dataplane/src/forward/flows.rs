@@ -66,6 +66,12 @@ impl Flows {
         }
     }
 
+    /// The same of an IPv4 client.
+    #[inline]
+    pub(super) fn hash_v4(&self, client: u32, port: u16) -> FlowHash {
+        self.secret.hash(client, port)
+    }
+
     /// The same of a packet's source.
     #[inline]
     pub(super) fn hash_src(&self, headers: &Headers) -> FlowHash {
@@ -86,8 +92,12 @@ impl Flows {
 
     /// Asks for the line of a client's flow to a port of a service to come into the cache.
     #[inline]
-    pub(super) fn prefetch(&self, hash: FlowHash, narrow: bool, service_port: u16) {
-        if narrow { self.narrow.prefetch(hash) } else { self.wide.prefetch(hash.with_port(service_port)) }
+    pub(super) fn prefetch(&self, hash: FlowHash, found: Found, service_port: u16) {
+        if found.narrow {
+            self.narrow.prefetch(hash.with_service(found.service, 0));
+        } else {
+            self.wide.prefetch(hash.with_service(found.service, service_port));
+        }
     }
 
     /// The flow of a client to a port of a service.
@@ -105,7 +115,7 @@ impl Flows {
                 let address = if from_src { src } else { dst };
                 if found.narrow && address != 0 {
                     let key = FlowKey::new(address, ports.0, found.service);
-                    if let Some(place) = self.narrow.find(hash, &key) {
+                    if let Some(place) = self.narrow.find(hash.with_service(found.service, 0), &key) {
                         return Some(Stored::Narrow(place));
                     }
                 }
@@ -124,7 +134,25 @@ impl Flows {
             return None;
         }
         let key = WideKey::new(address, ports.0, found.service, ports.1);
-        self.wide.find(hash.with_port(ports.1), &key).map(Stored::Wide)
+        self.wide.find(hash.with_service(found.service, ports.1), &key).map(Stored::Wide)
+    }
+
+    /// Asks for the line of a narrow flow to come into the cache.
+    #[inline]
+    pub(super) fn prefetch_narrow(&self, hash: FlowHash) {
+        self.narrow.prefetch(hash);
+    }
+
+    /// A narrow flow, and where it is.
+    #[inline]
+    pub(super) fn find_narrow(&self, hash: FlowHash, key: &FlowKey) -> Option<(Place, FlowValue)> {
+        self.narrow.get(hash, key)
+    }
+
+    /// Changes a narrow flow.
+    #[inline]
+    pub(super) fn set_narrow(&mut self, place: Place, flow: FlowValue) {
+        self.narrow.set(place, flow);
     }
 
     /// The flow whose backend knows its client by a local address and port.
@@ -215,10 +243,10 @@ impl Flows {
     pub(super) fn store_narrow(
         &mut self,
         context: Context,
-        hash: FlowHash,
         key: FlowKey,
         flow: FlowValue,
     ) -> Result<Stored, DropReason> {
+        let hash = key.hash(&self.secret);
         let place = match self.narrow.insert(hash, key, flow, |flow| worth(context, flow)) {
             Inserted::Placed(place) => place,
             Inserted::Replaced(place, (_, dead)) => {

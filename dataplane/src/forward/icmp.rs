@@ -1,8 +1,8 @@
 //! ICMP and ICMPv6: what is asked of us, and what others tell of flows.
 
 mod about;
+mod echo;
 
-use super::deliver::{outer, room};
 use super::{Context, Forwarder, Outbox};
 use crate::buf::Frame;
 use crate::drops::DropReason;
@@ -28,6 +28,7 @@ enum Next {
 /// What an ICMP message is for us.
 enum Kind {
     EchoRequest,
+    EchoReply,
     /// It quotes a packet that did not get through.
     Error,
     Other,
@@ -39,6 +40,9 @@ impl Kind {
         match (packet.addresses, kind) {
             (Addresses::V4 { .. }, icmp4::ECHO_REQUEST) | (Addresses::V6 { .. }, icmp6::ECHO_REQUEST) => {
                 Self::EchoRequest
+            }
+            (Addresses::V4 { .. }, icmp4::ECHO_REPLY) | (Addresses::V6 { .. }, icmp6::ECHO_REPLY) => {
+                Self::EchoReply
             }
             (Addresses::V4 { .. }, icmp4::UNREACHABLE | icmp4::TIME_EXCEEDED | icmp4::PARAMETER_PROBLEM)
             | (
@@ -63,10 +67,14 @@ impl<F: Frame> Forwarder<F> {
         out: &mut Outbox<F>,
     ) {
         frame.truncate(usize::from(packet.l3) + usize::from(packet.len));
-        let next = match Kind::of(frame.head(), packet) {
+        let kind = Kind::of(frame.head(), packet);
+        if let Some(role) = echo::translated(context.snapshot, interface, packet, &kind) {
+            return self.translate_echo(context, port, role, packet, frame, out);
+        }
+        let next = match kind {
             Kind::EchoRequest => self.answer_echo(context, packet, &mut frame),
             Kind::Error => self.pass_error_on(context, packet, &mut frame),
-            Kind::Other => Ok(Next::Stranger(DropReason::UnknownIcmp)),
+            Kind::EchoReply | Kind::Other => Ok(Next::Stranger(DropReason::UnknownIcmp)),
         };
         match next {
             Ok(Next::Send(egress)) => self.send(frame, &egress, out),
@@ -170,7 +178,7 @@ impl<F: Frame> Forwarder<F> {
         let slot = about.backend.ok_or(DropReason::NoBackend)?;
         let backend = context.snapshot.backend(slot).ok_or(DropReason::NoBackend)?;
         let egress = *context.snapshot.backend_egress(slot).ok_or(DropReason::NoRoute)?;
-        check_room(packet.len, room(backend, egress.mtu))?;
+        check_room(packet.len, backend.room(egress.mtu))?;
         let end = backend_end(backend, about);
         match (backend.mode, backend.tunnel) {
             (Mode::Nat, _) => {
@@ -191,7 +199,7 @@ impl<F: Frame> Forwarder<F> {
             }
             (Mode::Tunnel, Some(through)) => {
                 let id = self.next_id();
-                let outer = outer(backend, &through, about.entropy);
+                let outer = backend.outer(&through, about.entropy);
                 tunnel::wrap(frame, packet, &outer, id, &egress.link)?;
             }
             (Mode::Dr | Mode::Tunnel, _) => dr::to_backend(frame, packet, &egress.link)?,

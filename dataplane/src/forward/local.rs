@@ -150,7 +150,7 @@ pub(super) fn host_of(snapshot: &Snapshot, address: IpAddr) -> Option<InterfaceI
 
 /// Whether a packet may pass through the appliance as through a router: out from an inside interface, or in
 /// to one.
-fn passage(snapshot: &Snapshot, from: InterfaceId, addresses: &Addresses) -> Option<Role> {
+pub(super) fn passage(snapshot: &Snapshot, from: InterfaceId, addresses: &Addresses) -> Option<Role> {
     if let Some(gateway) = snapshot.interface(from)?.gateway {
         return Some(Role::Outward(gateway));
     }

@@ -43,11 +43,7 @@ pub fn echo_reply<F: Frame>(frame: &mut F, packet: &Packet, link: &LinkHeader) -
             change_word(head, l3 + ipv4::TTL, ttl, l3 + ipv4::CHECKSUM);
             let kind = u16::from_be_bytes([icmp4::ECHO_REPLY, 0]);
             change_word(head, l4 + icmp4::TYPE, kind, l4 + icmp4::CHECKSUM);
-            // Only a message of nothing but zeros has the sum +0, whose checksum is not 0: the equation cannot
-            // tell it from -0 (RFC 1624, 3).
-            if head.get(l4..).is_some_and(|message| message.iter().all(|byte| *byte == 0)) {
-                write_u16(head, l4 + icmp4::CHECKSUM, 0xffff);
-            }
+            mend_zeros(head, l4);
         }
         Addresses::V6 { src, dst } => {
             write_u128(head, l3 + ipv6::SRC, dst);
@@ -60,8 +56,16 @@ pub fn echo_reply<F: Frame>(frame: &mut F, packet: &Packet, link: &LinkHeader) -
     put_link(frame, packet.l3, link)
 }
 
+/// Repairs the checksum of an ICMP message of nothing but zeros: only that has the sum +0, whose checksum is not
+/// 0, and the incremental equation cannot tell it from -0 (RFC 1624, 3).
+pub(super) fn mend_zeros(head: &mut [u8], l4: usize) {
+    if head.get(l4..).is_some_and(|message| message.iter().all(|byte| *byte == 0)) {
+        write_u16(head, l4 + icmp4::CHECKSUM, 0xffff);
+    }
+}
+
 /// Replaces a 16-bit field and repairs the checksum that covers it.
-fn change_word(bytes: &mut [u8], offset: usize, new: u16, checksum: usize) {
+pub(super) fn change_word(bytes: &mut [u8], offset: usize, new: u16, checksum: usize) {
     let delta = Delta::default().word(read_u16(bytes, offset).unwrap_or_default(), new);
     write_u16(bytes, offset, new);
     let old = read_u16(bytes, checksum).unwrap_or_default();

@@ -7,8 +7,10 @@
 
 pub mod answer;
 pub mod dr;
+pub mod echo;
 pub mod mss;
 pub mod nat;
+pub mod plain;
 pub mod quote;
 pub mod translate;
 pub mod tunnel;

@@ -23,9 +23,9 @@ const MIN_MTU_V4: u16 = 68;
 /// A packet that an ICMP error quotes, as far as it is needed. Offsets count from the frame's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {
-    /// Source; its port is 0 unless the packet has TCP or UDP.
+    /// Source; its port is that of TCP or UDP, the identifier of an echo request, or 0.
     pub src: Endpoint,
-    /// Destination, likewise.
+    /// Destination; its port is that of TCP or UDP, or 0.
     pub dst: Endpoint,
     /// Protocol number of what is at `l4`.
     pub protocol: u8,
@@ -47,6 +47,11 @@ impl Quoted {
         // ICMPv6 headers are as long.
         let quoted = Self::read_at(head, usize::from(packet.l4) + icmp4::HEADER_LEN, end)?;
         (quoted.src.is_ipv4() == packet.addresses.src().is_ipv4()).then_some(quoted)
+    }
+
+    /// Whether it carries ICMP, of its IP version.
+    pub fn is_icmp(&self) -> bool {
+        self.protocol == if self.src.is_ipv4() { ipv4::PROTOCOL_ICMP } else { ipv6::NEXT_ICMP }
     }
 
     /// The packet in this one, if this one is of a tunnel such as ours: IP in IP, GRE, or GUE.
@@ -82,7 +87,7 @@ impl Quoted {
                 let ports = quote.get(transport.at..)?.first_chunk::<8>()?;
                 (read_u16(ports, tcp::SRC_PORT)?, read_u16(ports, tcp::DST_PORT)?)
             }
-            _ => (0, 0),
+            _ => (echo_identifier(src, &transport, quote).unwrap_or(0), 0),
         };
         Some(Self {
             src: SocketAddr::new(src, src_port),
@@ -145,6 +150,17 @@ fn transport_v6(quote: &[u8]) -> Option<Transport> {
     None
 }
 
+/// The identifier of a quoted echo request.
+fn echo_identifier(src: IpAddr, transport: &Transport, quote: &[u8]) -> Option<u16> {
+    let (protocol, request) = match src {
+        IpAddr::V4(_) => (ipv4::PROTOCOL_ICMP, icmp4::ECHO_REQUEST),
+        IpAddr::V6(_) => (ipv6::NEXT_ICMP, icmp6::ECHO_REQUEST),
+    };
+    let message = quote.get(transport.at..)?;
+    let is_one = transport.protocol == protocol && message.first() == Some(&request);
+    is_one.then(|| read_u16(message, icmp4::REST))?
+}
+
 /// Length of a GRE header such as ours.
 fn gre_header_len(bytes: &[u8]) -> Option<usize> {
     let flags = read_u16(bytes, 0)?;
@@ -202,7 +218,7 @@ pub fn translate(
     Ok(())
 }
 
-/// Replaces the ports that are given of the quoted packet, if it has TCP or UDP, and repairs the transport
+/// Replaces the ports that are given of the quoted packet, or the identifier of an echo request, and repairs the transport
 /// checksum for them and for `changes` of the addresses. What this adds to checksums is added to `whole`.
 pub(super) fn replace_ports(
     message: &mut [u8],
@@ -211,6 +227,9 @@ pub(super) fn replace_ports(
     mut changes: Delta,
     mut whole: Delta,
 ) -> Delta {
+    if quoted.is_icmp() {
+        return replace_identifier(message, quoted, src, changes, whole);
+    }
     if !matches!(quoted.protocol, ipv4::PROTOCOL_TCP | ipv4::PROTOCOL_UDP) {
         return whole;
     }
@@ -221,6 +240,20 @@ pub(super) fn replace_ports(
         whole = whole.word(old.port(), new);
     }
     mend_transport(message, quoted, changes, whole)
+}
+
+/// The same of the identifier of an echo request, whose checksum covers the addresses in IPv6 only.
+fn replace_identifier(
+    message: &mut [u8],
+    quoted: &Quoted,
+    identifier: Option<u16>,
+    addresses: Delta,
+    whole: Delta,
+) -> Delta {
+    let changes = if quoted.src.is_ipv4() { Delta::default() } else { addresses };
+    let (old, new) = (quoted.src.port(), identifier.unwrap_or(quoted.src.port()));
+    write_u16(message, quoted.l4 + icmp4::REST, new);
+    mend(message, quoted.l4 + icmp4::CHECKSUM, changes.word(old, new), whole.word(old, new))
 }
 
 /// Repairs a checksum for `changes`, and adds its own change to `whole`. Where the quote ends before it, there

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use config::words::{NoBackend, Scheduler, ServiceKey};
+use config::words::{NoBackend, NoFlow, Scheduler, ServiceKey};
 
 use super::{BackendSlot, PoolSlot};
 
@@ -17,6 +17,8 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// What a client is told when no backend takes its flow.
     pub no_backend: NoBackend,
+    /// What becomes of a TCP segment of no flow that does not open one.
+    pub no_flow: NoFlow,
     /// The largest TCP segment that either end may announce, in bytes.
     pub mss: Option<u16>,
     /// Whether every packet is scheduled by itself and no flow is kept (UDP).
@@ -60,6 +62,7 @@ impl Service {
             class: None,
             scheduler,
             no_backend: NoBackend::Icmp,
+            no_flow: NoFlow::Drop,
             mss: None,
             one_packet: false,
             pool: None,

@@ -1,6 +1,7 @@
 //! Hash tables of a snapshot: whose address, which service, whose reply.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use config::words::{Mode, Protocol};
 
@@ -8,6 +9,7 @@ use super::{Parts, Service, ServiceSlot};
 use crate::local::LocalSlot;
 use crate::lookup::{Key, Lookup};
 use crate::packet::{Addresses, Headers};
+use crate::parse::plain::Plain;
 use crate::route::InterfaceId;
 use crate::wire::eth::Tags;
 
@@ -38,6 +40,20 @@ pub struct Found {
     pub service: ServiceSlot,
     /// Whether its flows are in the narrow table, but for those of full NAT.
     pub narrow: bool,
+}
+
+/// Which way a plain packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To a service with one port, whose flows are narrow but for those of full NAT.
+    Request(ServiceSlot),
+    /// From a NAT backend of such a service.
+    Reply {
+        /// The service.
+        service: ServiceSlot,
+        /// Its address and port.
+        vip: (u32, u16),
+    },
 }
 
 /// Who listens on an address and port: one service, or the first of several in the list of choices.
@@ -162,6 +178,10 @@ pub(super) struct Tables {
     ranges: bool,
     /// Whether a NAT backend has several ports.
     reply_ranges: bool,
+    /// Whether there are local addresses of full NAT.
+    snat: bool,
+    /// Addresses of IPv4 services, by slot.
+    vips: Vec<u32>,
 }
 
 impl Tables {
@@ -181,7 +201,10 @@ impl Tables {
         };
         let ranges = listeners.iter().any(|((_, _, port), _)| *port == 0);
         let reply_ranges = replies.iter().any(|((_, _, port), _)| *port == 0);
-        Self { v4, v6, choices, repliers, ranges, reply_ranges }
+        let snat = !parts.locals.is_empty();
+        let vip = |service: &Option<Arc<Service>>| v4_bits(service.as_ref()?.key.address);
+        let vips = parts.services.iter().map(|service| vip(service).unwrap_or_default()).collect();
+        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat, vips }
     }
 
     pub(super) fn local(&self, address: IpAddr) -> Option<Local> {
@@ -214,6 +237,30 @@ impl Tables {
             None if !self.ranges => None,
             _ => self.choose(parts, listener, headers, tags, takes),
         }
+    }
+
+    /// Which way a plain packet goes, if one look at each table is enough to tell: to a service that is alone on
+    /// its address and port, or from a NAT backend that serves no other.
+    #[inline]
+    pub(super) fn direction(&self, plain: &Plain) -> Option<Direction> {
+        let protocol = number(plain.protocol);
+        match self.v4.services.get(plain.dst.key(protocol, plain.dst_port)) {
+            Some(Listener { is_choice: true, .. }) => return None,
+            Some(Listener { number, .. }) => return Some(Direction::Request(ServiceSlot(number as u16))),
+            None if self.ranges && self.v4.services.get(plain.dst.key(protocol, 0)).is_some() => return None,
+            None => {}
+        }
+        let (start, end) = self.v4.repliers(plain.protocol, plain.src, plain.src_port);
+        let [replier] = self.repliers.get(start as usize..end as usize)? else { return None };
+        // A packet for a local address is of full NAT.
+        let is_narrow = replier.first == replier.last && !self.is_local(plain.dst);
+        let vip = (*self.vips.get(usize::from(replier.service.0))?, replier.first);
+        is_narrow.then_some(Direction::Reply { service: replier.service, vip })
+    }
+
+    #[inline]
+    fn is_local(&self, address: u32) -> bool {
+        self.snat && self.v4.local.get(address.key(ANY, 0)).is_some()
     }
 
     /// The service among several, or one with several ports.

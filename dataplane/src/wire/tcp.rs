@@ -36,5 +36,20 @@ pub const ACK: u8 = 0x10;
 /// Whether no honest sender sets these flags: none at all, or SYN together with FIN or RST.
 #[inline]
 pub const fn absurd(flags: u8) -> bool {
-    flags & 0x3f == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0)
+    ABSURD >> (flags & FLAGS_MASK) & 1 != 0
 }
+
+/// The flags of RFC 9293; the two above them belong to congestion control (RFC 3168).
+const FLAGS_MASK: u8 = 0x3f;
+
+/// A bit for each set of flags.
+const ABSURD: u64 = {
+    let (mut absurd, mut flags) = (0, 0);
+    while flags <= FLAGS_MASK {
+        if flags == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0) {
+            absurd |= 1 << flags;
+        }
+        flags += 1;
+    }
+    absurd
+};

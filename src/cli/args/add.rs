@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum, value_parser};
 use config::limits;
 use config::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
-use config::words::{ClassName, Encapsulation, Mode, NoBackend, Preset, Scheduler, ServiceKey};
+use config::words::{ClassName, Encapsulation, Mode, NoBackend, NoFlow, Preset, Scheduler, ServiceKey};
 use ipnet::IpNet;
 
 /// A new service.
@@ -26,6 +26,9 @@ pub struct ServiceAdd {
     /// What a new client is told when no backend takes it: rst, icmp or drop
     #[arg(long, value_name = "ANSWER", default_value_t = NoBackend::Icmp)]
     no_backend: NoBackend,
+    /// What becomes of a TCP segment in the middle of no known flow: drop, rst or schedule
+    #[arg(long, value_name = "CHOICE", default_value_t = NoFlow::Drop)]
+    no_flow: NoFlow,
     /// Lower the segment size that TCP SYNs announce to at most this
     #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(mss_range()))]
     mss: Option<u16>,
@@ -187,6 +190,7 @@ impl ServiceAdd {
             scheduler: self.scheduler,
             check: self.check.check()?,
             no_backend: self.no_backend,
+            no_flow: self.no_flow,
             mss: self.mss,
             timeouts: timeouts(&self.timeouts),
             one_packet: self.one_packet,

@@ -4,7 +4,7 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use config::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
-use config::words::{Encapsulation, Mode, NoBackend, Scheduler};
+use config::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
 
 use super::*;
 
@@ -92,11 +92,13 @@ fn backend(options: &str) -> Backend {
 #[test]
 fn a_service_takes_options() {
     let bare = service("");
-    assert_eq!((bare.no_backend, bare.mss, bare.timeouts), (NoBackend::Icmp, None, None));
-    assert_eq!((bare.one_packet, bare.snat_pool, bare.echo), (false, None, true));
-    let full = service("--no-backend rst --mss 1400 --one-packet --snat-pool out --no-echo --class gold");
+    assert_eq!((bare.no_backend, bare.no_flow, bare.mss), (NoBackend::Icmp, NoFlow::Drop, None));
+    assert_eq!((bare.one_packet, bare.snat_pool, bare.echo, bare.timeouts), (false, None, true, None));
+    let full = service(
+        "--no-backend rst --no-flow schedule --mss 1400 --one-packet --snat-pool out --no-echo --class gold",
+    );
     assert_eq!((full.no_backend, full.mss, full.one_packet), (NoBackend::Rst, Some(1400), true));
-    assert_eq!((full.snat_pool.as_deref(), full.echo), (Some("out"), false));
+    assert_eq!((full.snat_pool.as_deref(), full.echo, full.no_flow), (Some("out"), false, NoFlow::Schedule));
     assert_eq!(
         (full.key.to_string().as_str(), full.name.as_str()),
         ("tcp:192.0.2.1:80@gold", "tcp:192.0.2.1:80@gold")

@@ -105,6 +105,21 @@ fn rated_load_of_wide_flows_is_stored_whole() {
 }
 
 #[test]
+fn one_client_port_has_flows_to_more_services_than_two_lines_hold() {
+    fn fill<K: Key, const WAYS: usize>(key: impl Fn(ServiceSlot) -> K) {
+        let mut table = FlowTable::<K, WAYS>::new(1000, SECRET);
+        for service in 0..64 {
+            let key = key(ServiceSlot(service));
+            let inserted = table.insert(table.hash_of(&key), key, value(service.into()), live);
+            assert!(matches!(inserted, Inserted::Placed(_)), "{service}");
+        }
+        assert_spill_counts(&table);
+    }
+    fill::<FlowKey, 4>(|service| FlowKey::new(0xcb00_7107, 1024, service));
+    fill::<WideKey, 2>(|service| WideKey::new(0x2001_0db8 << 96 | 5, 1024, service, 443));
+}
+
+#[test]
 fn the_flows_of_one_owner_reach_every_line() {
     let table = NarrowTable::new(if cfg!(miri) { 64 } else { 1 << 20 }, SECRET);
     let eighths = |line: usize| line * 8 / table.lines();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use config::words::Protocol;
 
+use super::super::bind::OUTWARD_ECHO;
 use super::super::flows::worth;
 use super::super::{Context, Forwarder, Work};
 use crate::buf::Frame;
@@ -74,7 +75,8 @@ impl Error {
                 Some(Self { client: of(quoted.dst), protocol, from: From::Vip(found) })
             }
             Some(Local::Snat(slot)) => {
-                let protocol = protocol(quoted.protocol)?;
+                // The identifier of an echo request is a port of UDP.
+                let protocol = if quoted.is_icmp() { Protocol::Udp } else { protocol(quoted.protocol)? };
                 Some(Self { client: of(quoted.src), protocol, from: From::Local(slot) })
             }
             None => {
@@ -151,7 +153,8 @@ impl<F: Frame> Forwarder<F> {
                 let owner = self.flows.owner(stored);
                 let sender = SocketAddr::new(owner.client, owner.client_port);
                 let flow = self.flows.value(stored);
-                if worth(context, flow) == Worth::Dead {
+                let other = (owner.service == OUTWARD_ECHO) != quoted.is_icmp();
+                if other || worth(context, flow) == Worth::Dead {
                     return None;
                 }
                 if flow.backend() == BackendSlot::NONE {

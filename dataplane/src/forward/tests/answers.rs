@@ -1,6 +1,6 @@
 //! What senders are told when a packet goes no further.
 
-use config::words::NoBackend;
+use config::words::{NoBackend, NoFlow};
 
 use super::*;
 use crate::samples::{Body, Sample, datagram, is_valid, syn};
@@ -49,6 +49,39 @@ fn without_a_backend_or_service_the_operator_chooses_the_answer() {
             let End::Sent(frame) = path.pass(udp.frame()) else { panic!("{vip}") };
             assert_eq!(said(version, &frame), unreachable[version]);
             assert_eq!(path.stats.answered_for.get(why), 2);
+        }
+    }
+}
+
+#[test]
+fn what_belongs_to_no_connection_meets_the_operators_choice() {
+    for version in [0, 1] {
+        let path = |choice| {
+            let mut parts = modes::world(VIPS[version], BACKENDS[version], Mode::Dr);
+            for service in parts.services.iter_mut().flatten() {
+                Arc::make_mut(service).no_flow = choice;
+            }
+            Path::new(Snapshot::new(parts))
+        };
+        let segment = |flags| Sample {
+            body: Body::Tcp { flags, options: Vec::new() },
+            ..syn(CLIENTS[version], VIPS[version])
+        };
+        let refused = End::Dropped(DropReason::NoFlowNotSyn);
+        assert_eq!(path(NoFlow::Drop).pass(segment(ACK).frame()), refused);
+        let mut answers = path(NoFlow::Rst);
+        let End::Sent(reset) = answers.pass(segment(ACK).frame()) else { panic!() };
+        assert_eq!((said(version, &reset).0, reset[reset.len() - 7]), (6, RST));
+        assert!(answers.forwarder.flows().is_empty());
+        let mut takes = path(NoFlow::Schedule);
+        for flags in [ACK, FIN | ACK] {
+            let End::Sent(frame) = takes.pass(segment(flags).frame()) else { panic!() };
+            assert_eq!(frame[5], 11);
+        }
+        assert_eq!(takes.forwarder.flows().len(), 1);
+        // Nobody answers a reset, and none opens a flow.
+        for choice in [NoFlow::Rst, NoFlow::Schedule] {
+            assert_eq!(path(choice).pass(segment(RST).frame()), refused);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Frames in and out through the whole path, and its laws as properties.
 
 mod answers;
+mod echo;
+mod fast;
 mod full_nat;
 mod gateway;
 mod icmp;
@@ -91,6 +93,15 @@ impl Path {
     pub(super) fn forward(&mut self, burst: &mut Burst<HeapFrame>) -> Vec<End> {
         self.received += burst.len() as u64;
         self.ends(|path, context| path.forwarder.forward(context, PORT, burst, path.out))
+    }
+
+    /// The same without the fast path.
+    fn forward_slowly(&mut self, burst: &mut Burst<HeapFrame>) -> Vec<End> {
+        self.received += burst.len() as u64;
+        self.ends(|path, context| {
+            path.forwarder.forward_staged(context, PORT, burst, path.out);
+            burst.clear();
+        })
     }
 
     /// Forwards pieces whose first one came.

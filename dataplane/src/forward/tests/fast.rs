@@ -1,0 +1,176 @@
+//! The fast path does with every packet what the four stages do.
+
+use super::*;
+use crate::flow::{FlowOwner, FlowValue};
+use crate::samples::cases;
+use crate::wire::ipv4;
+
+const PEERS: [[u8; 4]; 3] = [BACKEND, [198, 51, 100, 12], [198, 51, 100, 13]];
+
+/// A packet of one of a few connections, which are so few that packets meet what others left.
+#[derive(Clone, Debug)]
+struct Step {
+    packet: Packet,
+    /// Bytes behind it that are padding.
+    padding: usize,
+    /// A byte of the frame that is not as it should be, and how.
+    flaw: Option<(usize, u8)>,
+    /// Whether the IPv4 header checksum is right in spite of it.
+    mended: bool,
+}
+
+impl Step {
+    fn frame(&self) -> HeapFrame {
+        let mut bytes = self.packet.bytes();
+        bytes.extend(vec![0xee; self.padding]);
+        if let Some((at, how)) = self.flaw {
+            let at = at % bytes.len();
+            bytes[at] ^= how;
+        }
+        if self.mended {
+            bytes[24..26].fill(0);
+            let sum = !csum(&bytes[14..34]);
+            bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+        }
+        HeapFrame::new(&bytes)
+    }
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let flags = prop::sample::select(vec![SYN, SYN | ACK, ACK, ACK, ACK, FIN | ACK, RST, RST | ACK, 0x08, 0]);
+    let shape = (any::<bool>(), any::<bool>(), any::<bool>(), 0usize..16, 1u8..4, any::<u8>());
+    // Lengths, fragments, protocol and flags matter more than the rest.
+    let telling = prop::sample::select(vec![14, 16, 17, 20, 21, 22, 23, 38, 39, 46, 47]);
+    let flaw =
+        prop::option::weighted(0.3, (prop_oneof![telling, 0usize..54], (0u8..8).prop_map(|bit| 1 << bit)));
+    let ends = (0u16..4, 0usize..3, any::<bool>());
+    (ends, flags, shape, flaw, any::<bool>()).prop_map(|(ends, flags, shape, flaw, mended)| {
+        let ((port, peer, reply), (udp, dont_fragment, options, padding, ttl, tos)) = (ends, shape);
+        let (client, vip) = ((CLIENT, 40000 + port), (VIP, 80));
+        let packet = if reply { packet((PEERS[peer], 8000), client) } else { packet(client, vip) };
+        let packet = if udp { packet.udp() } else { packet.flags(flags) };
+        let options = if options && peer == 0 { vec![1, 1, 1, 0] } else { Vec::new() };
+        Step { packet: Packet { ttl, tos, dont_fragment, options, ..packet }, padding, flaw, mended }
+    })
+}
+
+/// Frames and counts in an order that both paths have in common. Outer headers are numbered in the order of
+/// their making, which is not.
+fn settled(mut ends: Vec<End>) -> Vec<String> {
+    for end in &mut ends {
+        if let End::Sent(frame) = end
+            && frame[14 + ipv4::PROTOCOL] == ipv4::PROTOCOL_IPIP
+        {
+            frame[18..20].fill(0);
+            frame[24..26].fill(0);
+        }
+    }
+    let mut ends: Vec<_> = ends.iter().map(|end| format!("{end:02x?}")).collect();
+    ends.sort();
+    ends
+}
+
+fn flows(path: &Path) -> Vec<(FlowOwner, FlowValue)> {
+    let mut flows = Vec::new();
+    let table = path.forwarder.flows();
+    (0..table.lines()).for_each(|line| table.visit(line, |owner, value| flows.push((owner, value))));
+    flows
+}
+
+fn counts(path: &Path) -> Vec<u64> {
+    let drops = DropReason::ALL.iter().map(|why| path.stats.drops.get(*why));
+    let backends = (0..6).flat_map(|slot| {
+        let its = path.stats.backend(BackendSlot(slot));
+        [
+            &its.conns,
+            &its.in_packets,
+            &its.in_bytes,
+            &its.out_packets,
+            &its.out_bytes,
+            &its.flows,
+            &its.active,
+        ]
+        .map(|counter| counter.get())
+    });
+    drops.chain(backends).chain([path.stats.punted.get(), path.stats.answered.get()]).collect()
+}
+
+/// One whose TCP backends come down, and where openings change.
+fn world(mode: Mode, up: bool) -> Snapshot {
+    let mut parts = testing::world(mode);
+    let service = testing::service("tcp:192.0.2.100:80", &[(0, 1), (1, 1), (2, 1)]);
+    parts.services[0] = Some(crate::snapshot::Service { mss: Some(500), ..service }.into());
+    parts.backends.iter_mut().take(2).flatten().for_each(|backend| backend.up = up);
+    Snapshot::new(parts)
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn both_paths_agree(
+        mode in prop::sample::select(vec![Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat]),
+        bursts in prop::collection::vec((prop::collection::vec(steps(), 1..12), 0u32..3), 1..12),
+    ) {
+        let (mut fast, mut slow) = (Path::new(world(mode, true)), Path::new(world(mode, true)));
+        for (number, (steps, wait)) in bursts.into_iter().enumerate() {
+            if number == 4 {
+                (fast.snapshot, slow.snapshot) = (world(mode, false), world(mode, false));
+            }
+            // Nothing, a second, or longer than some states last.
+            let wait = [0, 1, 65][wait as usize];
+            (fast.now, slow.now) = (fast.now + wait, slow.now + wait);
+            let [mut one, mut other] = [Burst::default(), Burst::default()];
+            for step in &steps {
+                one.push(step.frame()).unwrap();
+                other.push(step.frame()).unwrap();
+            }
+            let (one, other) = (fast.forward(&mut one), slow.forward_slowly(&mut other));
+            prop_assert_eq!(settled(one), settled(other));
+            prop_assert_eq!(flows(&fast), flows(&slow));
+            prop_assert_eq!(counts(&fast), counts(&slow));
+        }
+    }
+}
+
+#[test]
+fn a_packet_does_not_overtake_the_opening_of_its_flow() {
+    let mut path = Path::nat();
+    assert_eq!(path.backend_of(&request(40000, SYN)), 11);
+    path.send(&request(40000, ACK));
+    path.send(&request(40000, RST));
+    let mut burst = Burst::default();
+    for flags in [SYN, ACK] {
+        burst.push(HeapFrame::new(&request(40000, flags).bytes())).unwrap();
+    }
+    let ends = path.forward(&mut burst);
+    let backends = ends.iter().map(|end| if let End::Sent(frame) = end { frame[5] } else { 0 });
+    assert_eq!(backends.collect::<Vec<_>>(), [12, 12]);
+}
+
+/// Whether the fast path takes a packet.
+fn is_known(path: &mut Path, packet: &Packet) -> bool {
+    let mut burst = Burst::default();
+    burst.push(HeapFrame::new(&packet.bytes())).unwrap();
+    let context = Context { snapshot: &path.snapshot, now: path.now };
+    let known = path.forwarder.forward_known(context, PORT, &mut burst, &mut path.out);
+    path.out.transmit[0].clear();
+    known
+}
+
+#[test]
+fn the_fast_path_is_taken_by_flows_that_stay_as_they_are() {
+    let mut path = Path::nat();
+    let reply = packet((BACKEND, 8000), (CLIENT, 40000)).flags(ACK);
+    assert!(!is_known(&mut path, &request(40000, ACK)) && !is_known(&mut path, &reply));
+    path.send(&request(40000, SYN));
+    assert!(!is_known(&mut path, &request(40000, ACK)), "it becomes established");
+    path.send(&request(40000, ACK));
+    assert!(is_known(&mut path, &request(40000, ACK)) && is_known(&mut path, &reply));
+    for mode in [Mode::Dr, Mode::Tunnel] {
+        let mut path = Path::new(testing::snapshot(mode));
+        path.send(&request(40000, SYN));
+        path.send(&request(40000, ACK));
+        assert!(is_known(&mut path, &request(40000, ACK)), "{mode:?}");
+    }
+}
