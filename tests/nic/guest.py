@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from plan import MACS, OWN, PREFIX_LEN, ROUTER, ROUTER_MAC, SERVERS, SIDES
+from plan import MACS, OWN, PREFIX_LEN, ROUTER, ROUTER_MAC, SERVERS, SIDES, SNAT_POOL
 
 from lab.appliance import binary
 from vm import parts
@@ -152,21 +152,16 @@ def refusal(mode):
 
 def toml(workers, modes):
     """A configuration file as one would write it for real NICs."""
-    versions = sorted({4} | {mode.version for mode in modes})
     cores = [1 + number % (CPUS - 1) for number in range(workers)]
     lines = ["[dpdk]", "memory_mib = 192", "[cores]", "control = 0", f"workers = {cores}", "shared = true"]
     lines += ["[flow_table]", "capacity = 10000"]
     for side in SIDES:
-        own = json.dumps([f"{OWN[side][version]}/{PREFIX_LEN[version]}" for version in versions])
+        own = json.dumps([f"{OWN[side][version]}/{PREFIX_LEN[version]}" for version in PREFIX_LEN])
         lines += ["[[port]]", f'name = "{side}"', f'device = "{pci(side)}"', f"addresses = {own}"]
-    for version in versions:
-        lines += [
-            "[[route]]",
-            f'to = "{ {4: "0.0.0.0/0", 6: "::/0"}[version] }"',
-            f'via = "{ROUTER[version]}"',
-        ]
-    if 6 in versions:
-        known = [(ROUTER[6], ROUTER_MAC), *((server.addresses[6], server.mac) for server in SERVERS)]
-        for address, mac in known:
-            lines += ["[[neighbour]]", f'address = "{address}"', f'mac = "{mac}"']
+    for version, everywhere in ((4, "0.0.0.0/0"), (6, "::/0")):
+        lines += ["[[route]]", f'to = "{everywhere}"', f'via = "{ROUTER[version]}"']
+        lines += ["[[snat_pool]]", f'name = "out{version}"', f'addresses = ["{SNAT_POOL[version]}"]']
+    known = [(ROUTER[6], ROUTER_MAC), *((server.addresses[6], server.mac) for server in SERVERS)]
+    for address, mac in known:
+        lines += ["[[neighbour]]", f'address = "{address}"', f'mac = "{mac}"']
     return "\n".join(lines) + "\n" + "".join(mode.toml() for mode in modes)

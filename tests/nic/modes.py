@@ -9,6 +9,8 @@ from segment import ETH_LEN, GRE, GUE_PORT, IP_IN_IP, TCP, UDP, Outer, Segment, 
 
 VIP_PORTS = {TCP: 80, UDP: 53}
 OTHER_PORTS = {TCP: 8000, UDP: 5353}
+# What an IPv6 link carries in any case, as IPv4 (RFC 7915, 5.1).
+FRAGMENTABLE_LEN = 1260
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class Mode:
     arrives: Callable[[Segment, Server, bytes], tuple[bytes, Segment]]
     version: int = 4
     ports: dict[int, int] = None
-    top: str = ""
+    server_version: int = 0
 
     @property
     def vip(self):
@@ -38,7 +40,7 @@ class Mode:
 
     def toml(self):
         """A TCP service with weights and a UDP service in turn."""
-        return self.top + "".join(
+        return "".join(
             self._service(protocol, *words) for protocol, *words in ((TCP, "tcp", "wrr"), (UDP, "udp", "rr"))
         )
 
@@ -53,9 +55,10 @@ class Mode:
         ]
         for server in SERVERS:
             port = (self.ports or VIP_PORTS)[protocol]
+            address = server.addresses[self.server_version or self.version]
             lines += [
                 "[[service.backend]]",
-                f'address = "{endpoint(server.addresses[self.version], port)}"',
+                f'address = "{endpoint(address, port)}"',
                 f"weight = {server.weight if scheduler == 'wrr' else 1}",
             ]
         return "\n".join(lines) + "\n"
@@ -74,13 +77,28 @@ def nat(sent, server, _frame):
 
 
 def full_nat(sent, server, frame):
-    """Another destination, and a source out of the pool, whichever it is."""
-    _, segment = nat(sent, server, frame)
-    at, size = (ETH_LEN + 12, 4) if sent.src.version == 4 else (ETH_LEN + 8, 16)
+    """Another destination, and a source out of the pool, whichever it is; maybe of the other IP version."""
+    version = frame[ETH_LEN] >> 4
+    dst = server.addresses[version]
+    segment = sent.changed(dst=dst, dport=OTHER_PORTS[sent.protocol])
+    at, size = (ETH_LEN + 12, 4) if version == 4 else (ETH_LEN + 8, 16)
     src, sport = ip_address(frame[at : at + size]), int.from_bytes(frame[at + 2 * size :][:2], "big")
-    if src in ip_network(SNAT_POOL[src.version]) and sport >= 1024:
+    if src in ip_network(SNAT_POOL[version]) and sport >= 1024:
         segment = segment.changed(src=src, sport=sport)
+    if version != sent.dst.version:
+        segment = between_versions(segment, frame[ETH_LEN:])
     return segment.packet(), segment
+
+
+def between_versions(segment, packet):
+    """A packet whose header was replaced by one of the other version (RFC 7915, 4.1 and 5.1).
+
+    One that came by IPv6 may be fragmented by IPv4 if it is short; its identification is the appliance's choice.
+    """
+    if segment.dst.version == 6:
+        return segment.changed(id=0, df=False)
+    long = len(segment.packet()) > FRAGMENTABLE_LEN
+    return segment.changed(df=long, id=int.from_bytes(packet[4:6], "big"))
 
 
 def dr(sent, _server, _frame):
@@ -132,10 +150,7 @@ def outer_header(sent, server, frame):
     )
 
 
-FULL_NAT = {
-    version: f'[[snat_pool]]\nname = "out{version}"\naddresses = ["{pool}"]\n'
-    for version, pool in SNAT_POOL.items()
-}
+FULL_NAT = {version: f'mode = "full-nat"\nsnat_pool = "out{version}"' for version in SNAT_POOL}
 
 MODES = [
     Mode("nat", 'mode = "nat"', nat, ports=OTHER_PORTS),
@@ -143,9 +158,13 @@ MODES = [
     Mode("ipip", 'mode = "tunnel"', ipip),
     Mode("gue", 'mode = "tunnel"\ntunnel = { type = "gue", checksum = true }', gue),
     Mode("gre", 'mode = "tunnel"\ntunnel = { type = "gre" }', gre),
-    Mode("full-nat", 'mode = "full-nat"\nsnat_pool = "out4"', full_nat, ports=OTHER_PORTS, top=FULL_NAT[4]),
+    Mode("full-nat", FULL_NAT[4], full_nat, ports=OTHER_PORTS),
     Mode("nat v6", 'mode = "nat"', nat, 6, OTHER_PORTS),
     Mode("dr v6", 'mode = "dr"', dr, 6),
     Mode("ipip v6", 'mode = "tunnel"', ipip, 6),
-    Mode("full-nat v6", 'mode = "full-nat"\nsnat_pool = "out6"', full_nat, 6, OTHER_PORTS, FULL_NAT[6]),
+    Mode("gue v6", 'mode = "tunnel"\ntunnel = { type = "gue", checksum = true }', gue, 6),
+    Mode("gre v6", 'mode = "tunnel"\ntunnel = { type = "gre" }', gre, 6),
+    Mode("full-nat v6", FULL_NAT[6], full_nat, 6, OTHER_PORTS),
+    Mode("full-nat 6 to 4", FULL_NAT[4], full_nat, 6, OTHER_PORTS, server_version=4),
+    Mode("full-nat 4 to 6", FULL_NAT[6], full_nat, 4, OTHER_PORTS, server_version=6),
 ]

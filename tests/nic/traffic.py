@@ -4,16 +4,16 @@ import struct
 from collections import Counter
 from dataclasses import dataclass, field
 
-from modes import VIP_PORTS, Mode
+from modes import VIP_PORTS, Mode, between_versions
 from plan import FIRST_CLIENT, MACS, ROUTER_MAC, SERVERS, Server
-from segment import ACK, FIN, PSH, SYN, TCP, UDP, Segment, frame, mac_bytes
+from segment import ACK, ETH_LEN, FIN, PSH, SYN, TCP, UDP, Segment, frame, mac_bytes
 
 FLOWS = {TCP: 240, UDP: 120}
 # Frames on the way at a time: fewer than a ring or a socket holds, so that none is lost by the test.
 WINDOW = 64
 MARK = b"flow"
-# Odd and even, from what makes UDP the shortest frame there is to what still fits into a tunnel.
-PAYLOAD_LENS = (18, 19, 64, 333, 1000, 1400)
+# Odd and even, from what makes UDP the shortest frame there is to what just fits GUE over IPv6.
+PAYLOAD_LENS = (18, 19, 64, 333, 1000, 1388)
 
 
 @dataclass
@@ -161,6 +161,8 @@ def check_reply(packet, side, arrived):
     assert side == "clients", f"a reply on the {side}' wire: {arrived.hex()}"
     vip = {"src": flow.mode.vip, "sport": VIP_PORTS[flow.protocol], "dst": flow.client, "dport": flow.sport}
     translated = packet.sent.changed(**vip, ttl=packet.sent.ttl - 1)
+    if packet.sent.src.version != flow.mode.version:
+        translated = between_versions(translated, arrived[ETH_LEN:])
     check_bytes(packet, arrived, frame(ROUTER_MAC, MACS["clients"], translated.packet()))
 
 
