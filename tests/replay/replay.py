@@ -16,6 +16,7 @@ from appliance import PORT_IP, Appliance, version
 from frames import ARP, ICMP, IP, PROTO_ICMP, Ether, IPv6
 from icmp import ECHO_REPLY
 from oracle import Oracle
+from packet import Datagram, Link
 from session import Outcome, Session
 from verdict import DEFAULT, OTHERS, Dropped, Held, Punted, Sent, Verdict, settled, summary
 
@@ -136,17 +137,19 @@ class Matcher:
         expected.verdict.learn_of(frame)
 
     def disorder(self) -> list[tuple[int, str]]:
-        """Frames that came later than others of their kind that were received after them.
+        """Frames that came later than others of their flow that were received after them.
 
-        Kinds may overtake each other, and so may workers, ports, and pieces what waits for them.
+        Flows may overtake each other, and so may workers, ports, pieces what waits for them, packets with IP
+        options others of their flow, and what the appliance makes itself what it forwards.
         """
         latest, told = {}, []
         ordered = [(n, frame) for n, frame in self.scenario.sent.items() if settled(self.scenario.verdicts[n]).ordered]
         for number, frame in ordered if self.scenario.appliance.workers == 1 else []:
-            kind = settled(self.scenario.verdicts[number]).kind, self.scenario.ports[number]
-            if number < latest.get(kind, -1):
+            kind, port = settled(self.scenario.verdicts[number]).kind, self.scenario.ports[number]
+            line = kind, port, flow_of(self.scenario.frames[number])
+            if number < latest.get(line, -1):
                 told.append((number, f"sent too late: {summary(frame)}"))
-            latest[kind] = max(number, latest.get(kind, -1))
+            latest[line] = max(number, latest.get(line, -1))
         return told
 
     def faults(self) -> dict[int | None, list[str]]:
@@ -170,6 +173,14 @@ class Matcher:
     def problems(self) -> list[str]:
         """All faults, one after the other."""
         return [text for texts in self.faults().values() for text in texts]
+
+
+def flow_of(frame: bytes) -> tuple:
+    """What packets have in common that keep their order."""
+    link = Link(frame)
+    packet = Datagram(link.ethertype, link.payload)
+    ports = b"" if packet.piece else packet.payload[:4]
+    return packet.ends, packet.proto, len(packet.header), ports
 
 
 def what_is(frame: bytes) -> str:

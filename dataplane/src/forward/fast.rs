@@ -1,7 +1,8 @@
 //! The fast path: plain packets of flows that are known and stay as they are, which nearly all packets are.
 //!
 //! It takes such packets out of a burst and leaves all others to the four stages, which are its slow twin: they
-//! would do the same with every packet, and tests hold both against each other.
+//! would do the same with every packet, and tests hold both against each other. Packets of one flow keep their
+//! order, but for those with IP options and pieces, which later ones of their burst may overtake.
 
 use config::words::Protocol;
 
@@ -193,16 +194,14 @@ impl<F: Frame> Forwarder<F> {
         }
         let mut len = L3 + usize::from(plain.len);
         match way.carriage {
-            Carriage::Dr => plain::dr(frame.head_mut().first_chunk_mut()?, &way.link),
+            Carriage::Dr => plain::dr(frame.head_mut(), &way.link)?,
             Carriage::Nat { address, port_shift } => {
                 let end = (address, plain.dst_port.wrapping_add(port_shift));
-                plain::to_backend(frame.head_mut().first_chunk_mut()?, plain, end, &way.link);
+                plain::to_backend(frame.head_mut(), plain, end, &way.link)?;
             }
             Carriage::Ipip { src, spread, dst } => {
                 let src = src | u32::from(known.hash.entropy()) & spread;
-                if !plain::ipip(frame, plain, (src, dst), || self.next_id(), &way.link) {
-                    return None;
-                }
+                plain::ipip(frame, plain, (src, dst), || self.next_id(), &way.link)?;
                 len += ipv4::HEADER_LEN;
             }
         }
@@ -245,7 +244,7 @@ fn reach_client<F: Frame>(
     if plain.len > egress.mtu {
         return None;
     }
-    plain::to_client(frame.head_mut().first_chunk_mut()?, plain, vip, link);
+    plain::to_client(frame.head_mut(), plain, vip, link)?;
     frame.truncate(L3 + usize::from(plain.len));
     Some(egress.port)
 }

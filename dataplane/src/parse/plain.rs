@@ -13,8 +13,8 @@ use crate::wire::{eth, ipv4, tcp, udp};
 pub const L3: usize = eth::HEADER_LEN;
 /// Offset of the transport header.
 pub const L4: usize = L3 + ipv4::HEADER_LEN;
-/// Bytes that the first segment of a plain packet's frame has at least.
-pub const HEAD: usize = L4 + tcp::HEADER_LEN;
+/// Bytes that the first segment of a plain packet's frame has at least; those of TCP have more.
+pub const HEAD: usize = L4 + udp::HEADER_LEN;
 
 /// The headers of a plain packet; numbers in host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ const WHOLE_MASK: u64 = 0xff3f_0000_0000_00ff;
 /// flow has them.
 #[inline(always)]
 pub fn glance(head: &[u8], frame_len: usize, own: MacAddr) -> Option<Plain> {
-    let head = head.first_chunk::<HEAD>()?;
+    let (whole, head) = (head, head.first_chunk::<HEAD>()?);
     let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
     let long = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let wide = |at: usize| u64::from(long(at)) | u64::from(long(at + 4)) << 32;
@@ -65,8 +65,9 @@ pub fn glance(head: &[u8], frame_len: usize, own: MacAddr) -> Option<Plain> {
     let carried = usize::from(len).checked_sub(ipv4::HEADER_LEN)?;
     let (protocol, tcp_flags, whole) = match (second >> 8) as u8 {
         ipv4::PROTOCOL_TCP => {
-            let header_len = usize::from(head[L4 + tcp::DATA_OFFSET] >> 4) * 4;
-            let flags = head[L4 + tcp::FLAGS];
+            let header = whole[L4..].first_chunk::<{ tcp::HEADER_LEN }>()?;
+            let header_len = usize::from(header[tcp::DATA_OFFSET] >> 4) * 4;
+            let flags = header[tcp::FLAGS];
             let whole = header_len >= tcp::HEADER_LEN && header_len <= carried;
             (Protocol::Tcp, flags, whole && !tcp::absurd(flags))
         }
@@ -96,7 +97,7 @@ mod tests {
         let (headers, tags) = parse(head, len, mac(254)).ok()?;
         let Addresses::V4 { src, dst } = headers.ip.addresses else { return None };
         let plain = tags == Tags::default() && usize::from(headers.ip.l4) == L4 && headers.ip.ttl > 1;
-        (plain && head.len() >= HEAD).then_some(Plain {
+        plain.then_some(Plain {
             src,
             dst,
             src_port: headers.src_port,
@@ -113,9 +114,9 @@ mod tests {
         let request = packet((CLIENT, 40000), (VIP, 80));
         for packet in [request.clone(), request.udp()] {
             let mut whole = packet.bytes();
-            whole.resize(HEAD + 6, 0);
+            whole.resize(60, 0);
             assert!(glance(&whole, whole.len(), mac(254)).is_some());
-            for (bit, mended) in (0..HEAD * 8).flat_map(|bit| [(bit, false), (bit, true)]) {
+            for (bit, mended) in (0..54 * 8).flat_map(|bit| [(bit, false), (bit, true)]) {
                 let mut frame = whole.clone();
                 frame[bit / 8] ^= 1 << (bit % 8);
                 if mended {
