@@ -7,7 +7,7 @@ from support import PREFIX
 
 from lab import balance, load
 from lab.arms import SERVERS, Arms
-from lab.arms_config import SERVICES, ArmsConfig
+from lab.arms_config import ArmsConfig
 from lab.netns import wait_until
 
 # What a bridge floods, before it has learned where a station is.
@@ -29,12 +29,6 @@ def start(lab, **settings):
     lab.lb.start(ArmsConfig(lab, **settings))
 
 
-def restart(lab, **settings):
-    """The same after the one that runs has ended."""
-    assert lab.lb.stop() == 0
-    start(lab, **settings)
-
-
 def conns(lab, service):
     """Flows scheduled so far by the appliance, one number for each server."""
     return [backend["counters"]["conns"] for backend in lab.lb.service(service.key)["backends"]]
@@ -49,12 +43,6 @@ def assert_serves(lab, service, requests, workers=1):
     grown = [now - then for now, then in zip(conns(lab, service), before, strict=True)]
     # Every worker's own sequence is exact; together they differ by less than one turn for each.
     assert max(grown) - min(grown) <= workers, (service.name, grown)
-
-
-def assert_all_serve(lab, requests, workers=1):
-    """The same for every mode and IP version."""
-    for service in SERVICES:
-        assert_serves(lab, service, requests, workers)
 
 
 def assert_accounted(lab, harmless=HARMLESS):

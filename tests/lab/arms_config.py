@@ -6,16 +6,16 @@ from lab.appliance import Check, table, usable_cores, worker_core
 from lab.arms import DIRECT, FAMILIES, PORTS, SERVERS, VIPS, Family
 from lab.modes import NAT_PORT, VIP_PORT
 
-AF_PACKET = "framesz=2048,framecnt=4096,blocksz=65536,qdisc_bypass=1"
 FULL_NAT_POOL, GATEWAY_POOL = "full-nat", "gateway"
 
 
-def af_packet(port, workers=1):
+def af_packet(port, workers, ring):
     """One device with a queue for each worker."""
-    return {"device": f"net_af_packet{port},iface={PORTS[port]},{AF_PACKET},qpairs={workers}"}
+    rings = f"framesz=2048,framecnt={ring},blocksz=65536,qdisc_bypass=1"
+    return {"device": f"net_af_packet{port},iface={PORTS[port]},{rings},qpairs={workers}"}
 
 
-def af_xdp(port, workers=1):
+def af_xdp(port, workers, _ring):
     """A device for each queue of the interface, and so for each worker."""
     first = 16 * port
     names = [f"net_af_xdp{first + queue},iface={PORTS[port]},start_queue={queue}" for queue in range(workers)]
@@ -66,6 +66,8 @@ class ArmsConfig:
     lab: object
     device: str = "af_packet"
     workers: int = 1
+    # Frames in each queue of af_packet.
+    ring: int = 4096
     memory_mib: int = 256
     # `True` routes servers' own traffic out as it is, "snat" from an address outside.
     gateway: bool | str = False
@@ -91,6 +93,9 @@ class ArmsConfig:
             parts += service.tables(self.check)
         return "\n".join(parts)
 
+    def _device(self, port):
+        return DEVICES[self.device](port, self.workers, self.ring)
+
     def _ports(self):
         """Both ports, or one with two VLANs."""
         outside, inside = ({"addresses": [f.net(f.own[side]) for f in FAMILIES]} for side in (0, 1))
@@ -100,15 +105,14 @@ class ArmsConfig:
             inside["gateway"] = True
         if self.hosts:
             outside["host"], inside["host"] = self.hosts
-        device = DEVICES[self.device]
         if not self.lab.trunk:
             arms = zip(("outside", "inside"), (0, 1), (outside, inside), strict=True)
-            return [table("[[port]]", {"name": name} | device(port, self.workers) | keys) for name, port, keys in arms]
+            return [table("[[port]]", {"name": name} | self._device(port) | keys) for name, port, keys in arms]
         vlans = [
             table("[[port.vlan]]", vlan(stack) | keys)
             for stack, keys in zip(self.lab.trunk, (outside, inside), strict=True)
         ]
-        return [table("[[port]]", {"name": "trunk"} | device(0, self.workers)), *vlans]
+        return [table("[[port]]", {"name": "trunk"} | self._device(0)), *vlans]
 
 
 def vlan(stack):
