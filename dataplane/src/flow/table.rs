@@ -192,8 +192,9 @@ pub struct FlowTable<K, const WAYS: usize> {
 
 impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// Flows that move at most to make room for one. At the rated load a line of four is full so rarely that
-    /// one is enough; with one, lines of two refused 3 flows of 10,000, with two none of a million.
-    const MOVES: usize = if WAYS < 4 { 2 } else { 1 };
+    /// one is enough; with one, lines of two refused 3 flows of 10,000, with two one of a million, with three
+    /// none of four million.
+    const MOVES: usize = if WAYS < 4 { 3 } else { 1 };
 
     /// A table rated for `capacity` flows. It has twice as many places, so that a rated load leaves it
     /// half empty: 32 bytes a narrow flow, 64 a wide one.

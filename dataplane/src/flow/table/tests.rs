@@ -105,6 +105,26 @@ fn rated_load_of_wide_flows_is_stored_whole() {
 }
 
 #[test]
+fn flows_that_move_in_a_crowded_table_stay_themselves() {
+    let mut table = WideTable::new(100, SECRET);
+    let key = |number: u32| WideKey::new(u128::from(number) + 1, 1024, ServiceSlot(1), 443);
+    let mut stored = Vec::new();
+    for number in 0..400 {
+        let hash = table.hash_of(&key(number));
+        match table.insert(hash, key(number), value(number), live) {
+            Inserted::Placed(_) => stored.push(number),
+            other => assert_eq!(other, Inserted::Full),
+        }
+    }
+    assert!(stored.len() > 160 && stored.len() < 400);
+    for number in stored {
+        let place = table.find(table.hash_of(&key(number)), &key(number)).unwrap();
+        assert_eq!(table.value(place).with_displaced(false), value(number));
+    }
+    assert_spill_counts(&table);
+}
+
+#[test]
 fn one_client_port_has_flows_to_more_services_than_two_lines_hold() {
     fn fill<K: Key, const WAYS: usize>(key: impl Fn(ServiceSlot) -> K) {
         let mut table = FlowTable::<K, WAYS>::new(1000, SECRET);
