@@ -313,6 +313,9 @@ impl<F: Frame> Forwarder<F> {
         out: &mut Outbox<F>,
     ) {
         let classified = self.classify(context, port, packets, batch, burst, out);
+        if context.snapshot.has_locals() {
+            self.look_behind(classified, batch);
+        }
         let bound = self.bind(context, classified, batch, burst, out);
         self.deliver(context, bound, batch, burst, out);
     }
@@ -403,6 +406,15 @@ impl<F: Frame> Forwarder<F> {
             left.keep(slot);
         }
         left
+    }
+
+    /// Asks for the flows of replies to local addresses, which are known only by what is behind their ports.
+    fn look_behind(&self, live: Live, batch: &Batch) {
+        for slot in live {
+            if let Role::LocalReply(local) = batch[slot].role {
+                self.flows.prefetch_behind(local, &batch[slot].headers);
+            }
+        }
     }
 
     /// The worker that owns a packet's flow: by its client or, in full NAT, by the address that stands for one.

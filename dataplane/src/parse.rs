@@ -47,8 +47,13 @@ impl From<DropReason> for Refusal {
 pub fn parse(head: &[u8], frame_len: usize, own: MacAddr) -> Result<(Headers, Tags), Refusal> {
     let link = head.first_chunk::<{ eth::HEADER_LEN }>().ok_or(DropReason::Truncated)?;
     let ethertype = u16::from_be_bytes([link[eth::TYPE], link[eth::TYPE + 1]]);
-    if ethertype == eth::TYPE_IPV4 && link[eth::DST..][..6] == own.0 {
-        return Ok((parse_ipv4(head, frame_len, eth::HEADER_LEN, Tags::default())?, Tags::default()));
+    if link[eth::DST..][..6] == own.0 {
+        let (l3, tags) = (eth::HEADER_LEN, Tags::default());
+        match ethertype {
+            eth::TYPE_IPV4 => return Ok((parse_ipv4(head, frame_len, l3, tags)?, tags)),
+            eth::TYPE_IPV6 => return Ok((version6::parse(head, frame_len, l3, tags)?, tags)),
+            _ => {}
+        }
     }
     parse_other(head, frame_len, own, ethertype)
 }
@@ -64,7 +69,8 @@ enum Station {
     Group,
 }
 
-/// The same for frames other than untagged IPv4 for us.
+/// The same for frames other than untagged IP for us.
+#[cold]
 fn parse_other(
     head: &[u8],
     frame_len: usize,

@@ -275,8 +275,9 @@ pub struct Snapshot {
     egress: Vec<Option<Egress>>,
     /// The same for the fast path.
     ways: Vec<Option<Way>>,
-    /// How the gateways of IPv4 routes are reached, by range of the table; none where stations are on the link.
-    gateways: Vec<Option<Egress>>,
+    /// How the gateways of routes are reached, by range of their table; none where stations are on the link.
+    gateways_v4: Vec<Option<Egress>>,
+    gateways_v6: Vec<Option<Egress>>,
     /// The shortest of all timeouts, in seconds: no flow that is idle for less is dead.
     pub shortest_timeout: u32,
 }
@@ -289,7 +290,8 @@ impl Snapshot {
             interfaces: by_port(&parts.interfaces),
             egress: Vec::new(),
             ways: Vec::new(),
-            gateways: Vec::new(),
+            gateways_v4: Vec::new(),
+            gateways_v6: Vec::new(),
             shortest_timeout: parts.timeouts.iter().map(Timeouts::shortest).min().unwrap_or(0),
             parts,
         };
@@ -301,8 +303,10 @@ impl Snapshot {
             Way::new(backend.as_ref()?, egress.as_ref()?)
         };
         snapshot.ways = reached.map(way).collect();
-        let gateways = snapshot.parts.routes.v4.gateways();
-        snapshot.gateways = gateways.map(|hop| snapshot.egress_by(hop?)).collect();
+        let Routes { v4, v6 } = &*snapshot.parts.routes;
+        let reach = |gateway: Option<NextHop>| snapshot.egress_by(gateway?);
+        let gateways = (v4.gateways().map(reach).collect(), v6.gateways().map(reach).collect());
+        (snapshot.gateways_v4, snapshot.gateways_v6) = gateways;
         snapshot
     }
 
@@ -420,18 +424,22 @@ impl Snapshot {
     /// How to reach the gateway to an IPv4 address; `None` if it is on the link, or there is no route.
     #[inline]
     pub fn gateway_to(&self, destination: u32) -> Option<&Egress> {
-        self.gateways.get(self.parts.routes.v4.range(destination)?)?.as_ref()
+        self.gateways_v4.get(self.parts.routes.v4.range(destination)?)?.as_ref()
     }
 
     /// How to reach an address; `None` without a route.
     #[inline]
     pub fn egress_to(&self, destination: IpAddr) -> Option<Egress> {
         let routes = &self.parts.routes;
+        let (range, gateways) = match destination {
+            IpAddr::V4(address) => (routes.v4.range(address.to_bits())?, &self.gateways_v4),
+            IpAddr::V6(address) => (routes.v6.range(address.to_bits())?, &self.gateways_v6),
+        };
+        if let Some(Some(egress)) = gateways.get(range) {
+            return Some(*egress);
+        }
         self.egress_by(match destination {
-            IpAddr::V4(address) => match self.gateway_to(address.to_bits()) {
-                Some(egress) => return Some(*egress),
-                None => routes.v4.next_hop(address.to_bits())?,
-            },
+            IpAddr::V4(address) => routes.v4.next_hop(address.to_bits())?,
             IpAddr::V6(address) => routes.v6.next_hop(address.to_bits())?,
         })
     }

@@ -95,7 +95,9 @@ impl Flows {
     pub(super) fn prefetch(&self, hash: FlowHash, found: Found, service_port: u16) {
         if found.narrow {
             self.narrow.prefetch(hash.with_service(found.service, 0));
-        } else {
+        }
+        // Flows of full NAT are wide, whoever the client is.
+        if !self.wide.is_empty() {
             self.wide.prefetch(hash.with_service(found.service, service_port));
         }
     }
@@ -155,11 +157,26 @@ impl Flows {
         self.narrow.set(place, flow);
     }
 
+    /// Asks for the line of the flow that has a local port to come into the cache; what is known of the port
+    /// should be there already.
+    #[inline]
+    pub(super) fn prefetch_behind(&self, slot: LocalSlot, headers: &Headers) {
+        if let Some(key) = self.key_of(slot, headers.protocol, headers.dst_port) {
+            self.wide.prefetch(key.hash(&self.secret));
+        }
+    }
+
+    /// The key of the flow that has a local port.
+    #[inline]
+    fn key_of(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<WideKey> {
+        let Back { client, client_port, service, service_port } = self.locals.find(slot, protocol, port)?;
+        Some(WideKey::new(client, client_port, service, service_port))
+    }
+
     /// The flow whose backend knows its client by a local address and port.
     #[inline]
     pub(super) fn find_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Stored> {
-        let Back { client, client_port, service, service_port } = self.locals.find(slot, protocol, port)?;
-        let key = WideKey::new(client, client_port, service, service_port);
+        let key = self.key_of(slot, protocol, port)?;
         let place = self.wide.find(key.hash(&self.secret), &key)?;
         let is_it = self.wide.key(place).local_port() == port && self.wide.value(place).local() == slot;
         is_it.then_some(Stored::Wide(place))

@@ -6,7 +6,7 @@ use super::{Refusal, transport};
 use crate::drops::DropReason;
 use crate::packet::{Addresses, Fragment, Headers, Packet};
 use crate::wire::eth::Tags;
-use crate::wire::{ipv6, read_u16, read_u32};
+use crate::wire::{ipv4, ipv6, read_u16, read_u32};
 
 /// Extension headers in a packet at most. No honest sender uses more than four; each one costs a step.
 const MAX_EXTENSIONS: usize = 8;
@@ -15,6 +15,7 @@ const MAX_EXTENSIONS: usize = 8;
 const DISCOVERY: RangeInclusive<u8> = 133..=137;
 
 /// Parses an IPv6 packet whose header begins at `l3`.
+#[inline]
 pub(super) fn parse(head: &[u8], frame_len: usize, l3: usize, tags: Tags) -> Result<Headers, Refusal> {
     let fixed = head
         .get(l3..)
@@ -44,10 +45,13 @@ pub(super) fn parse(head: &[u8], frame_len: usize, l3: usize, tags: Tags) -> Res
         dont_fragment: true,
         fragment: None,
     };
-    walk(head, end, &mut packet)?;
-    if is_discovery(head, &packet) {
-        // Only a station on the link can send it with this hop limit (RFC 4861, 11.2).
-        return Err(if packet.ttl == 255 { Refusal::Nd(tags) } else { DropReason::BadIcmp.into() });
+    // Nearly all packets have no extension headers.
+    if !matches!(packet.next, ipv4::PROTOCOL_TCP | ipv4::PROTOCOL_UDP) {
+        walk(head, end, &mut packet)?;
+        if is_discovery(head, &packet) {
+            // Only a station on the link can send it with this hop limit (RFC 4861, 11.2).
+            return Err(if packet.ttl == 255 { Refusal::Nd(tags) } else { DropReason::BadIcmp.into() });
+        }
     }
     if no_station(src) || no_station(dst) || src == dst {
         return Err(DropReason::MartianAddress.into());
@@ -61,6 +65,7 @@ pub(super) fn parse(head: &[u8], frame_len: usize, l3: usize, tags: Tags) -> Res
 
 /// Walks over the extension headers: sets `next` and `l4` to what follows them, and `fragment` if the packet
 /// is a piece. Behind the fragment header of a later piece there are no headers any more.
+#[cold]
 fn walk(head: &[u8], end: usize, packet: &mut Packet) -> Result<(), DropReason> {
     let mut at = usize::from(packet.l4);
     for extension in 0..=MAX_EXTENSIONS {
@@ -121,7 +126,9 @@ fn is_discovery(head: &[u8], packet: &Packet) -> bool {
 /// Whether no single station may send from or be sent to this address across a router: unspecified, loopback,
 /// multicast, link-local (RFC 4291, 2.5.6 and 2.7), or an IPv4 address in disguise (RFC 4942, 2.2).
 fn no_station(address: u128) -> bool {
-    let link_local = address >> 118 == 0xfe80 >> 6;
-    let mapped = address >> 32 == 0xffff;
-    address <= 1 || address >> 120 == 0xff || link_local || mapped
+    let (high, low) = ((address >> 64) as u64, address as u64);
+    let link_local = high >> 54 == 0xfe80 >> 6;
+    let multicast = high >> 56 == 0xff;
+    // Of the addresses that begin with 64 zeros no other is looked at further.
+    link_local || multicast || high == 0 && (low <= 1 || low >> 32 == 0xffff)
 }
