@@ -49,7 +49,7 @@ impl Sighted {
     };
 }
 
-/// Flows whose packets must wait, for one before them in the burst does: a filter by their hashes.
+/// Clients whose packets must wait, for another of theirs in the burst does: a filter by their hashes.
 #[derive(Default)]
 struct Waiting(u64);
 
@@ -75,13 +75,13 @@ impl<F: Frame> Forwarder<F> {
         out: &mut Outbox<F>,
     ) -> bool {
         let Some(mut sighted) = self.sighted.take() else { return false };
-        let live = self.sight(context.snapshot, port, burst, &mut sighted);
-        let sent = self.carry_all(context, live, &sighted, burst, out);
+        let (live, waiting) = self.sight(context.snapshot, port, burst, &mut sighted);
+        let sent = self.carry_all(context, (live, waiting), &sighted, burst, out);
         self.sighted = Some(sighted);
         sent == burst.len()
     }
 
-    /// Finds the plain packets whose flows may be here, and asks for these.
+    /// Finds the plain packets whose flows may be here, and asks for these. Clients that open a flow wait.
     #[inline]
     fn sight(
         &self,
@@ -89,16 +89,23 @@ impl<F: Frame> Forwarder<F> {
         port: PortId,
         burst: &Burst<F>,
         sighted: &mut [Sighted; BURST],
-    ) -> Live {
+    ) -> (Live, Waiting) {
         let own = snapshot.mac(port).unwrap_or_default();
         for slot in 0..burst.len().min(PREFETCH_AHEAD) {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
-        let mut live = Live::default();
+        let (mut live, mut waiting) = (Live::default(), Waiting::default());
         for (slot, place) in sighted.iter_mut().enumerate().take(burst.len()) {
             burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
             let Some(frame) = burst.get(slot) else { continue };
             let Some(plain) = glance(frame.head(), frame.len(), own) else { continue };
+            // Openings may find their flow over, and announce a segment size that is to be lowered.
+            if plain.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
+                // Either end may be the client: under NAT backends can open, too.
+                waiting.add(self.flows.hash_v4(plain.src, plain.src_port));
+                waiting.add(self.flows.hash_v4(plain.dst, plain.dst_port));
+                continue;
+            }
             let Some(direction) = snapshot.direction(&plain) else { continue };
             let (client, client_port, service) = match direction {
                 Direction::Request(service) => (plain.src, plain.src_port, service),
@@ -118,7 +125,7 @@ impl<F: Frame> Forwarder<F> {
             *place = Sighted { plain, direction, key, hash, line };
             live.keep(slot);
         }
-        live
+        (live, waiting)
     }
 
     /// Sends the packets whose flows are known. Returns how many they were.
@@ -126,15 +133,15 @@ impl<F: Frame> Forwarder<F> {
     fn carry_all(
         &mut self,
         context: Context,
-        live: Live,
+        (live, mut waiting): (Live, Waiting),
         sighted: &[Sighted; BURST],
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) -> usize {
-        let (mut waiting, mut sent) = (Waiting::default(), 0);
+        let mut sent = 0;
         for slot in live {
             let (known, Some(frame)) = (&sighted[slot], burst.get_mut(slot)) else { continue };
-            let way_out = match waiting.has(known.line) {
+            let way_out = match waiting.has(known.hash) {
                 true => None,
                 false => self.carry(context, known, frame),
             };
@@ -144,7 +151,7 @@ impl<F: Frame> Forwarder<F> {
                     self.transmit(frame, port, out);
                     sent += 1;
                 }
-                None => waiting.add(known.line),
+                None => waiting.add(known.hash),
             }
         }
         sent
@@ -155,7 +162,7 @@ impl<F: Frame> Forwarder<F> {
     #[inline(always)]
     fn carry(&mut self, context: Context, known: &Sighted, frame: &mut F) -> Option<PortId> {
         let Sighted { plain, direction, key, line, .. } = known;
-        // Openings may find their flow over, and announce a segment size that is to be lowered.
+        // Answers to openings announce one, too.
         if plain.tcp_flags & tcp::SYN != 0 {
             return None;
         }
