@@ -70,7 +70,6 @@ enum Station {
 }
 
 /// The same for frames other than untagged IP for us.
-#[cold]
 fn parse_other(
     head: &[u8],
     frame_len: usize,

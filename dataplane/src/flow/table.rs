@@ -66,7 +66,7 @@ impl<K: Key, const WAYS: usize> Line<K, WAYS> {
     }
 }
 
-/// Hash of a client's address and port. It serves both directions of a flow, and all services of narrow ones.
+/// Hash of a client's address and port, and then of the service. It serves both directions of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowHash(u64);
 
