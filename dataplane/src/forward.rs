@@ -39,7 +39,7 @@ use crate::stats::WorkerStats;
 use crate::toeplitz::Owners;
 use crate::wire::eth::Tags;
 pub use bind::RESERVED_SERVICES;
-use fast::Sighted;
+use fast::Sights;
 pub use flows::Flows;
 
 /// Frames ahead of the one being parsed whose headers are asked for.
@@ -189,6 +189,17 @@ impl Live {
     fn keep(&mut self, slot: usize) {
         self.0 |= 1 << slot;
     }
+
+    #[inline]
+    fn has(self, slot: usize) -> bool {
+        self.0 >> slot & 1 != 0
+    }
+
+    /// These places and others.
+    #[inline]
+    fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
 }
 
 impl Iterator for Live {
@@ -250,7 +261,7 @@ pub struct Forwarder<F: Frame> {
     /// Taken out while a burst is forwarded; kept here so that it is not cleared each time.
     batch: Option<Box<Batch>>,
     /// The same for the fast path.
-    sighted: Option<Box<[Sighted; BURST]>>,
+    sights: Option<Box<Sights>>,
 }
 
 impl<F: Frame> Forwarder<F> {
@@ -267,7 +278,7 @@ impl<F: Frame> Forwarder<F> {
             icmp_budget: answer::Budget::default(),
             pieces: pieces::Pieces::new(setup),
             batch: Some(Box::new([Work::NONE; BURST])),
-            sighted: Some(Box::new([Sighted::NONE; BURST])),
+            sights: Some(Sights::new()),
         }
     }
 
@@ -315,7 +326,7 @@ impl<F: Frame> Forwarder<F> {
     ) {
         let classified = self.classify(context, port, packets, batch, burst, out);
         if context.snapshot.has_locals() {
-            self.look_behind(classified, batch);
+            self.prefetch_behind(classified, batch);
         }
         let bound = self.bind(context, classified, batch, burst, out);
         self.deliver(context, bound, batch, burst, out);
@@ -401,7 +412,9 @@ impl<F: Frame> Forwarder<F> {
                     let first = replies.iter().next();
                     first.inspect(|(found, port)| self.flows.prefetch(work.hash, *found, *port));
                 }
-                Role::LocalReply(local) => self.flows.prefetch_local(local, &work.headers),
+                Role::LocalReply(local) => {
+                    self.flows.prefetch_local(local, work.headers.protocol, work.headers.dst_port);
+                }
                 Role::Outward(_) | Role::Inward => {}
             }
             left.keep(slot);
@@ -410,7 +423,7 @@ impl<F: Frame> Forwarder<F> {
     }
 
     /// Asks for the flows of replies to local addresses, which are known only by what is behind their ports.
-    fn look_behind(&self, live: Live, batch: &Batch) {
+    fn prefetch_behind(&self, live: Live, batch: &Batch) {
         for slot in live {
             if let Role::LocalReply(local) = batch[slot].role {
                 self.flows.prefetch_behind(local, &batch[slot].headers);

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use config::words::Protocol;
 
+use crate::flow::mapped;
 use crate::wire::{ipv4, ipv6};
 
 /// Source and destination of an IP packet, host order. The variant is the packet's IP version.
@@ -40,6 +41,64 @@ impl Addresses {
             Self::V4 { dst, .. } => Ipv4Addr::from_bits(dst).into(),
             Self::V6 { dst, .. } => Ipv6Addr::from_bits(dst).into(),
         }
+    }
+}
+
+/// An IP version, by the number that an address of it is, in host order. Code that is made for each version does
+/// not ask for it at every step.
+pub trait Version: Copy + Eq + Default {
+    /// Bytes of an IP header without options or extensions.
+    const HEADER_LEN: usize;
+    /// Whether it is IPv4.
+    const IS_V4: bool;
+
+    /// An address, if it is of this version.
+    fn of(address: IpAddr) -> Option<Self>;
+
+    /// The address as wide flow keys hold it.
+    fn wide(self) -> u128;
+
+    /// An address that wide flow keys hold, if it is of this version.
+    fn of_wide(wide: u128) -> Option<Self>;
+}
+
+impl Version for u32 {
+    const HEADER_LEN: usize = ipv4::HEADER_LEN;
+    const IS_V4: bool = true;
+
+    #[inline]
+    fn of(address: IpAddr) -> Option<Self> {
+        if let IpAddr::V4(address) = address { Some(address.to_bits()) } else { None }
+    }
+
+    #[inline]
+    fn wide(self) -> u128 {
+        mapped(self)
+    }
+
+    #[inline]
+    fn of_wide(wide: u128) -> Option<Self> {
+        (wide >> 32 == 0xffff).then_some(wide as u32)
+    }
+}
+
+impl Version for u128 {
+    const HEADER_LEN: usize = ipv6::HEADER_LEN;
+    const IS_V4: bool = false;
+
+    #[inline]
+    fn of(address: IpAddr) -> Option<Self> {
+        if let IpAddr::V6(address) = address { Some(address.to_bits()) } else { None }
+    }
+
+    #[inline]
+    fn wide(self) -> u128 {
+        self
+    }
+
+    #[inline]
+    fn of_wide(wide: u128) -> Option<Self> {
+        (wide >> 32 != 0xffff).then_some(wide)
     }
 }
 

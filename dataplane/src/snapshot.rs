@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use crate::flow::state::Timeouts;
 use crate::local::LocalSlot;
 use crate::lookup::Lookup;
-use crate::packet::{Addresses, Headers};
+use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::port::PortId;
 use crate::rewrite::tunnel::{Encapsulation, Outer, spread_source};
@@ -24,8 +24,8 @@ use crate::route::{InterfaceId, NextHop, RouteTable};
 use crate::wire::eth::{self, LinkHeader, Tags};
 pub use service::{Candidate, Service};
 use tables::Tables;
-pub use tables::{Direction, Found, Local, Repliers};
-pub use way::{Carriage, Way};
+pub use tables::{Address, Direction, Found, Local, Repliers};
+pub use way::{Carriage, Kept, Way};
 
 /// Number of a service for as long as it or one of its flows exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -263,6 +263,26 @@ pub struct Parts {
     pub icmp_rate: u32,
 }
 
+/// An address as what routes are looked up for.
+pub trait Routed: Version {
+    /// How to reach the gateway to it.
+    fn gateway(self, snapshot: &Snapshot) -> Option<&Egress>;
+}
+
+impl Routed for u32 {
+    #[inline]
+    fn gateway(self, snapshot: &Snapshot) -> Option<&Egress> {
+        snapshot.gateways_v4.get(snapshot.parts.routes.v4.range(self)?)?.as_ref()
+    }
+}
+
+impl Routed for u128 {
+    #[inline]
+    fn gateway(self, snapshot: &Snapshot) -> Option<&Egress> {
+        snapshot.gateways_v6.get(snapshot.parts.routes.v6.range(self)?)?.as_ref()
+    }
+}
+
 /// Forwarding state that is in force from one generation to the next.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -417,14 +437,20 @@ impl Snapshot {
 
     /// Which way a plain packet goes, if that is certain at one look.
     #[inline]
-    pub fn direction(&self, plain: &Plain) -> Option<Direction> {
+    pub fn direction<A: Address>(&self, plain: &Plain<A>) -> Option<Direction<A>> {
         self.tables.direction(plain)
     }
 
-    /// How to reach the gateway to an IPv4 address; `None` if it is on the link, or there is no route.
+    /// The address of a service of this IP version.
     #[inline]
-    pub fn gateway_to(&self, destination: u32) -> Option<&Egress> {
-        self.gateways_v4.get(self.parts.routes.v4.range(destination)?)?.as_ref()
+    pub fn vip<A: Address>(&self, service: ServiceSlot) -> Option<A> {
+        self.tables.vip(service)
+    }
+
+    /// How to reach the gateway to an address; `None` if it is on the link, or there is no route.
+    #[inline]
+    pub fn gateway_to<A: Routed>(&self, destination: A) -> Option<&Egress> {
+        destination.gateway(self)
     }
 
     /// How to reach an address; `None` without a route.

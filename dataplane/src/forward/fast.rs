@@ -4,49 +4,125 @@
 //! would do the same with every packet, and tests hold both against each other. Packets of one flow keep their
 //! order, but for those with IP options and pieces, which later ones of their burst may overtake.
 
+mod carry;
+
 use config::words::Protocol;
 
+use super::flows::{Hashed, Tabled};
 use super::{Context, Forwarder, Live, Outbox, PREFETCH_AHEAD};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
-use crate::clock::Seconds;
-use crate::flow::state::View;
 use crate::flow::table::FlowHash;
-use crate::flow::{FlowKey, FlowValue, Key};
-use crate::parse::plain::{L3, Plain, glance};
+use crate::flow::{FlowKey, Key, WideKey};
+use crate::local::LocalSlot;
+use crate::packet::Version;
+use crate::parse::plain::{Plain, Seen, glance};
 use crate::port::PortId;
-use crate::rewrite::plain;
-use crate::snapshot::{Carriage, Direction, ServiceSlot, Snapshot, Way};
-use crate::wire::{ipv4, tcp};
+use crate::rewrite::plain::Rewrite;
+use crate::snapshot::{Address, Direction, Kept, Routed, Snapshot};
+use crate::toeplitz::Owners;
+use crate::wire::tcp;
+
+/// An IP version whose packets the fast path takes.
+trait Fast: Address + Routed + Hashed + Kept + Rewrite {
+    /// The worker that owns a client's flows.
+    fn owner(self, owners: &Owners, port: u16) -> usize;
+}
+
+impl Fast for u32 {
+    #[inline]
+    fn owner(self, owners: &Owners, port: u16) -> usize {
+        owners.of_v4(self, port)
+    }
+}
+
+impl Fast for u128 {
+    #[inline]
+    fn owner(self, owners: &Owners, port: u16) -> usize {
+        owners.of_v6(self, port)
+    }
+}
+
+/// An address and port.
+type End<A> = (A, u16);
+
+/// Which way a plain packet goes.
+#[derive(Clone, Copy)]
+enum Heading<A> {
+    /// To a service.
+    Request,
+    /// From a NAT backend to a client, by this address and port of a service.
+    Reply { vip: End<A> },
+    /// From a backend of full NAT to the local address that stands for this client of a service.
+    LocalReply { local: LocalSlot, vip: End<A>, client: End<A> },
+}
 
 /// A plain packet, and what its flow must be if it is here.
 #[derive(Clone, Copy)]
-pub(super) struct Sighted {
-    plain: Plain,
-    direction: Direction,
-    key: FlowKey,
+struct Sighted<A, K> {
+    plain: Plain<A>,
+    heading: Heading<A>,
+    key: K,
     /// Of its client.
     hash: FlowHash,
     /// Of the flow itself.
     line: FlowHash,
 }
 
-impl Sighted {
-    pub(super) const NONE: Self = Self {
-        plain: Plain {
-            src: 0,
-            dst: 0,
+impl<A: Version, K: Key> Sighted<A, K> {
+    fn none() -> Self {
+        let none = A::default();
+        let plain = Plain {
+            src: none,
+            dst: none,
             src_port: 0,
             dst_port: 0,
             len: 0,
             protocol: Protocol::Tcp,
             tcp_flags: 0,
-        },
-        direction: Direction::Request(ServiceSlot(0)),
-        key: FlowKey::EMPTY,
-        hash: FlowHash::ZERO,
-        line: FlowHash::ZERO,
-    };
+        };
+        let (hash, line) = (FlowHash::ZERO, FlowHash::ZERO);
+        Self { plain, heading: Heading::Request, key: K::EMPTY, hash, line }
+    }
+}
+
+type Narrow = Sighted<u32, FlowKey>;
+type Wide<A> = Sighted<A, WideKey>;
+
+/// The plain packets of a burst, by their places in it, in lanes: of each lane all is of one kind, so that its code
+/// asks nothing.
+pub(super) struct Sights {
+    /// IPv4 packets of narrow flows.
+    narrow: [Narrow; BURST],
+    /// IPv4 packets of wide flows.
+    wide_v4: [Wide<u32>; BURST],
+    /// IPv6 packets.
+    wide_v6: [Wide<u128>; BURST],
+}
+
+impl Sights {
+    pub(super) fn new() -> Box<Self> {
+        Box::new(Self {
+            narrow: [Sighted::none(); BURST],
+            wide_v4: [Sighted::none(); BURST],
+            wide_v6: [Sighted::none(); BURST],
+        })
+    }
+}
+
+/// Which packets are in which lane.
+#[derive(Default)]
+struct Lanes {
+    narrow: Live,
+    wide_v4: WideLane,
+    wide_v6: WideLane,
+}
+
+#[derive(Default)]
+struct WideLane {
+    live: Live,
+    /// Packets for local addresses, whose flows are yet to be found out.
+    behind: Live,
 }
 
 /// Clients whose packets must wait, for another of theirs in the burst does: a filter by their hashes.
@@ -74,58 +150,163 @@ impl<F: Frame> Forwarder<F> {
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) -> bool {
-        let Some(mut sighted) = self.sighted.take() else { return false };
-        let (live, waiting) = self.sight(context.snapshot, port, burst, &mut sighted);
-        let sent = self.carry_all(context, (live, waiting), &sighted, burst, out);
-        self.sighted = Some(sighted);
+        let Some(mut sights) = self.sights.take() else { return false };
+        let snapshot = context.snapshot;
+        let (mut lanes, waiting) = self.sight(snapshot, port, burst, &mut sights);
+        if snapshot.has_locals() {
+            self.look_behind(snapshot, &mut lanes.wide_v4, &mut sights.wide_v4);
+            self.look_behind(snapshot, &mut lanes.wide_v6, &mut sights.wide_v6);
+        }
+        let sent = self.carry_all(context, (&lanes, waiting), &sights, burst, out);
+        self.sights = Some(sights);
         sent == burst.len()
     }
 
-    /// Finds the plain packets whose flows may be here, and asks for these. Clients that open a flow wait.
+    /// Finds the plain packets whose flows may be here, and asks for these.
     #[inline]
     fn sight(
         &self,
         snapshot: &Snapshot,
         port: PortId,
         burst: &Burst<F>,
-        sighted: &mut [Sighted; BURST],
-    ) -> (Live, Waiting) {
+        sights: &mut Sights,
+    ) -> (Lanes, Waiting) {
         let own = snapshot.mac(port).unwrap_or_default();
         for slot in 0..burst.len().min(PREFETCH_AHEAD) {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
-        let (mut live, mut waiting) = (Live::default(), Waiting::default());
-        for (slot, place) in sighted.iter_mut().enumerate().take(burst.len()) {
+        let (mut lanes, mut waiting) = (Lanes::default(), Waiting::default());
+        for slot in 0..burst.len() {
             burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
             let Some(frame) = burst.get(slot) else { continue };
-            let Some(plain) = glance(frame.head(), frame.len(), own) else { continue };
-            // Openings may find their flow over, and announce a segment size that is to be lowered.
-            if plain.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
-                // Either end may be the client: under NAT backends can open, too.
-                waiting.add(self.flows.hash_v4(plain.src, plain.src_port));
-                waiting.add(self.flows.hash_v4(plain.dst, plain.dst_port));
-                continue;
+            match glance(frame.head(), frame.len(), own) {
+                Some(Seen::V4(plain)) => match self.direction(snapshot, &plain, &mut waiting) {
+                    Some(
+                        direction @ (Direction::LocalReply(_) | Direction::Request { full_nat: true, .. }),
+                    ) => {
+                        self.sight_wide(slot, plain, direction, &mut sights.wide_v4, &mut lanes.wide_v4);
+                    }
+                    Some(direction) => {
+                        if self.sight_narrow(plain, direction, &mut sights.narrow[slot]) {
+                            lanes.narrow.keep(slot);
+                        }
+                    }
+                    None => {}
+                },
+                Some(Seen::V6(plain)) => {
+                    if let Some(direction) = self.direction(snapshot, &plain, &mut waiting) {
+                        self.sight_wide(slot, plain, direction, &mut sights.wide_v6, &mut lanes.wide_v6);
+                    }
+                }
+                None => {}
             }
-            let Some(direction) = snapshot.direction(&plain) else { continue };
-            let (client, client_port, service) = match direction {
-                Direction::Request(service) => (plain.src, plain.src_port, service),
-                Direction::Reply { service, .. } => (plain.dst, plain.dst_port, service),
-            };
-            // No flow has this client, and an empty place may look like one.
-            if client == 0 {
-                continue;
-            }
-            if self.workers > 1 && self.owners.of_v4(client, client_port) != self.number {
-                continue;
-            }
-            let hash = self.flows.hash_v4(client, client_port);
-            let line = hash.with_service(service, 0);
-            self.flows.prefetch_narrow(line);
-            let key = FlowKey::new(client, client_port, service);
-            *place = Sighted { plain, direction, key, hash, line };
-            live.keep(slot);
         }
-        (live, waiting)
+        (lanes, waiting)
+    }
+
+    /// Which way a plain packet goes whose flow may be here. Clients wait whose openings go another way.
+    #[inline(always)]
+    fn direction<A: Fast>(
+        &self,
+        snapshot: &Snapshot,
+        plain: &Plain<A>,
+        waiting: &mut Waiting,
+    ) -> Option<Direction<A>> {
+        let Some(direction) = snapshot.direction(plain) else {
+            if opens(plain) {
+                // Either end may be the client: under NAT backends can open, too.
+                waiting.add(self.flows.hash_of(plain.src, plain.src_port));
+                waiting.add(self.flows.hash_of(plain.dst, plain.dst_port));
+            }
+            return None;
+        };
+        if self.workers > 1 {
+            let owner = match direction {
+                Direction::Request { .. } => plain.src.owner(&self.owners, plain.src_port),
+                _ => plain.dst.owner(&self.owners, plain.dst_port),
+            };
+            (owner == self.number).then_some(())?;
+        }
+        Some(direction)
+    }
+
+    /// Notes a packet of a narrow flow. Returns whether it is one.
+    #[inline(always)]
+    fn sight_narrow(&self, plain: Plain<u32>, direction: Direction<u32>, place: &mut Narrow) -> bool {
+        let (client, port, service, heading) = match direction {
+            Direction::Request { service, .. } => (plain.src, plain.src_port, service, Heading::Request),
+            Direction::Reply { service, vip } => (plain.dst, plain.dst_port, service, Heading::Reply { vip }),
+            Direction::LocalReply(_) => return false,
+        };
+        // No flow has this client, and an empty place may look like one.
+        if client == 0 {
+            return false;
+        }
+        let (hash, key) = (self.flows.hash_of(client, port), FlowKey::new(client, port, service));
+        let line = hash.with_service(service, 0);
+        FlowKey::prefetch(&self.flows, line);
+        *place = Sighted { plain, heading, key, hash, line };
+        true
+    }
+
+    /// Notes a packet of a wide flow.
+    #[inline(always)]
+    fn sight_wide<A: Fast>(
+        &self,
+        slot: usize,
+        plain: Plain<A>,
+        direction: Direction<A>,
+        sighted: &mut [Wide<A>; BURST],
+        lane: &mut WideLane,
+    ) {
+        let (client, port, service, service_port, heading) = match direction {
+            Direction::Request { service, .. } => {
+                (plain.src, plain.src_port, service, plain.dst_port, Heading::Request)
+            }
+            Direction::Reply { service, vip } => {
+                (plain.dst, plain.dst_port, service, vip.1, Heading::Reply { vip })
+            }
+            Direction::LocalReply(local) => {
+                self.flows.prefetch_local(local, plain.protocol, plain.dst_port);
+                let end = Default::default();
+                sighted[slot].plain = plain;
+                sighted[slot].heading = Heading::LocalReply { local, vip: end, client: end };
+                return lane.behind.keep(slot);
+            }
+        };
+        // No flow has this client, and an empty place may look like one.
+        if client == A::default() {
+            return;
+        }
+        let hash = self.flows.hash_of(client, port);
+        let line = hash.with_service(service, service_port);
+        WideKey::prefetch(&self.flows, line);
+        let key = WideKey::new(client.wide(), port, service, service_port);
+        sighted[slot] = Sighted { plain, heading, key, hash, line };
+        lane.live.keep(slot);
+    }
+
+    /// Finds out the clients for whom local addresses stand, and asks for their flows.
+    #[inline]
+    fn look_behind<A: Fast>(&self, snapshot: &Snapshot, lane: &mut WideLane, sighted: &mut [Wide<A>; BURST]) {
+        for slot in lane.behind {
+            let known = &mut sighted[slot];
+            let Heading::LocalReply { local, vip, client } = &mut known.heading else { continue };
+            let Some(key) = self.flows.key_of(*local, known.plain.protocol, known.plain.dst_port) else {
+                continue;
+            };
+            let (Some(address), Some(service)) = (A::of_wide(key.client()), snapshot.vip(key.service()))
+            else {
+                continue;
+            };
+            *client = (address, key.client_port());
+            *vip = (service, key.service_port());
+            known.key = key;
+            known.hash = self.flows.hash_of(address, key.client_port());
+            known.line = known.hash.with_service(key.service(), key.service_port());
+            WideKey::prefetch(&self.flows, known.line);
+            lane.live.keep(slot);
+        }
     }
 
     /// Sends the packets whose flows are known. Returns how many they were.
@@ -133,125 +314,53 @@ impl<F: Frame> Forwarder<F> {
     fn carry_all(
         &mut self,
         context: Context,
-        (live, mut waiting): (Live, Waiting),
-        sighted: &[Sighted; BURST],
+        (lanes, mut waiting): (&Lanes, Waiting),
+        sights: &Sights,
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) -> usize {
         let mut sent = 0;
-        for slot in live {
-            let (known, Some(frame)) = (&sighted[slot], burst.get_mut(slot)) else { continue };
-            let way_out = match waiting.has(known.hash) {
-                true => None,
-                false => self.carry(context, known, frame),
+        for slot in lanes.narrow.and(lanes.wide_v4.live).and(lanes.wide_v6.live) {
+            let Some(frame) = burst.get_mut(slot) else { continue };
+            let way_out = if lanes.narrow.has(slot) {
+                self.carry_in_turn(context, &sights.narrow[slot], &mut waiting, frame)
+            } else if lanes.wide_v6.live.has(slot) {
+                self.carry_in_turn(context, &sights.wide_v6[slot], &mut waiting, frame)
+            } else {
+                self.carry_in_turn(context, &sights.wide_v4[slot], &mut waiting, frame)
             };
-            match way_out {
-                Some(port) => {
-                    let Some(frame) = burst.take(slot) else { continue };
-                    self.transmit(frame, port, out);
-                    sent += 1;
-                }
-                None => waiting.add(known.hash),
+            if let Some(port) = way_out
+                && let Some(frame) = burst.take(slot)
+            {
+                self.transmit(frame, port, out);
+                sent += 1;
             }
         }
         sent
     }
 
-    /// Rewrites a packet and notes it in its flow. Returns the port it leaves by; `None`, and nothing has
-    /// happened, if its flow is unknown, over or about to change, or the packet has no easy way.
+    /// Changes a packet for where it goes if none of its client waits; it waits itself if it cannot go.
     #[inline(always)]
-    fn carry(&mut self, context: Context, known: &Sighted, frame: &mut F) -> Option<PortId> {
-        let Sighted { plain, direction, key, line, .. } = known;
-        // Answers to openings announce one, too.
-        if plain.tcp_flags & tcp::SYN != 0 {
+    fn carry_in_turn<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        waiting: &mut Waiting,
+        frame: &mut F,
+    ) -> Option<PortId> {
+        if waiting.has(known.hash) {
             return None;
         }
-        let snapshot = context.snapshot;
-        let (place, flow) = self.flows.find_narrow(*line, key)?;
-        let way = snapshot.way(flow.backend())?;
-        let view = view(direction, way, plain)?;
-        let idle = flow.idle(context.now);
-        if !flow.stays(view, plain.tcp_flags) || (idle != 0 && is_over(snapshot, way, flow, idle)) {
-            return None;
+        let port = self.carry(context, known, frame);
+        if port.is_none() {
+            waiting.add(known.hash);
         }
-        let port = match *direction {
-            Direction::Request(_) => {
-                let port = self.reach_backend(way, known, frame)?;
-                self.count_in(flow.backend(), plain.len);
-                port
-            }
-            Direction::Reply { vip, .. } => {
-                let port = reach_client(snapshot, vip, plain, frame)?;
-                self.count_out(flow.backend(), plain.len);
-                port
-            }
-        };
-        if idle != 0 {
-            self.flows.set_narrow(place, flow.touched(context.now));
-        }
-        Some(port)
-    }
-
-    /// Rewrites a packet for its backend.
-    #[inline(always)]
-    fn reach_backend(&mut self, way: &Way, known: &Sighted, frame: &mut F) -> Option<PortId> {
-        let plain = &known.plain;
-        if plain.len > way.room {
-            return None;
-        }
-        let mut len = L3 + usize::from(plain.len);
-        match way.carriage {
-            Carriage::Dr => plain::dr(frame.head_mut(), &way.link)?,
-            Carriage::Nat { address, port_shift } => {
-                let end = (address, plain.dst_port.wrapping_add(port_shift));
-                plain::to_backend(frame.head_mut(), plain, end, &way.link)?;
-            }
-            Carriage::Ipip { src, spread, dst } => {
-                let src = src | u32::from(known.hash.entropy()) & spread;
-                plain::ipip(frame, plain, (src, dst), || self.next_id(), &way.link)?;
-                len += ipv4::HEADER_LEN;
-            }
-        }
-        // Padding ends here: the device adds its own where a frame needs it.
-        frame.truncate(len);
-        Some(way.port)
+        port
     }
 }
 
-/// Which packets are seen of a flow, and from where this one came; `None` if it is no reply of its backend.
+/// Whether a packet opens a connection.
 #[inline(always)]
-fn view(direction: &Direction, way: &Way, plain: &Plain) -> Option<View> {
-    match (direction, way.carriage) {
-        (Direction::Request(_), Carriage::Nat { .. }) => Some(View::Client),
-        (Direction::Request(_), _) => Some(View::OneWay),
-        (Direction::Reply { .. }, Carriage::Nat { address, .. }) => {
-            (address == plain.src).then_some(View::Server)
-        }
-        (Direction::Reply { .. }, _) => None,
-    }
-}
-
-/// Whether a flow was idle for too long.
-#[inline(always)]
-fn is_over(snapshot: &Snapshot, way: &Way, flow: FlowValue, idle: Seconds) -> bool {
-    let longest = || snapshot.timeouts(way.timeouts).map_or(0, |its| its.of(flow.state()));
-    idle > snapshot.shortest_timeout && idle > longest()
-}
-
-/// Makes a reply come from its service and sends it by the gateway to its client.
-#[inline(always)]
-fn reach_client<F: Frame>(
-    snapshot: &Snapshot,
-    vip: (u32, u16),
-    plain: &Plain,
-    frame: &mut F,
-) -> Option<PortId> {
-    let egress = snapshot.gateway_to(plain.dst)?;
-    let link = egress.link.bytes().first_chunk().filter(|_| egress.is_plain())?;
-    if plain.len > egress.mtu {
-        return None;
-    }
-    plain::to_client(frame.head_mut(), plain, vip, link)?;
-    frame.truncate(L3 + usize::from(plain.len));
-    Some(egress.port)
+fn opens<A>(plain: &Plain<A>) -> bool {
+    plain.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
 }

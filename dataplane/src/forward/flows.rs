@@ -9,7 +9,7 @@ use crate::flow::state::{self, View};
 use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, WideTable, Worth};
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
 use crate::local::{Back, LocalAddress, LocalPorts, LocalSlot};
-use crate::packet::{Addresses, Headers};
+use crate::packet::{Addresses, Headers, Version};
 use crate::snapshot::Found;
 use crate::stats::WorkerStats;
 use crate::toeplitz::Owners;
@@ -23,6 +23,84 @@ const WAYS: usize = 4;
 pub(super) enum Stored {
     Narrow(Place),
     Wide(Place),
+}
+
+/// A client's address as what is hashed.
+pub(super) trait Hashed: Version {
+    fn hash(self, secret: &HashSecret, port: u16) -> FlowHash;
+}
+
+impl Hashed for u32 {
+    #[inline]
+    fn hash(self, secret: &HashSecret, port: u16) -> FlowHash {
+        secret.hash(self, port)
+    }
+}
+
+impl Hashed for u128 {
+    #[inline]
+    fn hash(self, secret: &HashSecret, port: u16) -> FlowHash {
+        secret.hash_v6(self, port)
+    }
+}
+
+/// A key whose flows are in the table of its kind.
+pub(super) trait Tabled: Key {
+    /// Asks for a flow's line to come into the cache.
+    fn prefetch(flows: &Flows, line: FlowHash);
+
+    /// A flow, and where it is.
+    fn get(self, flows: &Flows, line: FlowHash) -> Option<(Place, FlowValue)>;
+
+    /// Changes a flow.
+    fn set(flows: &mut Flows, place: Place, flow: FlowValue);
+
+    /// The port by which a flow's backend knows the client; 0 but in full NAT.
+    fn local_port(flows: &Flows, place: Place) -> u16;
+}
+
+impl Tabled for FlowKey {
+    #[inline(always)]
+    fn prefetch(flows: &Flows, line: FlowHash) {
+        flows.narrow.prefetch(line);
+    }
+
+    #[inline(always)]
+    fn get(self, flows: &Flows, line: FlowHash) -> Option<(Place, FlowValue)> {
+        flows.narrow.get(line, &self)
+    }
+
+    #[inline(always)]
+    fn set(flows: &mut Flows, place: Place, flow: FlowValue) {
+        flows.narrow.set(place, flow);
+    }
+
+    #[inline(always)]
+    fn local_port(_: &Flows, _: Place) -> u16 {
+        0
+    }
+}
+
+impl Tabled for WideKey {
+    #[inline(always)]
+    fn prefetch(flows: &Flows, line: FlowHash) {
+        flows.wide.prefetch(line);
+    }
+
+    #[inline(always)]
+    fn get(self, flows: &Flows, line: FlowHash) -> Option<(Place, FlowValue)> {
+        flows.wide.get(line, &self)
+    }
+
+    #[inline(always)]
+    fn set(flows: &mut Flows, place: Place, flow: FlowValue) {
+        flows.wide.set(place, flow);
+    }
+
+    #[inline(always)]
+    fn local_port(flows: &Flows, place: Place) -> u16 {
+        flows.wide.key(place).local_port()
+    }
 }
 
 /// Both tables.
@@ -53,8 +131,8 @@ impl Flows {
 
     /// Asks for what is known of a local port to come into the cache.
     #[inline]
-    pub(super) fn prefetch_local(&self, slot: LocalSlot, headers: &Headers) {
-        self.locals.prefetch(slot, headers.protocol, headers.dst_port);
+    pub(super) fn prefetch_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) {
+        self.locals.prefetch(slot, protocol, port);
     }
 
     /// Hash of a client's flows.
@@ -66,10 +144,10 @@ impl Flows {
         }
     }
 
-    /// The same of an IPv4 client.
+    /// The same of a client of a known IP version.
     #[inline]
-    pub(super) fn hash_v4(&self, client: u32, port: u16) -> FlowHash {
-        self.secret.hash(client, port)
+    pub(super) fn hash_of<A: Hashed>(&self, client: A, port: u16) -> FlowHash {
+        client.hash(&self.secret, port)
     }
 
     /// The same of a packet's source.
@@ -139,24 +217,6 @@ impl Flows {
         self.wide.find(hash.with_service(found.service, ports.1), &key).map(Stored::Wide)
     }
 
-    /// Asks for the line of a narrow flow to come into the cache.
-    #[inline]
-    pub(super) fn prefetch_narrow(&self, hash: FlowHash) {
-        self.narrow.prefetch(hash);
-    }
-
-    /// A narrow flow, and where it is.
-    #[inline]
-    pub(super) fn find_narrow(&self, hash: FlowHash, key: &FlowKey) -> Option<(Place, FlowValue)> {
-        self.narrow.get(hash, key)
-    }
-
-    /// Changes a narrow flow.
-    #[inline]
-    pub(super) fn set_narrow(&mut self, place: Place, flow: FlowValue) {
-        self.narrow.set(place, flow);
-    }
-
     /// Asks for the line of the flow that has a local port to come into the cache; what is known of the port
     /// should be there already.
     #[inline]
@@ -168,7 +228,7 @@ impl Flows {
 
     /// The key of the flow that has a local port.
     #[inline]
-    fn key_of(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<WideKey> {
+    pub(super) fn key_of(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<WideKey> {
         let Back { client, client_port, service, service_port } = self.locals.find(slot, protocol, port)?;
         Some(WideKey::new(client, client_port, service, service_port))
     }

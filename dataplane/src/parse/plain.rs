@@ -1,28 +1,25 @@
-//! The shape that nearly every packet has, read at a glance: untagged, for us, IPv4 without options, TCP or UDP
-//! in one piece, more than one hop to live. All fields stand at fixed places then, so one length is checked and
-//! one condition decides.
+//! The shape that nearly every packet has, read at a glance: untagged, for us, an IP header without options or
+//! extensions, TCP or UDP in one piece, more than one hop to live. All fields stand at fixed places then, so one
+//! length is checked and few conditions decide.
 //!
 //! [`parse`](super::parse) is the slow twin: what is plain here has the same headers there.
 
 use config::words::{MacAddr, Protocol};
 
 use crate::csum;
-use crate::wire::{eth, ipv4, tcp, udp};
+use crate::packet::Version;
+use crate::wire::{eth, ipv4, ipv6, tcp, udp};
 
 /// Offset of the IP header.
 pub const L3: usize = eth::HEADER_LEN;
-/// Offset of the transport header.
-pub const L4: usize = L3 + ipv4::HEADER_LEN;
-/// Bytes that the first segment of a plain packet's frame has at least; those of TCP have more.
-pub const HEAD: usize = L4 + udp::HEADER_LEN;
 
 /// The headers of a plain packet; numbers in host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plain {
+pub struct Plain<A> {
     /// Source address.
-    pub src: u32,
+    pub src: A,
     /// Destination address.
-    pub dst: u32,
+    pub dst: A,
     /// Source port.
     pub src_port: u16,
     /// Destination port.
@@ -35,7 +32,16 @@ pub struct Plain {
     pub tcp_flags: u8,
 }
 
-/// The first eight bytes of an IP header, the first one lowest, and those bits of them that tell: version 4, five
+/// A plain packet of either IP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// IPv4.
+    V4(Plain<u32>),
+    /// IPv6.
+    V6(Plain<u128>),
+}
+
+/// The first eight bytes of an IPv4 header, the first one lowest, and those bits of them that tell: version 4, five
 /// words of header, and neither a fragment's offset nor more fragments.
 const WHOLE_WITHOUT_OPTIONS: u64 = 0x45;
 const WHOLE_MASK: u64 = 0xff3f_0000_0000_00ff;
@@ -44,43 +50,89 @@ const WHOLE_MASK: u64 = 0xff3f_0000_0000_00ff;
 /// `None` if it is not plain, or not right. Its addresses may be any, also such as no packet should have: no
 /// flow has them.
 #[inline(always)]
-pub fn glance(head: &[u8], frame_len: usize, own: MacAddr) -> Option<Plain> {
-    let (whole, head) = (head, head.first_chunk::<HEAD>()?);
-    let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-    let long = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let wide = |at: usize| u64::from(long(at)) | u64::from(long(at + 4)) << 32;
-    // Read in the order of little-endian machines; sums of checksums are the same in either.
-    let (first, second, dst) = (wide(L3), wide(L3 + 8), long(L3 + ipv4::DST));
-    let ttl = second as u8;
-    if head[..6] != own.0
-        || word(eth::TYPE) != eth::TYPE_IPV4
-        || first & WHOLE_MASK != WHOLE_WITHOUT_OPTIONS
-        || ttl <= 1
-        || csum::sum_of(first, second, dst) != 0xffff
-    {
+pub fn glance(head: &[u8], frame_len: usize, own: MacAddr) -> Option<Seen> {
+    let (link, rest) = head.split_first_chunk::<L3>()?;
+    if link[..6] != own.0 {
         return None;
     }
-    let len = (first >> 16) as u16;
-    let len = len.swap_bytes();
-    let carried = usize::from(len).checked_sub(ipv4::HEADER_LEN)?;
-    let (protocol, tcp_flags, whole) = match (second >> 8) as u8 {
+    match u16::from_be_bytes([link[eth::TYPE], link[eth::TYPE + 1]]) {
+        eth::TYPE_IPV4 => glance_v4(rest, frame_len).map(Seen::V4),
+        eth::TYPE_IPV6 => glance_v6(rest, frame_len).map(Seen::V6),
+        _ => None,
+    }
+}
+
+/// Reads an IPv4 packet that `ip` begins with.
+#[inline(always)]
+fn glance_v4(ip: &[u8], frame_len: usize) -> Option<Plain<u32>> {
+    let header = ip.first_chunk::<{ ipv4::HEADER_LEN + udp::HEADER_LEN }>()?;
+    // Read in the order of little-endian machines; sums of checksums are the same in either.
+    let (first, second, dst) = (wide(header, 0), wide(header, 8), long(header, ipv4::DST));
+    let ttl = second as u8;
+    if first & WHOLE_MASK != WHOLE_WITHOUT_OPTIONS || ttl <= 1 || csum::sum_of(first, second, dst) != 0xffff {
+        return None;
+    }
+    let len = ((first >> 16) as u16).swap_bytes();
+    let (src, dst) = (((second >> 32) as u32).swap_bytes(), dst.swap_bytes());
+    plain(ip, frame_len, (second >> 8) as u8, len, (src, dst))
+}
+
+/// Reads an IPv6 packet that `ip` begins with.
+#[inline(always)]
+fn glance_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
+    let header = ip.first_chunk::<{ ipv6::HEADER_LEN + udp::HEADER_LEN }>()?;
+    let first = wide(header, 0);
+    let (payload_len, next, hop_limit) =
+        (((first >> 32) as u16).swap_bytes(), (first >> 48) as u8, (first >> 56) as u8);
+    if first & 0xf0 != 0x60 || hop_limit <= 1 {
+        return None;
+    }
+    let len = payload_len.checked_add(ipv6::HEADER_LEN as u16)?;
+    let address = |at: usize| {
+        u128::from(wide(header, at).swap_bytes()) << 64 | u128::from(wide(header, at + 8).swap_bytes())
+    };
+    plain(ip, frame_len, next, len, (address(ipv6::SRC), address(ipv6::DST)))
+}
+
+/// Reads the transport header of a packet of `len` bytes that `ip` begins with.
+#[inline(always)]
+fn plain<A: Version>(
+    ip: &[u8],
+    frame_len: usize,
+    protocol: u8,
+    len: u16,
+    (src, dst): (A, A),
+) -> Option<Plain<A>> {
+    let transport = ip.get(A::HEADER_LEN..)?;
+    let ports = long(transport.first_chunk::<{ udp::HEADER_LEN }>()?, 0).swap_bytes();
+    let carried = usize::from(len).checked_sub(A::HEADER_LEN)?;
+    let (protocol, tcp_flags, whole) = match protocol {
         ipv4::PROTOCOL_TCP => {
-            let header = whole[L4..].first_chunk::<{ tcp::HEADER_LEN }>()?;
+            let header = transport.first_chunk::<{ tcp::HEADER_LEN }>()?;
             let header_len = usize::from(header[tcp::DATA_OFFSET] >> 4) * 4;
             let flags = header[tcp::FLAGS];
             let whole = header_len >= tcp::HEADER_LEN && header_len <= carried;
             (Protocol::Tcp, flags, whole && !tcp::absurd(flags))
         }
         ipv4::PROTOCOL_UDP => {
-            let datagram = usize::from(word(L4 + udp::LEN));
+            let datagram = usize::from(u16::from_be_bytes([transport[udp::LEN], transport[udp::LEN + 1]]));
             (Protocol::Udp, 0, datagram >= udp::HEADER_LEN && datagram <= carried)
         }
         _ => return None,
     };
-    let (src, dst) = (((second >> 32) as u32).swap_bytes(), dst.swap_bytes());
-    let (src_port, dst_port) = (word(L4 + tcp::SRC_PORT), word(L4 + tcp::DST_PORT));
     let whole = whole && L3 + usize::from(len) <= frame_len;
+    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
     whole.then_some(Plain { src, dst, src_port, dst_port, len, protocol, tcp_flags })
+}
+
+#[inline(always)]
+fn long<const N: usize>(header: &[u8; N], at: usize) -> u32 {
+    u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+#[inline(always)]
+fn wide<const N: usize>(header: &[u8; N], at: usize) -> u64 {
+    u64::from(long(header, at)) | u64::from(long(header, at + 4)) << 32
 }
 
 #[cfg(test)]
@@ -89,37 +141,55 @@ mod tests {
     use crate::drops::DropReason;
     use crate::packet::Addresses;
     use crate::parse::parse;
-    use crate::testing::{CLIENT, VIP, mac, packet};
+    use crate::samples::{CLIENT4, CLIENT6, VIP4, VIP6, datagram, syn};
+    use crate::testing::mac;
     use crate::wire::eth::Tags;
 
     /// What `parse` makes of a frame that it takes, if that is plain.
-    fn slowly(head: &[u8], len: usize) -> Option<Plain> {
+    fn slowly(head: &[u8], len: usize) -> Option<Seen> {
         let (headers, tags) = parse(head, len, mac(254)).ok()?;
-        let Addresses::V4 { src, dst } = headers.ip.addresses else { return None };
-        let plain = tags == Tags::default() && usize::from(headers.ip.l4) == L4 && headers.ip.ttl > 1;
-        plain.then_some(Plain {
-            src,
-            dst,
-            src_port: headers.src_port,
-            dst_port: headers.dst_port,
-            len: headers.ip.len,
-            protocol: headers.protocol,
-            tcp_flags: headers.tcp_flags,
-        })
+        let crate::packet::Headers { src_port, dst_port, protocol, tcp_flags, .. } = headers;
+        let len = headers.ip.len;
+        let bare = |header: usize| {
+            tags == Tags::default() && usize::from(headers.ip.l4) == L3 + header && headers.ip.ttl > 1
+        };
+        match headers.ip.addresses {
+            Addresses::V4 { src, dst } => bare(ipv4::HEADER_LEN).then_some(Seen::V4(Plain {
+                src,
+                dst,
+                src_port,
+                dst_port,
+                len,
+                protocol,
+                tcp_flags,
+            })),
+            Addresses::V6 { src, dst } => bare(ipv6::HEADER_LEN).then_some(Seen::V6(Plain {
+                src,
+                dst,
+                src_port,
+                dst_port,
+                len,
+                protocol,
+                tcp_flags,
+            })),
+        }
     }
 
-    /// Each bit of the headers turned, with the header checksum as it was and mended.
+    /// Each bit of the headers turned, with the checksum of an IPv4 header as it was and mended.
     #[test]
     fn a_glance_sees_what_parsing_does() {
-        let request = packet((CLIENT, 40000), (VIP, 80));
-        for packet in [request.clone(), request.udp()] {
-            let mut whole = packet.bytes();
-            whole.resize(60, 0);
+        for sample in
+            [syn(CLIENT4, VIP4), datagram(CLIENT4, VIP4), syn(CLIENT6, VIP6), datagram(CLIENT6, VIP6)]
+        {
+            let mut whole = sample.bytes();
+            let is_v4 = whole[14] >> 4 == 4;
+            whole.resize(if is_v4 { 60 } else { 80 }, 0);
             assert!(glance(&whole, whole.len(), mac(254)).is_some());
-            for (bit, mended) in (0..54 * 8).flat_map(|bit| [(bit, false), (bit, true)]) {
+            let headers = if is_v4 { 54 } else { 74 };
+            for (bit, mended) in (0..headers * 8).flat_map(|bit| [(bit, false), (bit, true)]) {
                 let mut frame = whole.clone();
                 frame[bit / 8] ^= 1 << (bit % 8);
-                if mended {
+                if mended && is_v4 {
                     frame[24..26].fill(0);
                     let sum = !csum::sum(&frame[14..34]);
                     frame[24..26].copy_from_slice(&sum.to_be_bytes());
@@ -128,7 +198,7 @@ mod tests {
                     continue;
                 }
                 let seen = glance(&frame, frame.len(), mac(254));
-                assert_eq!(seen, slowly(&frame, frame.len()), "{packet:?}, bit {bit}");
+                assert_eq!(seen, slowly(&frame, frame.len()), "{sample:?}, bit {bit}");
             }
             for len in 0..whole.len() {
                 assert_eq!(glance(&whole[..len], len, mac(254)), slowly(&whole[..len], len), "{len} bytes");

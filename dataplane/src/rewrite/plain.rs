@@ -4,85 +4,176 @@
 //! The functions of [`dr`](super::dr), [`nat`](super::nat) and [`tunnel`](super::tunnel) are their slow twins. Here
 //! `None` says that the frame is shorter than a plain packet's, and nothing was done.
 
-use super::age_ipv4;
 use super::nat::mend_transport;
+use super::tunnel::flow_label;
+use super::{age_ipv4, age_ipv6};
 use crate::buf::Frame;
 use crate::csum::Delta;
-use crate::parse::plain::{HEAD, L3, L4, Plain};
-use crate::wire::{eth, ipv4, tcp};
+use crate::packet::Version;
+use crate::parse::plain::{L3, Plain};
+use crate::wire::{eth, ipv4, ipv6, tcp, write_u16};
 
 /// An Ethernet header without tags.
 type Link = [u8; eth::HEADER_LEN];
 
+/// What differs between the IP versions.
+pub trait Rewrite: Version {
+    /// Takes a hop off a packet that `ip` begins with, gives it the addresses that are given, and returns what
+    /// these add to checksums that cover them.
+    fn readdress(ip: &mut [u8], plain: &Plain<Self>, src: Option<Self>, dst: Option<Self>) -> Option<Delta>;
+
+    /// Wraps a packet whose hop is taken off in an outer header of the same version, which is written to the end
+    /// of `before`. `id` identifies it if it may be fragmented.
+    fn wrap(
+        before: &mut [u8],
+        inner: &[u8],
+        plain: &Plain<Self>,
+        outer: &Outer<Self>,
+        id: impl FnOnce() -> u16,
+    ) -> Option<()>;
+}
+
+/// The outer header of a bare tunnel.
+#[derive(Clone, Copy, Debug)]
+pub struct Outer<A> {
+    /// Our end.
+    pub src: A,
+    /// The backend's end.
+    pub dst: A,
+    /// Bits of the flow's hash, for the flow label.
+    pub entropy: u16,
+}
+
+impl Rewrite for u32 {
+    #[inline(always)]
+    fn readdress(ip: &mut [u8], plain: &Plain<u32>, src: Option<u32>, dst: Option<u32>) -> Option<Delta> {
+        let header: &mut [u8; ipv4::HEADER_LEN] = ip.first_chunk_mut()?;
+        let mut changes = Delta::default();
+        if let Some(src) = src {
+            header[ipv4::SRC..][..4].copy_from_slice(&src.to_be_bytes());
+            changes = changes.long(plain.src, src);
+        }
+        if let Some(dst) = dst {
+            header[ipv4::DST..][..4].copy_from_slice(&dst.to_be_bytes());
+            changes = changes.long(plain.dst, dst);
+        }
+        age_ipv4(header, changes);
+        Some(changes)
+    }
+
+    #[inline(always)]
+    fn wrap(
+        before: &mut [u8],
+        inner: &[u8],
+        plain: &Plain<u32>,
+        outer: &Outer<u32>,
+        id: impl FnOnce() -> u16,
+    ) -> Option<()> {
+        let inner: &[u8; ipv4::HEADER_LEN] = inner.first_chunk()?;
+        let dont_fragment = inner[ipv4::FRAGMENT] & (ipv4::DONT_FRAGMENT >> 8) as u8 != 0;
+        let header = ipv4::NewHeader {
+            tos: inner[ipv4::TOS],
+            // The packet fits the way to its backend with this header.
+            total_len: plain.len + ipv4::HEADER_LEN as u16,
+            id: if dont_fragment { 0 } else { id() },
+            fragment: if dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
+            ttl: inner[ipv4::TTL],
+            protocol: ipv4::PROTOCOL_IPIP,
+            src: outer.src,
+            dst: outer.dst,
+        };
+        *before.last_chunk_mut()? = header.bytes();
+        Some(())
+    }
+}
+
+impl Rewrite for u128 {
+    #[inline(always)]
+    fn readdress(ip: &mut [u8], plain: &Plain<u128>, src: Option<u128>, dst: Option<u128>) -> Option<Delta> {
+        let header: &mut [u8; ipv6::HEADER_LEN] = ip.first_chunk_mut()?;
+        let mut changes = Delta::default();
+        if let Some(src) = src {
+            header[ipv6::SRC..][..16].copy_from_slice(&src.to_be_bytes());
+            changes = changes.wide(plain.src, src);
+        }
+        if let Some(dst) = dst {
+            header[ipv6::DST..][..16].copy_from_slice(&dst.to_be_bytes());
+            changes = changes.wide(plain.dst, dst);
+        }
+        age_ipv6(header);
+        Some(changes)
+    }
+
+    #[inline(always)]
+    fn wrap(
+        before: &mut [u8],
+        inner: &[u8],
+        plain: &Plain<u128>,
+        outer: &Outer<u128>,
+        _: impl FnOnce() -> u16,
+    ) -> Option<()> {
+        let inner: &[u8; ipv6::HEADER_LEN] = inner.first_chunk()?;
+        let header = ipv6::NewHeader {
+            traffic_class: inner[0] << 4 | inner[1] >> 4,
+            flow_label: flow_label(outer.entropy),
+            payload_len: plain.len,
+            next: ipv6::NEXT_IPV6,
+            hop_limit: inner[ipv6::HOP_LIMIT],
+            src: outer.src,
+            dst: outer.dst,
+        };
+        *before.last_chunk_mut()? = header.bytes();
+        Some(())
+    }
+}
+
 /// Sends a packet on to a backend on the link.
 #[inline(always)]
-pub fn dr(head: &mut [u8], link: &Link) -> Option<()> {
-    age(head.first_chunk_mut()?, Delta::default(), link);
+pub fn dr<A: Rewrite>(head: &mut [u8], plain: &Plain<A>, link: &Link) -> Option<()> {
+    let (front, ip) = head.split_first_chunk_mut::<L3>()?;
+    A::readdress(ip, plain, None, None)?;
+    *front = *link;
     Some(())
 }
 
-/// Directs a client's packet to a backend.
+/// Gives a packet the ends that are given.
 #[inline(always)]
-pub fn to_backend(head: &mut [u8], plain: &Plain, (address, port): (u32, u16), link: &Link) -> Option<()> {
-    let fixed = head.first_chunk_mut()?;
-    let changes = Delta::default().long(plain.dst, address);
-    age(fixed, changes, link);
-    fixed[L3 + ipv4::DST..][..4].copy_from_slice(&address.to_be_bytes());
-    fixed[L4 + tcp::DST_PORT..][..2].copy_from_slice(&port.to_be_bytes());
-    mend_transport(head, L4, plain.protocol, changes.word(plain.dst_port, port));
+pub fn nat<A: Rewrite>(
+    head: &mut [u8],
+    plain: &Plain<A>,
+    src: Option<(A, u16)>,
+    dst: Option<(A, u16)>,
+    link: &Link,
+) -> Option<()> {
+    let (front, ip) = head.split_first_chunk_mut::<L3>()?;
+    let mut changes = A::readdress(ip, plain, src.map(|end| end.0), dst.map(|end| end.0))?;
+    *front = *link;
+    if let Some((_, port)) = src {
+        write_u16(ip, A::HEADER_LEN + tcp::SRC_PORT, port);
+        changes = changes.word(plain.src_port, port);
+    }
+    if let Some((_, port)) = dst {
+        write_u16(ip, A::HEADER_LEN + tcp::DST_PORT, port);
+        changes = changes.word(plain.dst_port, port);
+    }
+    mend_transport(ip, A::HEADER_LEN, plain.protocol, changes);
     Some(())
 }
 
-/// Makes a backend's reply come from a VIP.
+/// Wraps a packet in an outer header of its IP version. `id` identifies it if it may be fragmented. `None` also if
+/// the buffer has no room for that.
 #[inline(always)]
-pub fn to_client(head: &mut [u8], plain: &Plain, (address, port): (u32, u16), link: &Link) -> Option<()> {
-    let fixed = head.first_chunk_mut()?;
-    let changes = Delta::default().long(plain.src, address);
-    age(fixed, changes, link);
-    fixed[L3 + ipv4::SRC..][..4].copy_from_slice(&address.to_be_bytes());
-    fixed[L4 + tcp::SRC_PORT..][..2].copy_from_slice(&port.to_be_bytes());
-    mend_transport(head, L4, plain.protocol, changes.word(plain.src_port, port));
-    Some(())
-}
-
-/// Wraps a packet in an outer IPv4 header from `src` to `dst`. `id` identifies it if it may be fragmented.
-/// `None` also if the buffer has no room for that.
-#[inline(always)]
-pub fn ipip<F: Frame>(
+pub fn ipip<F: Frame, A: Rewrite>(
     frame: &mut F,
-    plain: &Plain,
-    (src, dst): (u32, u32),
+    plain: &Plain<A>,
+    outer: &Outer<A>,
     id: impl FnOnce() -> u16,
     link: &Link,
 ) -> Option<()> {
-    const OUTER: usize = L3 + ipv4::HEADER_LEN;
-    frame.head().first_chunk::<HEAD>()?;
-    frame.grow_front(ipv4::HEADER_LEN).then_some(())?;
-    let (before, inner) = frame.head_mut().split_first_chunk_mut::<OUTER>()?;
-    let inner = inner.first_chunk_mut()?;
-    age_ipv4(inner, Delta::default());
-    let dont_fragment = inner[ipv4::FRAGMENT] & (ipv4::DONT_FRAGMENT >> 8) as u8 != 0;
-    let header = ipv4::NewHeader {
-        tos: inner[ipv4::TOS],
-        // The packet fits the way to its backend with this header.
-        total_len: plain.len + ipv4::HEADER_LEN as u16,
-        id: if dont_fragment { 0 } else { id() },
-        fragment: if dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
-        ttl: inner[ipv4::TTL],
-        protocol: ipv4::PROTOCOL_IPIP,
-        src,
-        dst,
-    };
-    before[..L3].copy_from_slice(link);
-    before[L3..].copy_from_slice(&header.bytes());
-    Some(())
-}
-
-/// Takes a hop off, notes other changes of the IP header, and puts the next hop's Ethernet header.
-#[inline(always)]
-fn age(head: &mut [u8; HEAD], changes: Delta, link: &Link) {
-    head[..L3].copy_from_slice(link);
-    if let Some(header) = head[L3..].first_chunk_mut() {
-        age_ipv4(header, changes);
-    }
+    frame.head().get(L3 + A::HEADER_LEN..)?;
+    frame.grow_front(A::HEADER_LEN).then_some(())?;
+    let (before, inner) = frame.head_mut().split_at_mut_checked(L3 + A::HEADER_LEN)?;
+    A::readdress(inner, plain, None, None)?;
+    *before.first_chunk_mut()? = *link;
+    A::wrap(before, inner, plain, outer, id)
 }

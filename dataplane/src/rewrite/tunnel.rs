@@ -133,8 +133,7 @@ pub fn wrap<F: Frame>(
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             let header = ipv6::NewHeader {
                 traffic_class: packet.tos,
-                // Never 0, which is no label (RFC 6437, 2).
-                flow_label: 0x1_0000 | u32::from(outer.entropy),
+                flow_label: flow_label(outer.entropy),
                 payload_len: carried,
                 next,
                 hop_limit: packet.ttl.wrapping_sub(1),
@@ -145,6 +144,12 @@ pub fn wrap<F: Frame>(
         }
         _ => Err(DropReason::WrongFamily),
     }
+}
+
+/// The flow label of packets in a tunnel: never 0, which is no label (RFC 6437, 2).
+#[inline]
+pub(super) fn flow_label(entropy: u16) -> u32 {
+    0x1_0000 | u32::from(entropy)
 }
 
 /// The number that an IP packet has as what another carries.

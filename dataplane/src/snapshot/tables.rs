@@ -1,5 +1,6 @@
 //! Hash tables of a snapshot: whose address, which service, whose reply.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use config::words::{Mode, Protocol};
 use super::{Parts, Service, ServiceSlot};
 use crate::local::LocalSlot;
 use crate::lookup::{Key, Lookup};
-use crate::packet::{Addresses, Headers};
+use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::route::InterfaceId;
 use crate::wire::eth::Tags;
@@ -44,16 +45,23 @@ pub struct Found {
 
 /// Which way a plain packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// To a service with one port, whose flows are narrow but for those of full NAT.
-    Request(ServiceSlot),
+pub enum Direction<A> {
+    /// To a service with one port.
+    Request {
+        /// The service.
+        service: ServiceSlot,
+        /// Whether its flows are those of full NAT, but perhaps a few.
+        full_nat: bool,
+    },
     /// From a NAT backend of such a service.
     Reply {
         /// The service.
         service: ServiceSlot,
         /// Its address and port.
-        vip: (u32, u16),
+        vip: (A, u16),
     },
+    /// To a local address of full NAT.
+    LocalReply(LocalSlot),
 }
 
 /// Who listens on an address and port: one service, or the first of several in the list of choices.
@@ -61,6 +69,8 @@ pub enum Direction {
 struct Listener {
     number: u32,
     is_choice: bool,
+    /// Whether backends of the one service are of full NAT, and so its flows, but perhaps a few.
+    full_nat: bool,
 }
 
 /// One of several services on an address and port, or one that has more ports than one.
@@ -114,15 +124,24 @@ impl Repliers<'_> {
 }
 
 /// An address as part of a table's key.
-trait Address: Copy {
+pub trait Address: Version {
+    /// What it is part of.
     type Key: Key;
 
     /// The key of an address, a number that is not 0, and a port.
     fn key(self, number: u8, port: u16) -> Self::Key;
+
+    /// The tables of its IP version.
+    fn tables(tables: &Tables) -> &Family<Self>;
 }
 
 impl Address for u32 {
     type Key = u64;
+
+    #[inline]
+    fn tables(tables: &Tables) -> &Family<Self> {
+        &tables.v4
+    }
 
     #[inline]
     fn key(self, number: u8, port: u16) -> u64 {
@@ -132,6 +151,11 @@ impl Address for u32 {
 
 impl Address for u128 {
     type Key = [u64; 3];
+
+    #[inline]
+    fn tables(tables: &Tables) -> &Family<Self> {
+        &tables.v6
+    }
 
     #[inline]
     fn key(self, number: u8, port: u16) -> [u64; 3] {
@@ -152,15 +176,32 @@ fn number(protocol: Protocol) -> u8 {
 
 /// The tables of one IP version.
 #[derive(Debug)]
-struct Family<A: Address> {
+pub struct Family<A: Address> {
     local: Lookup<A::Key, Local>,
     /// By protocol, address and port; port 0 has the services of several ports.
     services: Lookup<A::Key, Listener>,
     /// By a NAT backend's protocol, address and port, or port 0: a range of the repliers.
     replies: Lookup<A::Key, (u32, u32)>,
+    /// Addresses of its services, by slot.
+    vips: Vec<A>,
 }
 
 impl<A: Address> Family<A> {
+    fn new(
+        parts: &Parts,
+        locals: &[Keyed<Local>],
+        listeners: &[Keyed<Listener>],
+        replies: &[Keyed<(u32, u32)>],
+    ) -> Self {
+        let vip = |service: &Option<Arc<Service>>| A::of(service.as_ref()?.key.address);
+        Self {
+            local: lookup::<A, _>(locals),
+            services: lookup::<A, _>(listeners),
+            replies: lookup::<A, _>(replies),
+            vips: parts.services.iter().map(|service| vip(service).unwrap_or_default()).collect(),
+        }
+    }
+
     #[inline]
     fn repliers(&self, protocol: Protocol, address: A, port: u16) -> (u32, u32) {
         self.replies.get(address.key(number(protocol), port)).unwrap_or_default()
@@ -169,7 +210,7 @@ impl<A: Address> Family<A> {
 
 /// All tables.
 #[derive(Debug)]
-pub(super) struct Tables {
+pub struct Tables {
     v4: Family<u32>,
     v6: Family<u128>,
     choices: Vec<Choice>,
@@ -180,8 +221,6 @@ pub(super) struct Tables {
     reply_ranges: bool,
     /// Whether there are local addresses of full NAT.
     snat: bool,
-    /// Addresses of IPv4 services, by slot.
-    vips: Vec<u32>,
 }
 
 impl Tables {
@@ -189,22 +228,12 @@ impl Tables {
         let locals = locals(parts);
         let (listeners, choices) = listeners(parts);
         let (replies, repliers) = replies(parts);
-        let v4 = Family {
-            local: lookup(&locals, v4_bits),
-            services: lookup(&listeners, v4_bits),
-            replies: lookup(&replies, v4_bits),
-        };
-        let v6 = Family {
-            local: lookup(&locals, v6_bits),
-            services: lookup(&listeners, v6_bits),
-            replies: lookup(&replies, v6_bits),
-        };
+        let v4 = Family::new(parts, &locals, &listeners, &replies);
+        let v6 = Family::new(parts, &locals, &listeners, &replies);
         let ranges = listeners.iter().any(|((_, _, port), _)| *port == 0);
         let reply_ranges = replies.iter().any(|((_, _, port), _)| *port == 0);
         let snat = !parts.locals.is_empty();
-        let vip = |service: &Option<Arc<Service>>| v4_bits(service.as_ref()?.key.address);
-        let vips = parts.services.iter().map(|service| vip(service).unwrap_or_default()).collect();
-        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat, vips }
+        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat }
     }
 
     pub(super) fn local(&self, address: IpAddr) -> Option<Local> {
@@ -231,7 +260,7 @@ impl Tables {
             }
         };
         match listener {
-            Some(Listener { number, is_choice: false }) if takes(ServiceSlot(number as u16)) => {
+            Some(Listener { number, is_choice: false, .. }) if takes(ServiceSlot(number as u16)) => {
                 Some(Found { service: ServiceSlot(number as u16), narrow: headers.ip.is_v4() })
             }
             None if !self.ranges => None,
@@ -240,27 +269,33 @@ impl Tables {
     }
 
     /// Which way a plain packet goes, if one look at each table is enough to tell: to a service that is alone on
-    /// its address and port, or from a NAT backend that serves no other.
+    /// its address and port, to a local address, or from a NAT backend that serves no other service.
     #[inline]
-    pub(super) fn direction(&self, plain: &Plain) -> Option<Direction> {
-        let protocol = number(plain.protocol);
-        match self.v4.services.get(plain.dst.key(protocol, plain.dst_port)) {
+    pub(super) fn direction<A: Address>(&self, plain: &Plain<A>) -> Option<Direction<A>> {
+        let (tables, protocol) = (A::tables(self), number(plain.protocol));
+        match tables.services.get(plain.dst.key(protocol, plain.dst_port)) {
             Some(Listener { is_choice: true, .. }) => return None,
-            Some(Listener { number, .. }) => return Some(Direction::Request(ServiceSlot(number as u16))),
-            None if self.ranges && self.v4.services.get(plain.dst.key(protocol, 0)).is_some() => return None,
+            Some(Listener { number, full_nat, .. }) => {
+                return Some(Direction::Request { service: ServiceSlot(number as u16), full_nat });
+            }
+            None if self.ranges && tables.services.get(plain.dst.key(protocol, 0)).is_some() => return None,
             None => {}
         }
-        let (start, end) = self.v4.repliers(plain.protocol, plain.src, plain.src_port);
+        if self.snat
+            && let Some(local) = tables.local.get(plain.dst.key(ANY, 0))
+        {
+            return if let Local::Snat(slot) = local { Some(Direction::LocalReply(slot)) } else { None };
+        }
+        let (start, end) = tables.repliers(plain.protocol, plain.src, plain.src_port);
         let [replier] = self.repliers.get(start as usize..end as usize)? else { return None };
-        // A packet for a local address is of full NAT.
-        let is_narrow = replier.first == replier.last && !self.is_local(plain.dst);
-        let vip = (*self.vips.get(usize::from(replier.service.0))?, replier.first);
-        is_narrow.then_some(Direction::Reply { service: replier.service, vip })
+        let vip = (self.vip(replier.service)?, replier.first);
+        (replier.first == replier.last).then_some(Direction::Reply { service: replier.service, vip })
     }
 
+    /// The address of a service; of no meaning if it is of another IP version.
     #[inline]
-    fn is_local(&self, address: u32) -> bool {
-        self.snat && self.v4.local.get(address.key(ANY, 0)).is_some()
+    pub(super) fn vip<A: Address>(&self, service: ServiceSlot) -> Option<A> {
+        A::tables(self).vips.get(usize::from(service.0)).copied()
     }
 
     /// The service among several, or one with several ports.
@@ -322,28 +357,11 @@ impl Tables {
 /// What tables are made from: number, address and port of each key.
 type Keyed<V> = ((u8, IpAddr, u16), V);
 
-fn lookup<A: Address, V: Copy + Default>(
-    pairs: &[Keyed<V>],
-    bits: impl Fn(IpAddr) -> Option<A>,
-) -> Lookup<A::Key, V> {
+fn lookup<A: Address, V: Copy + Default>(pairs: &[Keyed<V>]) -> Lookup<A::Key, V> {
     let of_family = pairs
         .iter()
-        .filter_map(|((number, address, port), value)| Some((bits(*address)?.key(*number, *port), *value)));
+        .filter_map(|((number, address, port), value)| Some((A::of(*address)?.key(*number, *port), *value)));
     Lookup::new(of_family.collect::<Vec<_>>().into_iter())
-}
-
-fn v4_bits(address: IpAddr) -> Option<u32> {
-    match address {
-        IpAddr::V4(address) => Some(address.to_bits()),
-        IpAddr::V6(_) => None,
-    }
-}
-
-fn v6_bits(address: IpAddr) -> Option<u128> {
-    match address {
-        IpAddr::V6(address) => Some(address.to_bits()),
-        IpAddr::V4(_) => None,
-    }
 }
 
 /// A VIP answers pings only if all services on it do. Own addresses come last: of equal keys the last counts.
@@ -377,15 +395,23 @@ fn listeners(parts: &Parts) -> (Vec<Keyed<Listener>>, Vec<Choice>) {
     services.sort_by_key(|(_, service)| {
         (key(service), width(service), service.class.is_none(), service.retired, service.rank)
     });
+    let full_nat: HashSet<ServiceSlot> = parts
+        .backends
+        .iter()
+        .flatten()
+        .filter(|backend| backend.mode == Mode::FullNat)
+        .map(|backend| backend.service)
+        .collect();
     let (mut listeners, mut choices) = (Vec::new(), Vec::<Choice>::new());
     for group in services.chunk_by(|(_, a), (_, b)| key(a) == key(b)) {
         let Some((slot, first)) = group.first() else { continue };
         let key = key(first);
         if group.len() == 1 && key.2 != 0 && first.class.is_none() {
-            listeners.push((key, Listener { number: slot.0.into(), is_choice: false }));
+            let full_nat = full_nat.contains(slot);
+            listeners.push((key, Listener { number: slot.0.into(), is_choice: false, full_nat }));
             continue;
         }
-        listeners.push((key, Listener { number: choices.len() as u32, is_choice: true }));
+        listeners.push((key, Listener { number: choices.len() as u32, is_choice: true, full_nat: false }));
         choices.extend(group.iter().map(|(slot, service)| Choice {
             first: service.key.ports.first,
             last: service.key.ports.last,

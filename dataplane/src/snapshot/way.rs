@@ -1,4 +1,4 @@
-//! How the fast path reaches a backend: all that it needs to know of one, in half a cache line.
+//! How the fast path reaches a backend: all that it needs to know of one, in one cache line.
 
 use std::net::IpAddr;
 
@@ -6,77 +6,142 @@ use config::words::Mode;
 use ipnet::IpNet;
 
 use super::{Backend, Egress};
+use crate::packet::Version;
 use crate::port::PortId;
 use crate::rewrite::tunnel::Encapsulation;
 use crate::wire::eth;
 
-/// What is done to a packet on its way to a backend. Addresses are of host order.
+/// What is done to a packet on its way to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carriage {
     /// Nothing but what every hop does.
     Dr,
-    /// It is for this address, and its port is shifted by so many.
-    Nat {
-        /// The backend's address.
-        address: u32,
-        /// What is added to the port (modulo 2^16).
-        port_shift: u16,
-    },
-    /// It gets an outer IPv4 header without more.
-    Ipip {
-        /// Our end.
-        src: u32,
-        /// Bits of it that follow the flow instead.
-        spread: u32,
-        /// The backend's end.
-        dst: u32,
-    },
+    /// It is for the backend then.
+    Nat,
+    /// The same, and it comes from its flow's local address and port.
+    FullNat,
+    /// It gets an outer header of its own IP version without more.
+    Ipip,
 }
+
+/// An address of either IP version, the lowest byte first.
+type Bytes = [u8; 16];
 
 /// The way to a backend whose next hop is known and behind an untagged interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(align(32))]
+#[repr(align(64))]
 pub struct Way {
     /// What is done to a packet.
     pub carriage: Carriage,
-    /// The longest IPv4 packet that reaches it.
+    /// IP version of the backend, and of the packets that go this way.
+    is_v4: bool,
+    /// What is added to a port of the service to get the backend's (modulo 2^16).
+    pub port_shift: u16,
+    /// The longest packet that reaches it.
     pub room: u16,
     /// Which of the snapshot's timeouts its flows have.
     pub timeouts: u16,
-    /// Ethernet header.
-    pub link: [u8; eth::HEADER_LEN],
     /// The device port it leaves by.
     pub port: PortId,
+    /// Bits of the outer header's source that follow the flow.
+    pub spread: u16,
+    /// Ethernet header.
+    pub link: [u8; eth::HEADER_LEN],
+    backend: Bytes,
+    tunnel: Bytes,
 }
 
 const _: () = assert!(size_of::<Option<Way>>() <= 64);
 
+/// An address as it is kept in a [`Way`].
+pub trait Kept: Version {
+    /// The address.
+    fn read(bytes: &Bytes) -> Self;
+
+    /// The address with these low bits set.
+    #[must_use]
+    fn with(self, bits: u16) -> Self;
+}
+
+impl Kept for u32 {
+    #[inline]
+    fn read(bytes: &Bytes) -> Self {
+        bytes.first_chunk().map_or(0, |bytes| Self::from_le_bytes(*bytes))
+    }
+
+    #[inline]
+    fn with(self, bits: u16) -> Self {
+        self | Self::from(bits)
+    }
+}
+
+impl Kept for u128 {
+    #[inline]
+    fn read(bytes: &Bytes) -> Self {
+        Self::from_le_bytes(*bytes)
+    }
+
+    #[inline]
+    fn with(self, bits: u16) -> Self {
+        self | Self::from(bits)
+    }
+}
+
+fn keep(address: IpAddr) -> Bytes {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()).to_le_bytes(),
+        IpAddr::V6(address) => address.to_bits().to_le_bytes(),
+    }
+}
+
 impl Way {
     /// The way to a backend, if the fast path can go it.
     pub fn new(backend: &Backend, egress: &Egress) -> Option<Self> {
-        let IpAddr::V4(address) = backend.address.ip() else { return None };
-        let carriage = match (backend.mode, backend.tunnel) {
-            (Mode::Dr, _) => Carriage::Dr,
-            (Mode::Nat, _) => Carriage::Nat { address: address.to_bits(), port_shift: backend.port_shift },
+        let address = backend.address.ip();
+        let (carriage, src, spread) = match (backend.mode, backend.tunnel) {
+            (Mode::Dr, _) => (Carriage::Dr, address, 0),
+            (Mode::Nat, _) => (Carriage::Nat, address, 0),
+            (Mode::FullNat, _) => (Carriage::FullNat, address, 0),
             (Mode::Tunnel, Some(tunnel)) if tunnel.encapsulation == Encapsulation::Ipip => {
-                let (src, spread) = match (tunnel.spread, tunnel.src) {
-                    (Some(IpNet::V4(prefix)), _) => (prefix.network(), prefix.hostmask().to_bits()),
-                    (None, IpAddr::V4(src)) => (src, 0),
-                    _ => return None,
-                };
                 // The hash has 16 bits to give.
-                Carriage::Ipip { src: src.to_bits(), spread: spread & 0xffff, dst: address.to_bits() }
+                let (src, spread) = match tunnel.spread {
+                    Some(IpNet::V4(prefix)) => (prefix.network().into(), prefix.hostmask().to_bits() as u16),
+                    Some(IpNet::V6(prefix)) => (prefix.network().into(), prefix.hostmask().to_bits() as u16),
+                    None => (tunnel.src, 0),
+                };
+                (Carriage::Ipip, src, spread)
             }
             _ => return None,
         };
-        let link = *egress.link.bytes().first_chunk()?;
-        let room = backend.room(egress.mtu);
         egress.is_plain().then_some(Self {
             carriage,
-            room,
+            is_v4: address.is_ipv4(),
+            port_shift: backend.port_shift,
+            room: backend.room(egress.mtu),
             timeouts: backend.timeouts,
-            link,
             port: egress.port,
+            spread,
+            link: *egress.link.bytes().first_chunk()?,
+            backend: keep(address),
+            tunnel: keep(src),
         })
+    }
+
+    /// Whether packets of an IP version can go it.
+    #[inline]
+    pub fn is_of<A: Version>(&self) -> bool {
+        self.is_v4 == A::IS_V4
+    }
+
+    /// The backend's address, of the way's IP version.
+    #[inline]
+    pub fn backend<A: Kept>(&self) -> A {
+        A::read(&self.backend)
+    }
+
+    /// The source of the outer header, of the way's IP version. Bits that follow the flow are 0.
+    #[inline]
+    pub fn tunnel<A: Kept>(&self) -> A {
+        A::read(&self.tunnel)
     }
 }

@@ -1,0 +1,151 @@
+//! What the fast path does with one packet.
+
+use super::super::flows::Tabled;
+use super::super::{Context, Forwarder};
+use super::{End, Fast, Heading, Sighted};
+use crate::buf::Frame;
+use crate::clock::Seconds;
+use crate::flow::FlowValue;
+use crate::flow::state::View;
+use crate::local::LocalSlot;
+use crate::parse::plain::{L3, Plain};
+use crate::port::PortId;
+use crate::rewrite::plain::{self, Outer};
+use crate::snapshot::{Carriage, Snapshot, Way};
+use crate::wire::tcp;
+
+impl<F: Frame> Forwarder<F> {
+    /// Rewrites a packet and notes it in its flow. Returns the port it leaves by; `None`, and nothing has
+    /// happened, if its flow is unknown, over or about to change, or the packet has no easy way.
+    #[inline(always)]
+    pub(super) fn carry<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        frame: &mut F,
+    ) -> Option<PortId> {
+        let plain = &known.plain;
+        // Openings may find their flow over; they and their answers announce a segment size that may be lowered.
+        if plain.tcp_flags & tcp::SYN != 0 {
+            return None;
+        }
+        let snapshot = context.snapshot;
+        let (place, flow) = known.key.get(&self.flows, known.line)?;
+        let way = snapshot.way(flow.backend()).filter(|way| way.is_of::<A>())?;
+        let local = (flow.local(), K::local_port(&self.flows, place));
+        let view = view(known, way, local)?;
+        let idle = flow.idle(context.now);
+        if !flow.stays(view, plain.tcp_flags) || (idle != 0 && is_over(snapshot, way, flow, idle)) {
+            return None;
+        }
+        let port = match known.heading {
+            Heading::Request => {
+                let port = self.reach_backend(snapshot, way, known, local, frame)?;
+                self.count_in(flow.backend(), plain.len);
+                port
+            }
+            Heading::Reply { vip } => {
+                let port = reach_client(snapshot, plain, vip, None, frame)?;
+                self.count_out(flow.backend(), plain.len);
+                port
+            }
+            Heading::LocalReply { vip, client, .. } => {
+                let port = reach_client(snapshot, plain, vip, Some(client), frame)?;
+                self.count_out(flow.backend(), plain.len);
+                port
+            }
+        };
+        if idle != 0 {
+            K::set(&mut self.flows, place, flow.touched(context.now));
+        }
+        Some(port)
+    }
+
+    /// Rewrites a packet for its backend, which knows the client by `local` in full NAT.
+    #[inline(always)]
+    fn reach_backend<A: Fast, K>(
+        &mut self,
+        snapshot: &Snapshot,
+        way: &Way,
+        known: &Sighted<A, K>,
+        local: (LocalSlot, u16),
+        frame: &mut F,
+    ) -> Option<PortId> {
+        let plain = &known.plain;
+        if plain.len > way.room {
+            return None;
+        }
+        let mut len = L3 + usize::from(plain.len);
+        match way.carriage {
+            Carriage::Dr => plain::dr(frame.head_mut(), plain, &way.link)?,
+            Carriage::Nat => plain::nat(frame.head_mut(), plain, None, Some(backend(way, plain)), &way.link)?,
+            Carriage::FullNat => {
+                let local = (A::of(snapshot.local_address(local.0)?)?, local.1);
+                plain::nat(frame.head_mut(), plain, Some(local), Some(backend(way, plain)), &way.link)?;
+            }
+            Carriage::Ipip => {
+                let entropy = known.hash.entropy();
+                let src = way.tunnel::<A>().with(entropy & way.spread);
+                let outer = Outer { src, dst: way.backend(), entropy };
+                plain::ipip(frame, plain, &outer, || self.next_id(), &way.link)?;
+                len += A::HEADER_LEN;
+            }
+        }
+        // Padding ends here: the device adds its own where a frame needs it.
+        frame.truncate(len);
+        Some(way.port)
+    }
+}
+
+/// The backend's end of a client's packet.
+#[inline(always)]
+fn backend<A: Fast>(way: &Way, plain: &Plain<A>) -> End<A> {
+    (way.backend(), plain.dst_port.wrapping_add(way.port_shift))
+}
+
+/// Which packets are seen of a flow, and from where this one came; `None` if it is no reply of its backend, or
+/// the flow is not of the kind that its backend's mode makes.
+#[inline(always)]
+fn view<A: Fast, K>(known: &Sighted<A, K>, way: &Way, local: (LocalSlot, u16)) -> Option<View> {
+    let plain = &known.plain;
+    if (way.carriage == Carriage::FullNat) != (local.1 != 0) {
+        return None;
+    }
+    match (known.heading, way.carriage) {
+        (Heading::Request, Carriage::Nat | Carriage::FullNat) => Some(View::Client),
+        (Heading::Request, _) => Some(View::OneWay),
+        (Heading::Reply { .. }, Carriage::Nat) => (way.backend::<A>() == plain.src).then_some(View::Server),
+        (Heading::LocalReply { local: slot, vip, .. }, Carriage::FullNat) => {
+            let from = (way.backend::<A>(), vip.1.wrapping_add(way.port_shift));
+            (from == (plain.src, plain.src_port) && local == (slot, plain.dst_port)).then_some(View::Server)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a flow was idle for too long.
+#[inline(always)]
+fn is_over(snapshot: &Snapshot, way: &Way, flow: FlowValue, idle: Seconds) -> bool {
+    let longest = || snapshot.timeouts(way.timeouts).map_or(0, |its| its.of(flow.state()));
+    idle > snapshot.shortest_timeout && idle > longest()
+}
+
+/// Makes a reply come from its service and sends it by the gateway to its client, the one that it is addressed to
+/// if it is to no other.
+#[inline(always)]
+fn reach_client<F: Frame, A: Fast>(
+    snapshot: &Snapshot,
+    plain: &Plain<A>,
+    vip: End<A>,
+    client: Option<End<A>>,
+    frame: &mut F,
+) -> Option<PortId> {
+    let egress = snapshot.gateway_to(client.map_or(plain.dst, |(address, _)| address))?;
+    let link = egress.link.bytes().first_chunk().filter(|_| egress.is_plain())?;
+    if plain.len > egress.mtu {
+        return None;
+    }
+    plain::nat(frame.head_mut(), plain, Some(vip), client, link)?;
+    frame.truncate(L3 + usize::from(plain.len));
+    Some(egress.port)
+}
