@@ -191,14 +191,8 @@ impl Live {
     }
 
     #[inline]
-    fn has(self, slot: usize) -> bool {
-        self.0 >> slot & 1 != 0
-    }
-
-    /// These places and others.
-    #[inline]
-    fn and(self, others: Self) -> Self {
-        Self(self.0 | others.0)
+    fn is_empty(self) -> bool {
+        self.0 == 0
     }
 }
 

@@ -64,6 +64,7 @@ impl Place {
 }
 
 /// The ports of one protocol at one address.
+#[derive(Clone)]
 struct Ports {
     /// The free ones, in the order in which they were given back: a port rests for as long as it can, because
     /// packets of its last flow may still be on their way.
@@ -73,6 +74,7 @@ struct Ports {
 }
 
 /// One worker's ports of a pool address.
+#[derive(Clone)]
 pub struct LocalAddress {
     words: u16,
     tcp: Ports,

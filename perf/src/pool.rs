@@ -86,24 +86,24 @@ impl Drop for PoolFrame {
 }
 
 impl Frame for PoolFrame {
-    #[inline]
+    #[inline(always)]
     fn head(&self) -> &[u8] {
         let Buffer { start, len, room } = &*self.0;
         &room[usize::from(*start)..][..usize::from(*len)]
     }
 
-    #[inline]
+    #[inline(always)]
     fn head_mut(&mut self) -> &mut [u8] {
         let Buffer { start, len, room } = &mut *self.0;
         &mut room[usize::from(*start)..][..usize::from(*len)]
     }
 
-    #[inline]
+    #[inline(always)]
     fn len(&self) -> usize {
         usize::from(self.0.len)
     }
 
-    #[inline]
+    #[inline(always)]
     fn grow_front(&mut self, count: usize) -> bool {
         let Ok(grown) = u16::try_from(count) else { return false };
         let Some(start) = self.0.start.checked_sub(grown) else { return false };
@@ -112,7 +112,7 @@ impl Frame for PoolFrame {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn trim_front(&mut self, count: usize) -> bool {
         if count >= self.len() {
             return false;
@@ -123,7 +123,7 @@ impl Frame for PoolFrame {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn truncate(&mut self, len: usize) {
         if len < self.len() {
             // Less than a number of 16 bits.
@@ -137,7 +137,7 @@ impl Frame for PoolFrame {
 
     /// Loads the first byte, because safe code can not reach the prefetch instruction. Measured with that
     /// instead, the figures for one flow were the same within 1 ns per packet.
-    #[inline]
+    #[inline(always)]
     fn prefetch(&self) {
         black_box(self.0.room[usize::from(self.0.start)]);
     }

@@ -16,12 +16,12 @@ use crate::flow::table::FlowHash;
 use crate::flow::{FlowKey, Key, WideKey};
 use crate::local::LocalSlot;
 use crate::packet::Version;
-use crate::parse::plain::{Plain, Seen, glance};
+use crate::parse::plain::{Plain, for_us, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
-use crate::snapshot::{Address, Direction, Kept, Routed, Snapshot};
+use crate::snapshot::{Address, Direction, Kept, Routed, ServiceSlot, Snapshot};
 use crate::toeplitz::Owners;
-use crate::wire::tcp;
+use crate::wire::{eth, tcp};
 
 /// An IP version whose packets the fast path takes.
 trait Fast: Address + Routed + Hashed + Kept + Rewrite {
@@ -152,12 +152,23 @@ impl<F: Frame> Forwarder<F> {
     ) -> bool {
         let Some(mut sights) = self.sights.take() else { return false };
         let snapshot = context.snapshot;
-        let (mut lanes, waiting) = self.sight(snapshot, port, burst, &mut sights);
+        let (mut lanes, mut waiting) = self.sight(snapshot, port, burst, &mut sights);
         if snapshot.has_locals() {
             self.look_behind(snapshot, &mut lanes.wide_v4, &mut sights.wide_v4);
             self.look_behind(snapshot, &mut lanes.wide_v6, &mut sights.wide_v6);
         }
-        let sent = self.carry_all(context, (&lanes, waiting), &sights, burst, out);
+        // Narrow flows come behind wide ones: where a service has both, requests of the narrow ones are found to
+        // wait in the other lane, and so do their replies.
+        let mut sent = 0;
+        if !lanes.wide_v4.live.is_empty() {
+            sent += self.carry_lane(context, (lanes.wide_v4.live, &mut waiting), &sights.wide_v4, burst, out);
+        }
+        if !lanes.narrow.is_empty() {
+            sent += self.carry_lane(context, (lanes.narrow, &mut waiting), &sights.narrow, burst, out);
+        }
+        if !lanes.wide_v6.live.is_empty() {
+            sent += self.carry_lane(context, (lanes.wide_v6.live, &mut waiting), &sights.wide_v6, burst, out);
+        }
         self.sights = Some(sights);
         sent == burst.len()
     }
@@ -179,29 +190,45 @@ impl<F: Frame> Forwarder<F> {
         for slot in 0..burst.len() {
             burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
             let Some(frame) = burst.get(slot) else { continue };
-            match glance(frame.head(), frame.len(), own) {
-                Some(Seen::V4(plain)) => match self.direction(snapshot, &plain, &mut waiting) {
-                    Some(
-                        direction @ (Direction::LocalReply(_) | Direction::Request { full_nat: true, .. }),
-                    ) => {
-                        self.sight_wide(slot, plain, direction, &mut sights.wide_v4, &mut lanes.wide_v4);
+            let Some((ethertype, ip)) = for_us(frame.head(), own) else { continue };
+            if ethertype == eth::TYPE_IPV4 {
+                let Some(plain) = glance_v4(ip, frame.len()) else { continue };
+                let Some(direction) = self.direction(snapshot, &plain, &mut waiting) else { continue };
+                let narrow = (&mut sights.narrow, &mut lanes.narrow);
+                match direction {
+                    Direction::Request { service, full_nat: false } => {
+                        let client = ((plain.src, plain.src_port), service);
+                        self.sight_narrow(slot, plain, client, Heading::Request, narrow);
                     }
-                    Some(direction) => {
-                        if self.sight_narrow(plain, direction, &mut sights.narrow[slot]) {
-                            lanes.narrow.keep(slot);
-                        }
+                    Direction::Reply { service, vip } => {
+                        let client = ((plain.dst, plain.dst_port), service);
+                        self.sight_narrow(slot, plain, client, Heading::Reply { vip }, narrow);
                     }
-                    None => {}
-                },
-                Some(Seen::V6(plain)) => {
-                    if let Some(direction) = self.direction(snapshot, &plain, &mut waiting) {
-                        self.sight_wide(slot, plain, direction, &mut sights.wide_v6, &mut lanes.wide_v6);
-                    }
+                    _ => self.sight_wide(slot, plain, direction, &mut sights.wide_v4, &mut lanes.wide_v4),
                 }
-                None => {}
+            } else if ethertype == eth::TYPE_IPV6 {
+                self.sight_v6(snapshot, slot, (ip, frame.len()), sights, (&mut lanes.wide_v6, &mut waiting));
             }
         }
         (lanes, waiting)
+    }
+
+    /// The same for one packet of IPv6.
+    // Not within the loop, whose registers would not suffice.
+    #[inline(never)]
+    fn sight_v6(
+        &self,
+        snapshot: &Snapshot,
+        slot: usize,
+        (ip, frame_len): (&[u8], usize),
+        sights: &mut Sights,
+        (lane, waiting): (&mut WideLane, &mut Waiting),
+    ) {
+        if let Some(plain) = glance_v6(ip, frame_len)
+            && let Some(direction) = self.direction(snapshot, &plain, waiting)
+        {
+            self.sight_wide(slot, plain, direction, &mut sights.wide_v6, lane);
+        }
     }
 
     /// Which way a plain packet goes whose flow may be here. Clients wait whose openings go another way.
@@ -230,27 +257,29 @@ impl<F: Frame> Forwarder<F> {
         Some(direction)
     }
 
-    /// Notes a packet of a narrow flow. Returns whether it is one.
+    /// Notes a packet of a client's narrow flow.
     #[inline(always)]
-    fn sight_narrow(&self, plain: Plain<u32>, direction: Direction<u32>, place: &mut Narrow) -> bool {
-        let (client, port, service, heading) = match direction {
-            Direction::Request { service, .. } => (plain.src, plain.src_port, service, Heading::Request),
-            Direction::Reply { service, vip } => (plain.dst, plain.dst_port, service, Heading::Reply { vip }),
-            Direction::LocalReply(_) => return false,
-        };
+    fn sight_narrow(
+        &self,
+        slot: usize,
+        plain: Plain<u32>,
+        ((client, port), service): (End<u32>, ServiceSlot),
+        heading: Heading<u32>,
+        (sighted, live): (&mut [Narrow; BURST], &mut Live),
+    ) {
         // No flow has this client, and an empty place may look like one.
         if client == 0 {
-            return false;
+            return;
         }
         let (hash, key) = (self.flows.hash_of(client, port), FlowKey::new(client, port, service));
         let line = hash.with_service(service, 0);
         FlowKey::prefetch(&self.flows, line);
-        *place = Sighted { plain, heading, key, hash, line };
-        true
+        sighted[slot] = Sighted { plain, heading, key, hash, line };
+        live.keep(slot);
     }
 
     /// Notes a packet of a wide flow.
-    #[inline(always)]
+    #[inline(never)]
     fn sight_wide<A: Fast>(
         &self,
         slot: usize,
@@ -309,53 +338,34 @@ impl<F: Frame> Forwarder<F> {
         }
     }
 
-    /// Sends the packets whose flows are known. Returns how many they were.
-    #[inline]
-    fn carry_all(
+    /// Sends the packets of a lane whose flows are known. Returns how many they were.
+    // Each lane's code by itself: in one function with others the registers do not suffice.
+    #[inline(never)]
+    fn carry_lane<A: Fast, K: Tabled>(
         &mut self,
         context: Context,
-        (lanes, mut waiting): (&Lanes, Waiting),
-        sights: &Sights,
+        (live, waiting): (Live, &mut Waiting),
+        sighted: &[Sighted<A, K>; BURST],
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) -> usize {
         let mut sent = 0;
-        for slot in lanes.narrow.and(lanes.wide_v4.live).and(lanes.wide_v6.live) {
-            let Some(frame) = burst.get_mut(slot) else { continue };
-            let way_out = if lanes.narrow.has(slot) {
-                self.carry_in_turn(context, &sights.narrow[slot], &mut waiting, frame)
-            } else if lanes.wide_v6.live.has(slot) {
-                self.carry_in_turn(context, &sights.wide_v6[slot], &mut waiting, frame)
-            } else {
-                self.carry_in_turn(context, &sights.wide_v4[slot], &mut waiting, frame)
+        for slot in live {
+            let (known, Some(frame)) = (&sighted[slot], burst.get_mut(slot)) else { continue };
+            let way_out = match waiting.has(known.hash) {
+                true => None,
+                false => self.carry(context, known, frame),
             };
-            if let Some(port) = way_out
-                && let Some(frame) = burst.take(slot)
-            {
-                self.transmit(frame, port, out);
-                sent += 1;
+            match way_out {
+                Some(port) => {
+                    let Some(frame) = burst.take(slot) else { continue };
+                    self.transmit(frame, port, out);
+                    sent += 1;
+                }
+                None => waiting.add(known.hash),
             }
         }
         sent
-    }
-
-    /// Changes a packet for where it goes if none of its client waits; it waits itself if it cannot go.
-    #[inline(always)]
-    fn carry_in_turn<A: Fast, K: Tabled>(
-        &mut self,
-        context: Context,
-        known: &Sighted<A, K>,
-        waiting: &mut Waiting,
-        frame: &mut F,
-    ) -> Option<PortId> {
-        if waiting.has(known.hash) {
-            return None;
-        }
-        let port = self.carry(context, known, frame);
-        if port.is_none() {
-            waiting.add(known.hash);
-        }
-        port
     }
 }
 

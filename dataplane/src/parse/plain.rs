@@ -32,39 +32,23 @@ pub struct Plain<A> {
     pub tcp_flags: u8,
 }
 
-/// A plain packet of either IP version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// IPv4.
-    V4(Plain<u32>),
-    /// IPv6.
-    V6(Plain<u128>),
-}
-
 /// The first eight bytes of an IPv4 header, the first one lowest, and those bits of them that tell: version 4, five
 /// words of header, and neither a fragment's offset nor more fragments.
 const WHOLE_WITHOUT_OPTIONS: u64 = 0x45;
 const WHOLE_MASK: u64 = 0xff3f_0000_0000_00ff;
 
-/// Reads a frame that came in by the port with address `own`; arguments are those of [`parse`](super::parse).
+/// The Ethertype of an untagged frame that came in by the port with address `own` for it, and what follows.
+#[inline(always)]
+pub fn for_us(head: &[u8], own: MacAddr) -> Option<(u16, &[u8])> {
+    let (link, ip) = head.split_first_chunk::<L3>()?;
+    (link[..6] == own.0).then_some((u16::from_be_bytes([link[eth::TYPE], link[eth::TYPE + 1]]), ip))
+}
+
+/// Reads an IPv4 packet that `ip` begins with, from a frame of `frame_len` bytes whose first segment `ip` ends.
 /// `None` if it is not plain, or not right. Its addresses may be any, also such as no packet should have: no
 /// flow has them.
 #[inline(always)]
-pub fn glance(head: &[u8], frame_len: usize, own: MacAddr) -> Option<Seen> {
-    let (link, rest) = head.split_first_chunk::<L3>()?;
-    if link[..6] != own.0 {
-        return None;
-    }
-    match u16::from_be_bytes([link[eth::TYPE], link[eth::TYPE + 1]]) {
-        eth::TYPE_IPV4 => glance_v4(rest, frame_len).map(Seen::V4),
-        eth::TYPE_IPV6 => glance_v6(rest, frame_len).map(Seen::V6),
-        _ => None,
-    }
-}
-
-/// Reads an IPv4 packet that `ip` begins with.
-#[inline(always)]
-fn glance_v4(ip: &[u8], frame_len: usize) -> Option<Plain<u32>> {
+pub fn glance_v4(ip: &[u8], frame_len: usize) -> Option<Plain<u32>> {
     let header = ip.first_chunk::<{ ipv4::HEADER_LEN + udp::HEADER_LEN }>()?;
     // Read in the order of little-endian machines; sums of checksums are the same in either.
     let (first, second, dst) = (wide(header, 0), wide(header, 8), long(header, ipv4::DST));
@@ -77,9 +61,9 @@ fn glance_v4(ip: &[u8], frame_len: usize) -> Option<Plain<u32>> {
     plain(ip, frame_len, (second >> 8) as u8, len, (src, dst))
 }
 
-/// Reads an IPv6 packet that `ip` begins with.
+/// The same of an IPv6 packet.
 #[inline(always)]
-fn glance_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
+pub fn glance_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
     let header = ip.first_chunk::<{ ipv6::HEADER_LEN + udp::HEADER_LEN }>()?;
     let first = wide(header, 0);
     let (payload_len, next, hop_limit) =
@@ -127,12 +111,12 @@ fn plain<A: Version>(
 
 #[inline(always)]
 fn long<const N: usize>(header: &[u8; N], at: usize) -> u32 {
-    u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    header[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 #[inline(always)]
 fn wide<const N: usize>(header: &[u8; N], at: usize) -> u64 {
-    u64::from(long(header, at)) | u64::from(long(header, at + 4)) << 32
+    header[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -144,6 +128,21 @@ mod tests {
     use crate::samples::{CLIENT4, CLIENT6, VIP4, VIP6, datagram, syn};
     use crate::testing::mac;
     use crate::wire::eth::Tags;
+
+    /// A plain packet of either IP version.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Seen {
+        V4(Plain<u32>),
+        V6(Plain<u128>),
+    }
+
+    fn glance(head: &[u8], frame_len: usize, own: MacAddr) -> Option<Seen> {
+        match for_us(head, own)? {
+            (eth::TYPE_IPV4, ip) => glance_v4(ip, frame_len).map(Seen::V4),
+            (eth::TYPE_IPV6, ip) => glance_v6(ip, frame_len).map(Seen::V6),
+            _ => None,
+        }
+    }
 
     /// What `parse` makes of a frame that it takes, if that is plain.
     fn slowly(head: &[u8], len: usize) -> Option<Seen> {

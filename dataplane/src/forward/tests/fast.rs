@@ -1,8 +1,13 @@
 //! The fast path does with every packet what the four stages do.
 
+use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
+
 use super::*;
 use crate::flow::{FlowOwner, FlowValue};
-use crate::samples::cases;
+use crate::local::{LocalAddress, LocalSlot};
+use crate::samples::{Body, Sample, cases, endpoint, syn};
+use crate::snapshot::{Pool, PoolSlot};
 use crate::wire::ipv4;
 
 const PEERS: [[u8; 4]; 3] = [BACKEND, [198, 51, 100, 12], [198, 51, 100, 13]];
@@ -133,6 +138,130 @@ proptest! {
     }
 }
 
+/// A packet of one of a few connections of either IP version. A reply of full NAT goes to one of the local ports
+/// that were seen.
+#[derive(Clone, Debug)]
+struct WideStep {
+    client: u16,
+    reply: bool,
+    body: Body,
+    ttl: u8,
+    tos: u8,
+    padding: usize,
+    flaw: Option<(usize, u8)>,
+}
+
+impl WideStep {
+    fn frame(&self, ends: [&str; 3], locals: &[SocketAddr]) -> HeapFrame {
+        let [client, vip, backend] = ends.map(endpoint);
+        let client = SocketAddr::new(client.ip(), client.port() + self.client);
+        let local = locals.get(usize::from(self.client) % locals.len().max(1)).copied().unwrap_or(client);
+        let (src, dst) = if self.reply { (backend, local) } else { (client, vip) };
+        let sample = Sample { src, dst, ttl: self.ttl, tos: self.tos, ..syn(ends[0], ends[1]) };
+        let mut bytes = Sample { body: self.body.clone(), ..sample }.bytes();
+        bytes.extend(vec![0xee; self.padding]);
+        if let Some((at, how)) = self.flaw {
+            let at = at % bytes.len();
+            bytes[at] ^= how;
+        }
+        HeapFrame::new(&bytes)
+    }
+}
+
+fn wide_steps() -> impl Strategy<Value = WideStep> {
+    let flags = prop::sample::select(vec![SYN, SYN | ACK, ACK, ACK, ACK, FIN | ACK, RST, 0x08]);
+    let tcp = flags.prop_map(|flags| Body::Tcp { flags, options: Vec::new() });
+    let body = prop_oneof![3 => tcp, 1 => any::<bool>().prop_map(|checksum| Body::Udp { checksum })];
+    let flaw = prop::option::weighted(0.2, (0usize..80, (0u8..8).prop_map(|bit| 1 << bit)));
+    (0u16..4, any::<bool>(), body, any::<(u8, u8)>(), 0usize..16, flaw).prop_map(
+        |(client, reply, body, (ttl, tos), padding, flaw)| WideStep {
+            client,
+            reply,
+            body,
+            ttl,
+            tos,
+            padding,
+            flaw,
+        },
+    )
+}
+
+/// Client, VIP, backend and local address, by IP version.
+const ENDS: [[&str; 4]; 2] = [
+    ["203.0.113.7:40000", "192.0.2.100:80", "198.51.100.11:8000", "198.51.100.200"],
+    ["[2001:db8:c::7]:40000", "[2001:db8::100]:80", "[2001:db8:b::11]:8000", "2001:db8:b::200"],
+];
+
+/// Made once: it takes a while.
+static ADDRESSES: LazyLock<[LocalAddress; 2]> =
+    LazyLock::new(|| ENDS.map(|ends| LocalAddress::new(ends[3].parse().unwrap(), &Owners::new(1), 0)));
+
+/// Its backends are reached in `mode`, in full NAT from the local address.
+fn wide_world([_, vip, backend, local]: [&str; 4], mode: Mode, up: bool) -> Snapshot {
+    let backend = if mode == Mode::Dr { backend.replace(":8000", ":80") } else { backend.to_string() };
+    let mut parts = modes::world(vip, &backend, mode);
+    parts.backends.iter_mut().take(1).flatten().for_each(|backend| backend.up = up);
+    parts.services.iter_mut().flatten().for_each(|service| Arc::make_mut(service).pool = Some(PoolSlot(0)));
+    parts.locals = vec![local.parse().unwrap()];
+    parts.pools = vec![Pool { v4: vec![LocalSlot(0)], v6: vec![LocalSlot(0)] }];
+    Snapshot::new(parts)
+}
+
+/// The local addresses and ports that sent frames come from.
+fn locals_of(ends: &[End], local: IpAddr) -> Vec<SocketAddr> {
+    let sent = ends.iter().filter_map(|end| if let End::Sent(frame) = end { Some(frame) } else { None });
+    let (src, ports) = if local.is_ipv4() { (26..30, 34) } else { (22..38, 54) };
+    let local_bytes = match local {
+        IpAddr::V4(local) => local.octets().to_vec(),
+        IpAddr::V6(local) => local.octets().to_vec(),
+    };
+    sent.filter(|frame| frame[src.clone()] == local_bytes[..])
+        .map(|frame| SocketAddr::new(local, u16::from_be_bytes([frame[ports], frame[ports + 1]])))
+        .collect()
+}
+
+// Not under miri: a local address has 64,512 ports, which take it minutes.
+#[cfg(not(miri))]
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn both_paths_agree_in_all_modes_of_either_version(
+        v6: bool,
+        mode in prop::sample::select(vec![Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat, Mode::FullNat]),
+        bursts in prop::collection::vec((prop::collection::vec(wide_steps(), 1..12), 0u32..3), 1..12),
+    ) {
+        let ends = ENDS[usize::from(v6)];
+        let local: IpAddr = ends[3].parse().unwrap();
+        let address = &ADDRESSES[usize::from(v6)];
+        let [mut fast, mut slow] = [0, 1].map(|_| {
+            let mut path = Path::new(wide_world(ends, mode, true));
+            path.forwarder.install(LocalSlot(0), Box::new(address.clone()));
+            path
+        });
+        let mut locals = Vec::new();
+        for (number, (steps, wait)) in bursts.into_iter().enumerate() {
+            if number == 4 {
+                (fast.snapshot, slow.snapshot) =
+                    (wide_world(ends, mode, false), wide_world(ends, mode, false));
+            }
+            let wait = [0, 1, 65][wait as usize];
+            (fast.now, slow.now) = (fast.now + wait, slow.now + wait);
+            let [mut one, mut other] = [Burst::default(), Burst::default()];
+            for step in &steps {
+                let frame = step.frame([ends[0], ends[1], ends[2]], &locals);
+                one.push(frame.clone()).unwrap();
+                other.push(frame).unwrap();
+            }
+            let (one, other) = (fast.forward(&mut one), slow.forward_slowly(&mut other));
+            locals.extend(locals_of(&one, local));
+            prop_assert_eq!(settled(one), settled(other));
+            prop_assert_eq!(flows(&fast), flows(&slow));
+            prop_assert_eq!(counts(&fast), counts(&slow));
+        }
+    }
+}
+
 #[test]
 fn a_packet_does_not_overtake_the_opening_of_its_flow() {
     let mut path = Path::nat();
@@ -150,8 +279,12 @@ fn a_packet_does_not_overtake_the_opening_of_its_flow() {
 
 /// Whether the fast path takes a packet.
 fn is_known(path: &mut Path, packet: &Packet) -> bool {
+    is_known_frame(path, HeapFrame::new(&packet.bytes()))
+}
+
+fn is_known_frame(path: &mut Path, frame: HeapFrame) -> bool {
     let mut burst = Burst::default();
-    burst.push(HeapFrame::new(&packet.bytes())).unwrap();
+    burst.push(frame).unwrap();
     let context = Context { snapshot: &path.snapshot, now: path.now };
     let known = path.forwarder.forward_known(context, PORT, &mut burst, &mut path.out);
     path.out.transmit[0].clear();
@@ -172,5 +305,31 @@ fn the_fast_path_is_taken_by_flows_that_stay_as_they_are() {
         path.send(&request(40000, SYN));
         path.send(&request(40000, ACK));
         assert!(is_known(&mut path, &request(40000, ACK)), "{mode:?}");
+    }
+}
+
+// Not under miri: a local address has 64,512 ports, which take it minutes.
+#[cfg(not(miri))]
+#[test]
+fn the_fast_path_is_taken_in_all_modes_of_either_version() {
+    for ends @ [client, vip, backend, local] in ENDS {
+        let local: IpAddr = local.parse().unwrap();
+        for mode in [Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat] {
+            let mut path = Path::new(wide_world(ends, mode, true));
+            path.forwarder.install(LocalSlot(0), Box::new(LocalAddress::new(local, &Owners::new(1), 0)));
+            let opening = syn(client, vip);
+            let body = Body::Tcp { flags: ACK, options: Vec::new() };
+            let later = Sample { body: body.clone(), ..opening.clone() };
+            let sent = path.pass(opening.frame());
+            path.pass(later.frame());
+            assert!(is_known_frame(&mut path, later.frame()), "{vip} {mode:?}");
+            let to = match mode {
+                Mode::FullNat => locals_of(&[sent], local)[0],
+                Mode::Nat => endpoint(client),
+                Mode::Dr | Mode::Tunnel => continue,
+            };
+            let reply = Sample { src: endpoint(backend), dst: to, body, ..opening };
+            assert!(is_known_frame(&mut path, reply.frame()), "{vip} {mode:?}");
+        }
     }
 }
