@@ -22,6 +22,8 @@ INTERPRETED = [
     f"{module}::"
     for module in ("buf", "burst", "csum", "flow", "lookup", "publish", "route", "schedule", "stats", "wire")
 ]
+# The packet path without DPDK.
+PURE = ("-p", "dataplane", "--no-default-features")
 CARGO_COUNTS = re.compile(r"^test result: .*?(\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
 PYTEST_COUNT = re.compile(r"(\d+) (passed|failed|error|errors|skipped|xfailed|xpassed)\b")
 
@@ -59,14 +61,13 @@ def cargo(*words, env=None):
 def covered(totals):
     """The tests of the pure modules without DPDK, and how many of their lines these run."""
     why_not = coverage_missing()
-    words = ("-p", "dataplane", "--no-default-features")
     if why_not:
         print(f"SKIPPED: coverage: {why_not}", flush=True)
         totals.update(skipped=1)
-        return cargo("test", *words)(totals)
+        return cargo("test", *PURE)(totals)
     report = ROOT / "target" / "coverage.json"
     report.parent.mkdir(exist_ok=True)
-    passed = cargo("llvm-cov", "test", *words, "--json", "--summary-only", *COVERAGE, report)(totals)
+    passed = cargo("llvm-cov", "test", *PURE, "--json", "--summary-only", *COVERAGE, report)(totals)
     percent = json.loads(report.read_text())["data"][0]["totals"]["lines"]["percent"] if passed else 0
     print(f"line coverage of the pure modules: {percent:.1f} %, at least {LEAST_COVERAGE} % are asked for")
     return passed and percent >= LEAST_COVERAGE
@@ -91,7 +92,7 @@ def miri(totals):
     # Property tests keep failing cases in files and take hundreds of cases by default: miri hides the
     # file system unless told otherwise, and is some hundred times slower.
     env = {"MIRIFLAGS": "-Zmiri-disable-isolation", "PROPTEST_CASES": "4"}
-    words = ("+nightly", "miri", "test", "-p", "dataplane", "--no-default-features", "--")
+    words = ("+nightly", "miri", "test", *PURE, "--")
     return cargo(*words, *INTERPRETED, env=env)(totals)
 
 
@@ -101,6 +102,18 @@ def miri_missing():
         ("rustup", "component", "add", "--toolchain", "nightly", "miri", "rust-src"),
         ("cargo", "+nightly", "miri", "setup"),
     )
+
+
+def address_sanitizer(totals):
+    """The tests without DPDK with every access to memory checked; needs the nightly toolchain."""
+    why_not = missing(("cargo", "+nightly", "--version"))
+    if why_not:
+        print(f"SKIPPED: address sanitizer: {why_not}", flush=True)
+        totals.update(skipped=1)
+        return True
+    # Naming a target leaves macros alone: those run in the compiler, which is not sanitized.
+    words = ("+nightly", "test", *PURE, "--tests", "--target", "host-tuple")
+    return cargo(*words, env={"RUSTFLAGS": "-Zsanitizer=address"})(totals)
 
 
 def missing(*commands):
@@ -151,6 +164,8 @@ def stream(*argv, env=None):
 STEPS = {
     "cargo test": cargo("test", "--workspace"),
     "dataplane without DPDK": covered,
+    "dataplane in release mode": cargo("test", "--profile", "release-test", *PURE),
+    "address sanitizer": address_sanitizer,
     "miri": miri,
     "replay and end to end": pytest("tests/replay", "tests/e2e"),
     "on PCI NICs in a virtual machine": pytest("tests/nic", "-k", "virtio-2 or segment"),

@@ -184,7 +184,8 @@ mod tests {
     use crate::api::Done;
 
     /// Calls a server that reads one line and answers with the bytes given, then closes.
-    fn call_one(answer: &'static [u8]) -> Result<Done, ClientError> {
+    fn call_one(answer: impl Into<Vec<u8>>) -> Result<Done, ClientError> {
+        let answer = answer.into();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
@@ -192,7 +193,7 @@ mod tests {
             let (mut stream, _) = listener.accept().unwrap();
             let mut line = String::new();
             BufReader::new(&stream).read_line(&mut line).unwrap();
-            stream.write_all(answer).unwrap();
+            stream.write_all(&answer).unwrap();
             line
         });
         let result = Client::connect(&path).unwrap().call(&Request::FlowList { limit: 5 });
@@ -210,13 +211,13 @@ mod tests {
         assert_eq!(done, Done { generation: 7 });
         for id in ["1", "null"] {
             let text = format!("{{\"id\":{id},\"error\":{{\"code\":-32002,\"message\":\"none\"}}}}\n");
-            let error = call_one(text.leak().as_bytes()).unwrap_err();
+            let error = call_one(text).unwrap_err();
             assert!(matches!(&error, ClientError::Api(error) if error.code == -32002), "{error}");
         }
         for junk in
             ["junk\n", "{}\n", "{\"id\":2,\"result\":{\"generation\":7}}\n", "{\"id\":1,\"result\":{}}\n"]
         {
-            let error = call_one(junk.as_bytes()).unwrap_err();
+            let error = call_one(junk).unwrap_err();
             assert!(matches!(error, ClientError::Protocol(_)), "{junk}: {error}");
         }
     }
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn an_answer_cut_short_is_a_broken_connection() {
         for cut in ["", "{\"id\":1,\"result\":{\"generation\":7}}"] {
-            let error = call_one(cut.as_bytes()).unwrap_err();
+            let error = call_one(cut).unwrap_err();
             assert!(matches!(error, ClientError::Io(_)), "{error}");
         }
     }

@@ -1,5 +1,7 @@
 //! An immutable hash table from small keys to small values, made once for a snapshot and only read.
 
+use crate::prefetch;
+
 /// What can be looked up: a 64-bit number, such as an IPv4 endpoint, or a 192-bit one, such as an IPv6 endpoint.
 ///
 /// The default key, all zeros, marks an empty place and is never stored.
@@ -49,7 +51,8 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
     /// A table of these pairs. No key is all zeros; of equal keys the last one counts.
     pub fn new(pairs: impl ExactSizeIterator<Item = (K, V)>) -> Self {
         let size = (pairs.len() * 8).next_power_of_two().max(2);
-        let mut table = Self { places: vec![Default::default(); size].into(), shift: 64 - size.ilog2() };
+        let mut table =
+            Self { places: prefetch::table(Default::default(), size).into(), shift: 64 - size.ilog2() };
         for (key, value) in pairs {
             debug_assert!(key != K::default());
             let mut place = table.start(key);

@@ -1,6 +1,7 @@
 //! Starts and stops the parts of the appliance.
 
 mod devices;
+mod pages;
 mod ports;
 
 use std::hash::RandomState;
@@ -52,6 +53,7 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
         None => None,
     };
     let eal = Eal::start(&config)?;
+    pages::warn_if_small(config.dpdk.hugepages);
     let Opened { ports, queues, mempools } = ports::open(&config, &eal)?;
     let identity = Identity {
         version: env!("TRUTINA_VERSION").to_owned(),

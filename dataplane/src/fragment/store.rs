@@ -6,6 +6,7 @@ use super::spans::Spans;
 use super::{Datagram, Transport};
 use crate::clock::Seconds;
 use crate::packet::Addresses;
+use crate::prefetch::table;
 
 /// Number of a place.
 pub type Index = u32;
@@ -112,10 +113,13 @@ impl Datagrams {
             older: NONE,
             newer: NONE,
         };
-        let entries = (0..size).map(|place| Entry { next: following(place, size), ..nobody });
+        let mut entries = table(nobody, size);
+        for (place, entry) in entries.iter_mut().enumerate() {
+            entry.next = following(place, size);
+        }
         Self {
-            entries: entries.collect(),
-            buckets: vec![NONE; size.next_power_of_two()].into(),
+            entries: entries.into(),
+            buckets: table(NONE, size.next_power_of_two()).into(),
             free: first_of(size),
             ages: [Ages { oldest: NONE, newest: NONE, count: 0 }; 2],
         }
