@@ -49,6 +49,10 @@ impl Rewrite for u32 {
     fn readdress(ip: &mut [u8], plain: &Plain<u32>, src: Option<u32>, dst: Option<u32>) -> Option<Delta> {
         let header: &mut [u8; ipv4::HEADER_LEN] = ip.first_chunk_mut()?;
         let mut changes = Delta::default();
+        if src.is_none() && dst.is_none() {
+            hop_ipv4(header);
+            return Some(changes);
+        }
         if let Some(src) = src {
             header[ipv4::SRC..][..4].copy_from_slice(&src.to_be_bytes());
             changes = changes.long(plain.src, src);
@@ -127,6 +131,16 @@ impl Rewrite for u128 {
     }
 }
 
+/// Takes a hop off an IPv4 header, which the checksum feels as one more in its first byte, the sum being one of
+/// one's complement: 0xffff is 0. It is read in the order of little-endian machines (RFC 1071, 2 (B)).
+#[inline(always)]
+fn hop_ipv4(header: &mut [u8; ipv4::HEADER_LEN]) {
+    header[ipv4::TTL] = header[ipv4::TTL].wrapping_sub(1);
+    let checksum = u16::from_le_bytes([header[ipv4::CHECKSUM], header[ipv4::CHECKSUM + 1]]);
+    let next = checksum.wrapping_add(1 + u16::from(checksum >= 0xfffe));
+    header[ipv4::CHECKSUM..][..2].copy_from_slice(&next.to_le_bytes());
+}
+
 /// Sends a packet on to a backend on the link.
 #[inline(always)]
 pub fn dr<A: Rewrite>(head: &mut [u8], plain: &Plain<A>, link: &Link) -> Option<()> {
@@ -176,4 +190,22 @@ pub fn ipip<F: Frame, A: Rewrite>(
     A::readdress(inner, plain, None, None)?;
     *before.first_chunk_mut()? = *link;
     A::wrap(before, inner, plain, outer, id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hop_changes_every_checksum_as_its_slow_twin_does() {
+        for checksum in 0..=u16::MAX {
+            let mut header = [0; ipv4::HEADER_LEN];
+            (header[ipv4::TTL], header[ipv4::PROTOCOL]) = (64, ipv4::PROTOCOL_TCP);
+            header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
+            let mut twin = header;
+            hop_ipv4(&mut header);
+            age_ipv4(&mut twin, Delta::default());
+            assert_eq!(header, twin, "{checksum:04x}");
+        }
+    }
 }
