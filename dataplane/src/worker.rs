@@ -20,9 +20,9 @@ use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
 
 /// Turns between housekeeping turns.
-const HOUSEKEEPING_TURNS: u32 = 256;
+pub const HOUSEKEEPING_TURNS: u32 = 256;
 /// Lines of the flow table swept in a housekeeping turn.
-const SWEEP_LINES: usize = 16;
+pub const SWEEP_LINES: usize = 16;
 /// Lines of the flow table listed in a housekeeping turn.
 const LIST_LINES: usize = 64;
 /// Attempts to give a frame to a device whose transmit queue is full.

@@ -1,9 +1,15 @@
 //! The packet path alone, without devices.
 //!
 //! [`path`] times the packet path that workers run ([`dataplane::forward::Forwarder`]) in a small
-//! [`world`], on frames in a [`pool`] that [`traffic`] writes; [`report`] prints.
+//! [`world`], on frames in a [`pool`] that [`traffic`] writes. An [`event`] brings about what packets meet, which
+//! are [`draw`]n from all flows or from those that are [`known`]; [`report`] prints, with the instructions that
+//! were [`counted`].
 
+mod counted;
+mod draw;
+mod event;
 mod family;
+mod known;
 mod path;
 mod pool;
 mod report;
@@ -13,16 +19,17 @@ mod world;
 use config::words::Mode;
 
 use crate::cycles;
+use draw::Draw;
+use event::{Event, Plan, measure};
 use family::Family;
-use path::{Event, Plan};
 use pool::{FRAMES, Pool};
 use report::Report;
-use world::{Shape, World};
+use world::{Fill, Shape, World};
 
-/// What is measured, and how the results are printed.
+/// What is measured, and how the results are printed. All that have several values are combined.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Fewer repeats: a rough answer within seconds
+    /// Fewer repeats: a rough answer in less than a minute
     #[arg(long)]
     quick: bool,
     /// One JSON object a line
@@ -34,18 +41,34 @@ pub struct Args {
     /// IP version of all packets
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Family::Ipv4, Family::Ipv6])]
     family: Vec<Family>,
-    /// What packets meet: their flow, a service only, a flow that is over, or nothing
+    /// What packets meet: their flow, a service only, a flow that is over, or nothing; sweep: their flow, while
+    /// others end
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = EVENTS)]
     event: Vec<Event>,
     /// Flows, for which the table is rated; k and M may follow the number
     #[arg(long, value_parser = flows, value_delimiter = ',', default_value = "1,10k,1M")]
     flows: Vec<u32>,
+    /// How packets are spread over flows
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Draw::Uniform])]
+    draw: Vec<Draw>,
+    /// How full the table is: a multiple of the flows that it is rated for, from 0.1 to 1.8, or full of a flood
+    #[arg(long, value_parser = fill, value_delimiter = ',', default_value = "1")]
+    fill: Vec<Fill>,
+    /// Bytes of a frame on the wire; 64 is as short as its headers let it be
+    #[arg(long, value_delimiter = ',', default_value = "64", value_parser = clap::value_parser!(u16).range(64..=1518))]
+    frame: Vec<u16>,
     /// Services
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    services: u16,
+    #[arg(long, value_delimiter = ',', default_value = "8", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    services: Vec<u16>,
+    /// VIPs that services share by their ports
+    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u16).range(1..=250))]
+    vips: u16,
     /// Backends of each service
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
-    backends: u16,
+    #[arg(long, value_delimiter = ',', default_value = "8", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    backends: Vec<u16>,
+    /// Routes, between which the clients are divided
+    #[arg(long, value_delimiter = ',', default_value = "2", value_parser = clap::value_parser!(u16).range(2..=500))]
+    routes: Vec<u16>,
 }
 
 const MODES: [Mode; 4] = [Mode::Dr, Mode::Tunnel, Mode::Nat, Mode::FullNat];
@@ -63,27 +86,66 @@ fn flows(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("a number from 1 to {}M is wanted", traffic::MAX_FLOWS / 1_000_000))
 }
 
+/// Reads how full a table is.
+fn fill(text: &str) -> Result<Fill, String> {
+    let times = text.parse().ok().filter(|times| (0.1..=1.8).contains(times));
+    let fill = if text == "full" { Some(Fill::FULL) } else { times.map(Fill) };
+    fill.ok_or_else(|| "a number from 0.1 to 1.8, or full, is wanted".to_owned())
+}
+
 /// Measures all cases that were asked for.
 ///
 /// # Errors
 /// A sentence that says which packets did not go where their case sends them.
 pub fn run(args: &Args) -> Result<(), String> {
     let plan = if args.quick { Plan::QUICK } else { Plan::FULL };
+    let shapes = args.shapes();
+    shapes.iter().try_for_each(Shape::check)?;
     let report = Report::begin(args.json);
     let pool = Pool::new(FRAMES);
-    let kinds = args.mode.iter().flat_map(|mode| args.family.iter().map(|family| (*mode, *family)));
-    for (mode, family) in kinds {
-        for (event, flows) in
-            args.event.iter().flat_map(|event| args.flows.iter().map(|flows| (*event, *flows)))
-        {
-            let shape = Shape { mode, family, flows, services: args.services, each: args.backends };
-            if event.makes_sense(flows) {
-                let ns = path::measure(&World::new(shape), event, &plan, &pool)?;
-                report.line(&shape, event, ns, cycles::per_ns());
-            }
+    for shape in shapes {
+        for event in args.event.iter().filter(|event| event.makes_sense(&shape)) {
+            let measured = measure(&World::new(shape), *event, &plan, &pool)?;
+            report.line(&shape, *event, &measured, cycles::per_ns());
         }
     }
     Ok(())
+}
+
+impl Args {
+    /// All combinations, the last options first.
+    fn shapes(&self) -> Vec<Shape> {
+        let first = Shape {
+            mode: Mode::Dr,
+            family: Family::Ipv4,
+            flows: 1,
+            services: 1,
+            each: 1,
+            vips: self.vips,
+            routes: 2,
+            frame: 64,
+            fill: Fill::RATED,
+            draw: Draw::Uniform,
+        };
+        let shapes = vec![first];
+        let shapes = varied(shapes, &self.mode, |shape, mode| Shape { mode, ..shape });
+        let shapes = varied(shapes, &self.family, |shape, family| Shape { family, ..shape });
+        let shapes = varied(shapes, &self.flows, |shape, flows| Shape { flows, ..shape });
+        let shapes = varied(shapes, &self.draw, |shape, draw| Shape { draw, ..shape });
+        let shapes = varied(shapes, &self.fill, |shape, fill| Shape { fill, ..shape });
+        let shapes = varied(shapes, &self.frame, |shape, frame| Shape { frame, ..shape });
+        let shapes = varied(shapes, &self.services, |shape, services| Shape { services, ..shape });
+        let shapes = varied(shapes, &self.backends, |shape, each| Shape { each, ..shape });
+        varied(shapes, &self.routes, |shape, routes| Shape { routes, ..shape })
+    }
+}
+
+/// Each of the shapes with each of the values.
+fn varied<V: Copy>(shapes: Vec<Shape>, values: &[V], with: impl Fn(Shape, V) -> Shape) -> Vec<Shape> {
+    shapes
+        .into_iter()
+        .flat_map(|shape| values.iter().map(|value| with(shape, *value)).collect::<Vec<_>>())
+        .collect()
 }
 
 #[cfg(test)]
@@ -95,6 +157,14 @@ mod tests {
         assert_eq!([flows("1"), flows("10k"), flows("1M")], [Ok(1), Ok(10_000), Ok(1_000_000)]);
         for text in ["", "0", "k", "-1", "1G", "17M", "5000000k"] {
             assert!(flows(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tables_are_full_to_an_extent_or_quite() {
+        assert_eq!([fill("1"), fill("1.5"), fill("full")], [Ok(Fill::RATED), Ok(Fill(1.5)), Ok(Fill::FULL)]);
+        for text in ["", "0", "2", "NaN", "-1", "inf", "Full"] {
+            assert!(fill(text).is_err(), "{text}");
         }
     }
 }

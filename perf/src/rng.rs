@@ -18,6 +18,12 @@ impl Rng {
         mixed ^ mixed >> 31
     }
 
+    /// A number from 0 on, less than 1.
+    pub fn unit(&mut self) -> f64 {
+        // As many bits as the fraction has.
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
     /// A number below `end`.
     pub fn below(&mut self, end: u32) -> u32 {
         (((self.bits() >> 32) * u64::from(end)) >> 32) as u32

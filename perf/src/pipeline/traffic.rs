@@ -36,16 +36,26 @@ pub fn flow_of(client: SocketAddr) -> u32 {
     (number - 1) * PORTS + u32::from(client.port() - FIRST_PORT)
 }
 
-/// Bytes on the wire of a segment without data.
-pub fn wire_len(family: Family) -> usize {
-    frame_len(family) + CHECK_LEN
+/// Number of the last client of the first so many flows.
+pub fn clients(flows: u32) -> u32 {
+    flows.div_ceil(PORTS)
 }
 
-fn frame_len(family: Family) -> usize {
-    (eth::HEADER_LEN + family.header_len() + tcp::HEADER_LEN).max(SHORTEST)
+/// Bytes on the wire of a frame that shall have `frame`, but has room for its headers at least.
+pub fn wire_len(family: Family, frame: u16) -> usize {
+    frame_len(family, frame) + CHECK_LEN
 }
 
-/// A TCP segment without data. Both ends are of one IP version.
+/// The same in memory.
+fn frame_len(family: Family, frame: u16) -> usize {
+    usize::from(frame).saturating_sub(CHECK_LEN).max(headers_len(family)).max(SHORTEST)
+}
+
+fn headers_len(family: Family) -> usize {
+    eth::HEADER_LEN + family.header_len() + tcp::HEADER_LEN
+}
+
+/// A TCP segment. Both ends are of one IP version.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
     /// Sender.
@@ -54,56 +64,66 @@ pub struct Segment {
     pub dst: SocketAddr,
     /// TCP flags.
     pub flags: u8,
+    /// Bytes on the wire that its frame shall have.
+    pub frame: u16,
 }
 
 impl Segment {
-    /// Puts the segment, in a frame from the gateway to the balancer, before other bytes. It is padded, and its
-    /// checksums are right. Returns the length of the frame.
+    /// Puts the segment, in a frame from the gateway to the balancer, before other bytes; its checksums are
+    /// right. Without data it is padded; the data of longer ones are zeros. Returns the length of the frame.
     pub fn write(&self, bytes: &mut [u8]) -> usize {
-        const TCP_LEN: u16 = tcp::HEADER_LEN as u16;
         let (family, addresses) = match (self.src.ip(), self.dst.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                let header = ipv4::NewHeader {
-                    tos: 0,
-                    total_len: ipv4::HEADER_LEN as u16 + TCP_LEN,
-                    id: 0,
-                    fragment: ipv4::DONT_FRAGMENT,
-                    ttl: 64,
-                    protocol: ipv4::PROTOCOL_TCP,
-                    src: src.to_bits(),
-                    dst: dst.to_bits(),
-                };
-                write(bytes, 0, &eth::header(OWN_MAC, GATEWAY_MAC, eth::TYPE_IPV4));
-                write(bytes, eth::HEADER_LEN, &header.bytes());
                 (Family::Ipv4, Addresses::V4 { src: src.to_bits(), dst: dst.to_bits() })
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                let header = ipv6::NewHeader {
-                    traffic_class: 0,
-                    flow_label: 0,
-                    payload_len: TCP_LEN,
-                    next: ipv4::PROTOCOL_TCP,
-                    hop_limit: 64,
-                    src: src.to_bits(),
-                    dst: dst.to_bits(),
-                };
-                write(bytes, 0, &eth::header(OWN_MAC, GATEWAY_MAC, eth::TYPE_IPV6));
-                write(bytes, eth::HEADER_LEN, &header.bytes());
                 (Family::Ipv6, Addresses::V6 { src: src.to_bits(), dst: dst.to_bits() })
             }
             _ => return 0,
         };
-        let mut segment = [0; tcp::HEADER_LEN];
-        write_u16(&mut segment, tcp::SRC_PORT, self.src.port());
-        write_u16(&mut segment, tcp::DST_PORT, self.dst.port());
+        let len = frame_len(family, self.frame);
+        let data = if len > SHORTEST { len - headers_len(family) } else { 0 };
+        // A frame's length has 16 bits.
+        let segment_len = (tcp::HEADER_LEN + data) as u16;
+        let ethertype = match addresses {
+            Addresses::V4 { src, dst } => {
+                let header = ipv4::NewHeader {
+                    tos: 0,
+                    total_len: ipv4::HEADER_LEN as u16 + segment_len,
+                    id: 0,
+                    fragment: ipv4::DONT_FRAGMENT,
+                    ttl: 64,
+                    protocol: ipv4::PROTOCOL_TCP,
+                    src,
+                    dst,
+                };
+                write(bytes, eth::HEADER_LEN, &header.bytes());
+                eth::TYPE_IPV4
+            }
+            Addresses::V6 { src, dst } => {
+                let header = ipv6::NewHeader {
+                    traffic_class: 0,
+                    flow_label: 0,
+                    payload_len: segment_len,
+                    next: ipv4::PROTOCOL_TCP,
+                    hop_limit: 64,
+                    src,
+                    dst,
+                };
+                write(bytes, eth::HEADER_LEN, &header.bytes());
+                eth::TYPE_IPV6
+            }
+        };
+        write(bytes, 0, &eth::header(OWN_MAC, GATEWAY_MAC, ethertype));
+        let l4 = eth::HEADER_LEN + family.header_len();
+        bytes[l4..len].fill(0);
+        let segment = &mut bytes[l4..l4 + usize::from(segment_len)];
+        write_u16(segment, tcp::SRC_PORT, self.src.port());
+        write_u16(segment, tcp::DST_PORT, self.dst.port());
         segment[tcp::DATA_OFFSET] = 0x50;
         segment[tcp::FLAGS] = self.flags;
-        let checksum = csum::transport(addresses, ipv4::PROTOCOL_TCP, &segment);
-        write_u16(&mut segment, tcp::CHECKSUM, checksum);
-        let l4 = eth::HEADER_LEN + family.header_len();
-        write(bytes, l4, &segment);
-        let len = frame_len(family);
-        bytes[l4 + tcp::HEADER_LEN..len].fill(0);
+        let checksum = csum::transport(addresses, ipv4::PROTOCOL_TCP, segment);
+        write_u16(segment, tcp::CHECKSUM, checksum);
         len
     }
 }
@@ -130,28 +150,37 @@ mod tests {
 
     #[test]
     fn frames_parse_as_what_they_are() {
-        for (family, len) in [(Family::Ipv4, 60), (Family::Ipv6, 74)] {
+        for (family, frame, len, ip_len) in [
+            (Family::Ipv4, 64, 60, 40),
+            (Family::Ipv4, 512, 508, 494),
+            (Family::Ipv4, 1518, 1514, 1500),
+            (Family::Ipv6, 64, 74, 60),
+            (Family::Ipv6, 1500, 1496, 1482),
+        ] {
             let dst = SocketAddr::new(family.address(Net::Vips, 1), 80);
-            let segment = Segment { src: client_of(family, 5), dst, flags: tcp::ACK };
-            let mut frame = [0xff; 100];
-            assert_eq!((segment.write(&mut frame), wire_len(family)), (len, len + 4));
-            let (headers, tags) = parse(&frame[..len], len, OWN_MAC).unwrap();
+            let segment = Segment { src: client_of(family, 5), dst, flags: tcp::ACK, frame };
+            let mut bytes = [0xff; 1600];
+            assert_eq!((segment.write(&mut bytes), wire_len(family, frame)), (len, len + 4));
+            let (headers, tags) = parse(&bytes[..len], len, OWN_MAC).unwrap();
             assert_eq!(tags, Tags::default());
             let src = SocketAddr::new(headers.ip.addresses.src(), headers.src_port);
             assert_eq!((src, headers.ip.addresses.dst()), (segment.src, segment.dst.ip()));
             assert_eq!((headers.dst_port, headers.ip.ttl, headers.tcp_flags), (80, 64, tcp::ACK));
-            assert_eq!(usize::from(headers.ip.len), family.header_len() + tcp::HEADER_LEN);
+            assert_eq!(headers.ip.len, ip_len);
         }
     }
 
     #[test]
     fn the_tcp_checksum_is_right() {
         let dst = "192.0.2.1:80".parse().unwrap();
-        let mut frame = [0; 100];
-        Segment { src: client_of(Family::Ipv4, 5), dst, flags: tcp::SYN }.write(&mut frame);
-        let mut covered = frame[26..34].to_vec();
-        covered.extend([0, ipv4::PROTOCOL_TCP, 0, 20]);
-        covered.extend(&frame[34..54]);
-        assert_eq!(csum::sum(&covered), 0xffff);
+        for (frame, tcp_len) in [(64, 20), (512, 474)] {
+            let mut bytes = [0xff; 600];
+            Segment { src: client_of(Family::Ipv4, 5), dst, flags: tcp::SYN, frame }.write(&mut bytes);
+            let mut covered = bytes[26..34].to_vec();
+            covered.extend([0, ipv4::PROTOCOL_TCP]);
+            covered.extend((tcp_len as u16).to_be_bytes());
+            covered.extend(&bytes[34..34 + tcp_len]);
+            assert_eq!(csum::sum(&covered), 0xffff);
+        }
     }
 }

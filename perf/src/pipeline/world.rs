@@ -1,21 +1,26 @@
 //! The configuration that is measured: one port with a gateway, some services with backends on the link.
 
+use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use config::words::{MacAddr, Mode, NoBackend, Ports, Preset, Protocol, Scheduler, ServiceKey};
 use dataplane::flow::state::Timeouts;
-use dataplane::local::LocalSlot;
+use dataplane::local::{LocalSlot, SLOTS};
 use dataplane::port::PortId;
 use dataplane::rewrite::tunnel::Encapsulation;
-use dataplane::route::{InterfaceId, NextHop, Route, RouteTable};
+use dataplane::route::{Address, InterfaceId, NextHop, Route, RouteTable};
 use dataplane::snapshot::{
     Backend, BackendSlot, Candidate, Interface, NeighbourTable, Parts, Pool, PoolSlot, Routes, Service,
     ServiceSlot, Snapshot, Tunnel,
 };
 use dataplane::wire::eth::Tags;
+use serde::Serialize;
 
+use super::draw::Draw;
 use super::family::{Family, Net};
+use super::traffic::clients;
 
 /// The only port.
 pub const PORT: PortId = PortId(0);
@@ -28,8 +33,10 @@ const INTERFACE: InterfaceId = InterfaceId(0);
 /// Numbers of our and the gateway's address on the link; backends begin at 1.
 const OWN: u32 = 0x1_fffe;
 const GATEWAY: u32 = 0x1_fffd;
-/// Services that share a port number, each on its own VIP.
-const VIPS: u16 = 250;
+/// Stations on the link, without us and the gateway.
+pub const MAX_BACKENDS: u32 = GATEWAY - 1;
+/// Room for what a tunnel adds to the longest frames.
+const MTU: u16 = 1600;
 /// Flows for which there is a local address in full NAT. It has 64,512 ports, but the addresses are not used
 /// evenly.
 const FLOWS_PER_LOCAL: u32 = 60_000;
@@ -47,6 +54,33 @@ pub struct Shape {
     pub services: u16,
     /// Number of backends of each of them, of equal weight under weighted round robin.
     pub each: u16,
+    /// VIPs that the services share by their ports.
+    pub vips: u16,
+    /// Number of routes: the link, the gateway for all others, and the gateway again for parts of the clients.
+    pub routes: u16,
+    /// Bytes of a frame on the wire, or more where its headers need more.
+    pub frame: u16,
+    /// How full the flow table is.
+    pub fill: Fill,
+    /// How packets are spread over flows.
+    pub draw: Draw,
+}
+
+/// How full a flow table is, as a multiple of the flows that it is rated for.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
+pub struct Fill(pub f64);
+
+impl Fill {
+    /// As many flows as it is rated for.
+    pub const RATED: Self = Self(1.0);
+    /// As many as it has places; those beyond the rated number never got beyond their first packet.
+    pub const FULL: Self = Self(2.0);
+
+    /// That many times `count`.
+    pub fn of(self, count: u32) -> u32 {
+        // At most twice a number of flows, which is far from the end of 32 bits.
+        (f64::from(count) * self.0) as u32
+    }
 }
 
 impl Shape {
@@ -65,14 +99,34 @@ impl Shape {
         matches!(self.mode, Mode::Nat | Mode::FullNat)
     }
 
-    /// Addresses that stand for clients.
-    fn locals(&self) -> Vec<IpAddr> {
-        let count = if self.mode == Mode::FullNat { self.flows.div_ceil(FLOWS_PER_LOCAL) } else { 0 };
-        (0..count).map(|number| self.family.address(Net::Locals, number)).collect()
+    /// Flows that are in use.
+    pub fn live(&self) -> u32 {
+        if self.fill == Fill::FULL { self.flows } else { self.fill.of(self.flows) }
+    }
+
+    /// Whether there can be such a world.
+    ///
+    /// # Errors
+    /// A sentence that says what is too much.
+    pub fn check(&self) -> Result<(), String> {
+        if self.backends() > MAX_BACKENDS {
+            return Err(format!("{} backends are more than {MAX_BACKENDS}", self.backends()));
+        }
+        if self.locals() as usize > SLOTS {
+            return Err(format!("full NAT has ports for {} flows", SLOTS as u32 * FLOWS_PER_LOCAL));
+        }
+        Ok(())
+    }
+
+    /// Number of addresses that stand for clients.
+    fn locals(&self) -> u32 {
+        let flows = if self.mode == Mode::FullNat { self.fill.of(self.flows) } else { 0 };
+        flows.div_ceil(FLOWS_PER_LOCAL)
     }
 
     fn vip(&self, service: u16) -> SocketAddr {
-        SocketAddr::new(self.family.address(Net::Vips, 1 + u32::from(service % VIPS)), 80 + service / VIPS)
+        let address = self.family.address(Net::Vips, 1 + u32::from(service % self.vips));
+        SocketAddr::new(address, 80 + service / self.vips)
     }
 
     fn service(&self, slot: u16) -> Service {
@@ -108,6 +162,35 @@ impl Shape {
         }
     }
 
+    fn routes(&self) -> Routes {
+        let gateway = self.family.address(Net::Link, GATEWAY);
+        match gateway {
+            IpAddr::V4(gateway) => {
+                Routes { v4: self.route_table(gateway.to_bits()), v6: RouteTable::default() }
+            }
+            IpAddr::V6(gateway) => {
+                Routes { v4: RouteTable::default(), v6: self.route_table(gateway.to_bits()) }
+            }
+        }
+    }
+
+    fn route_table<A: Address<Net: FromStr<Err: Debug>>>(&self, gateway: A) -> RouteTable<A> {
+        let (link, all, bits) = match self.family {
+            Family::Ipv4 => ("198.18.0.0/15", "0.0.0.0/0", u32::BITS),
+            Family::Ipv6 => ("2001:2:0:2::/64", "::/0", u128::BITS),
+        };
+        let route =
+            |net: &str, gateway| (net.parse().expect("a prefix"), Route { interface: INTERFACE, gateway });
+        let more = u32::from(self.routes.saturating_sub(2));
+        // The parts' sizes are powers of two; together they have at least half of the clients.
+        let size = (clients(self.live()) / more.max(1)).max(1).ilog2();
+        let parts = (0..more).map(|number| {
+            let part = self.family.address(Net::Clients, number << size);
+            route(&format!("{part}/{}", bits - size), Some(gateway))
+        });
+        RouteTable::new([route(link, None), route(all, Some(gateway))].into_iter().chain(parts))
+    }
+
     fn stations(&self) -> impl Iterator<Item = (NextHop, MacAddr)> {
         let next_hop =
             |number| NextHop { interface: INTERFACE, address: self.family.address(Net::Link, number) };
@@ -127,7 +210,8 @@ pub struct World {
 impl World {
     /// Makes a world.
     pub fn new(shape: Shape) -> Self {
-        let locals = shape.locals();
+        let locals: Vec<_> =
+            (0..shape.locals()).map(|number| shape.family.address(Net::Locals, number)).collect();
         let slots: Vec<LocalSlot> = (0..locals.len()).map(|slot| LocalSlot(slot as u8)).collect();
         let pool = match shape.family {
             Family::Ipv4 => Pool { v4: slots, v6: Vec::new() },
@@ -137,7 +221,7 @@ impl World {
             port: PORT,
             tags: Tags::default(),
             mac: OWN_MAC,
-            mtu: 1500,
+            mtu: MTU,
             v4: None,
             v6: None,
             host: false,
@@ -147,7 +231,7 @@ impl World {
         let snapshot = Snapshot::new(Parts {
             interfaces: vec![interface],
             own: Vec::new(),
-            routes: Arc::new(Routes { v4: routes_v4(), v6: routes_v6() }),
+            routes: Arc::new(shape.routes()),
             neighbours: Arc::new(NeighbourTable::new(shape.stations())),
             classes: Vec::new(),
             locals,
@@ -168,28 +252,6 @@ impl World {
     }
 }
 
-fn routes_v4() -> RouteTable<u32> {
-    let gateway = match Family::Ipv4.address(Net::Link, GATEWAY) {
-        IpAddr::V4(address) => Some(address.to_bits()),
-        IpAddr::V6(_) => None,
-    };
-    RouteTable::new([
-        ("198.18.0.0/15".parse().expect("a prefix"), Route { interface: INTERFACE, gateway: None }),
-        ("0.0.0.0/0".parse().expect("a prefix"), Route { interface: INTERFACE, gateway }),
-    ])
-}
-
-fn routes_v6() -> RouteTable<u128> {
-    let gateway = match Family::Ipv6.address(Net::Link, GATEWAY) {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(address) => Some(address.to_bits()),
-    };
-    RouteTable::new([
-        ("2001:2:0:2::/64".parse().expect("a prefix"), Route { interface: INTERFACE, gateway: None }),
-        ("::/0".parse().expect("a prefix"), Route { interface: INTERFACE, gateway }),
-    ])
-}
-
 fn backend_mac(slot: u32) -> MacAddr {
     let [a, b, c, d] = slot.to_be_bytes();
     MacAddr([0x06, 0x00, a, b, c, d])
@@ -199,10 +261,23 @@ fn backend_mac(slot: u32) -> MacAddr {
 mod tests {
     use super::*;
 
+    const SHAPE: Shape = Shape {
+        mode: Mode::FullNat,
+        family: Family::Ipv4,
+        flows: 1_000_000,
+        services: 1000,
+        each: 64,
+        vips: 250,
+        routes: 500,
+        frame: 64,
+        fill: Fill::RATED,
+        draw: Draw::Uniform,
+    };
+
     #[test]
-    fn the_largest_world_is_complete() {
+    fn a_large_world_is_complete() {
         for family in [Family::Ipv4, Family::Ipv6] {
-            let shape = Shape { mode: Mode::FullNat, family, flows: 1_000_000, services: 1000, each: 64 };
+            let shape = Shape { family, ..SHAPE };
             let World { snapshot, .. } = World::new(shape);
             for slot in [0, 63, 63_999] {
                 assert!(snapshot.backend_egress(BackendSlot(slot)).unwrap().resolved);
@@ -220,9 +295,41 @@ mod tests {
 
     #[test]
     fn services_share_addresses_by_their_ports() {
-        let shape = Shape { mode: Mode::Dr, family: Family::Ipv4, flows: 1, services: 1000, each: 1 };
-        let world = World::new(shape);
+        let world = World::new(Shape { mode: Mode::Dr, flows: 1, each: 1, ..SHAPE });
         assert_eq!(world.vip_of(249), "192.0.2.250:80".parse().unwrap());
         assert_eq!(world.vip_of(1250), "192.0.2.1:81".parse().unwrap());
+        let world =
+            World::new(Shape { mode: Mode::Dr, flows: 1, services: 10_000, vips: 1, each: 1, ..SHAPE });
+        assert_eq!(world.vip_of(9_999), "192.0.2.1:10079".parse().unwrap());
+    }
+
+    #[test]
+    fn routes_divide_the_clients() {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let ranges = |routes| {
+                let World { snapshot, .. } = World::new(Shape { family, routes, ..SHAPE });
+                let Routes { v4, v6 } = &*snapshot.parts.routes;
+                let range = |number| match family.address(Net::Clients, number) {
+                    IpAddr::V4(address) => v4.range(address.to_bits()).unwrap(),
+                    IpAddr::V6(address) => v6.range(address.to_bits()).unwrap(),
+                };
+                let last = clients(SHAPE.flows);
+                let gateway = snapshot.egress_to(family.address(Net::Clients, last)).unwrap();
+                assert_eq!(gateway.link.bytes()[..6], GATEWAY_MAC.0);
+                range(last) - range(1) + 1
+            };
+            // 250,000 clients are divided into 498 parts of 256 and the rest.
+            assert_eq!([2, 3, 500].map(ranges), [1, 2, 499]);
+        }
+    }
+
+    #[test]
+    fn too_much_is_refused() {
+        assert_eq!(SHAPE.check(), Ok(()));
+        assert!(Shape { services: 10_000, each: 1000, ..SHAPE }.check().is_err());
+        let many = Shape { flows: 10_000_000, ..SHAPE };
+        assert_eq!(many.check(), Ok(()));
+        assert!(Shape { fill: Fill::FULL, ..many }.check().is_err());
+        assert_eq!(Shape { fill: Fill::FULL, mode: Mode::Nat, ..many }.check(), Ok(()));
     }
 }

@@ -1,0 +1,260 @@
+//! What packets meet on their way, and how that is brought about so that it can be timed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use clap::ValueEnum;
+use dataplane::clock::Seconds;
+use dataplane::wire::tcp::SYN;
+use serde::Serialize;
+
+use super::draw::Flows;
+use super::known::Known;
+use super::path::{Fate, Path, Tally, Tell};
+use super::pool::{FRAMES, Pool};
+use super::traffic::{Segment, client_of};
+use super::world::{Fill, Shape, World};
+use crate::rng::Rng;
+use crate::summary::Summary;
+
+/// Longer than any flow lives without packets.
+const LONG: Seconds = 3600;
+/// As long as flows live without packets, or a little less; twice that is more.
+const LIFE: Seconds = 800;
+
+/// What a packet meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// Its flow
+    Hit,
+    /// Its service, which makes a flow
+    New,
+    /// A flow that is over, and its service, which makes another
+    Expired,
+    /// No service
+    None,
+    /// Its flow, while as many others expire and are swept out
+    Sweep,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Hit => "hit",
+            Self::New => "new",
+            Self::Expired => "expired",
+            Self::None => "none",
+            Self::Sweep => "sweep",
+        })
+    }
+}
+
+impl Event {
+    /// Whether there is something to be timed: a flow begins and ends only once in each table.
+    pub fn makes_sense(self, shape: &Shape) -> bool {
+        let many = shape.flows as usize >= FRAMES;
+        match self {
+            Self::Hit | Self::None => true,
+            Self::New => many,
+            Self::Expired | Self::Sweep => many && shape.fill <= Fill::RATED,
+        }
+    }
+}
+
+/// How thorough to be. A repeat is one fill of the pool, or what is left for the last one: short enough for
+/// most repeats to run undisturbed on a machine that others use too.
+pub struct Plan {
+    /// Repeats, of which the median counts.
+    repeats: usize,
+    /// The same for flows that begin: at least so many, by as many tables as that takes.
+    openings: usize,
+}
+
+impl Plan {
+    /// For figures that are written down.
+    pub const FULL: Self = Self { repeats: 2001, openings: 401 };
+    /// For a first look.
+    pub const QUICK: Self = Self { repeats: 201, openings: 41 };
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Nanoseconds per packet.
+    pub ns: Summary,
+    /// The same of the same packets while nothing happens to others.
+    pub undisturbed: Option<Summary>,
+    /// Packets that were timed.
+    pub packets: u64,
+    /// Share of them for whose flows there was no place.
+    pub refused: f64,
+}
+
+impl Measured {
+    fn new(Tally { ns, packets, refused }: Tally) -> Result<Self, String> {
+        let ns = Summary::of(ns).ok_or("nothing was measured")?;
+        Ok(Self { ns, undisturbed: None, packets, refused: refused as f64 / packets as f64 })
+    }
+}
+
+/// Times packets that meet an event.
+///
+/// # Errors
+/// A sentence that says which packets did not go where the case sends them.
+pub fn measure(world: &World, event: Event, plan: &Plan, pool: &Pool) -> Result<Measured, String> {
+    match event {
+        Event::Hit => Measured::new(hits(world, plan, pool)?),
+        Event::New => Measured::new(openings(world, plan, pool)?),
+        Event::Expired => Measured::new(reopenings(world, plan, pool)?),
+        Event::None => Measured::new(strangers(world, plan, pool)?),
+        Event::Sweep => {
+            let (while_swept, undisturbed) = sweeping(world, plan, pool)?;
+            let undisturbed = Some(Measured::new(undisturbed)?.ns);
+            Ok(Measured { undisturbed, ..Measured::new(while_swept)? })
+        }
+    }
+}
+
+/// Packets of flows that are in the table, in random order. Where the balancer sees replies, half are such.
+fn hits(world: &World, plan: &Plan, pool: &Pool) -> Result<Tally, String> {
+    let shape = &world.shape;
+    let mut path = Path::new(world, pool);
+    path.establish(shape.live())?;
+    if shape.fill == Fill::FULL {
+        path.open(flood(shape), Tell::Nothing)?;
+    }
+    let mut known = Known::new(&path, shape.live());
+    path.repeat(plan.repeats, || known.next(), Fate::Sent)?;
+    Ok(path.tally)
+}
+
+/// Flows that fill all places of a table that has as many as it is rated for: more than it has places.
+fn flood(shape: &Shape) -> Range<u32> {
+    shape.flows..3 * shape.flows
+}
+
+/// Packets from all clients to a port without service.
+fn strangers(world: &World, plan: &Plan, pool: &Pool) -> Result<Tally, String> {
+    let Shape { family, draw, frame, .. } = world.shape;
+    let mut flows = Flows::new(draw, world.shape.live(), Rng::new(2));
+    let random = || {
+        let flow = flows.next();
+        let dst = SocketAddr::new(world.vip_of(flow).ip(), 9);
+        Segment { src: client_of(family, flow), dst, flags: SYN, frame }
+    };
+    let mut path = Path::new(world, pool);
+    path.repeat(plan.repeats, random, Fate::Dropped)?;
+    Ok(path.tally)
+}
+
+/// The first packets of flows: of the last ones before a table is as full as it shall be, a tenth of what it is
+/// rated for.
+fn openings(world: &World, plan: &Plan, pool: &Pool) -> Result<Tally, String> {
+    let shape = &world.shape;
+    let tenth = shape.flows / 10;
+    let mut tally = Tally::default();
+    while tally.ns.len() < plan.openings {
+        let mut path = Path::new(world, pool);
+        let first = if shape.fill == Fill::FULL {
+            path.establish(shape.flows)?;
+            path.open(flood(shape), Tell::Nothing)?;
+            flood(shape).end
+        } else {
+            path.establish(shape.live() - tenth)?;
+            shape.live() - tenth
+        };
+        path.open(first..first + tenth, Tell::Time)?;
+        tally.add(path.tally);
+    }
+    Ok(tally)
+}
+
+/// The first packets of flows, where all were before, and are over but still in the table.
+fn reopenings(world: &World, plan: &Plan, pool: &Pool) -> Result<Tally, String> {
+    let live = world.shape.live();
+    let mut path = Path::new(world, pool);
+    path.establish(live)?;
+    while path.tally.ns.len() < plan.openings {
+        path.now += LONG;
+        path.open(0..live, Tell::Time)?;
+    }
+    Ok(path.tally)
+}
+
+/// Packets of flows that are in the table with as many others, which expire, and the same when these are gone.
+/// Both are timed with all housekeeping, in turns.
+fn sweeping(world: &World, plan: &Plan, pool: &Pool) -> Result<(Tally, Tally), String> {
+    let live = world.shape.live() / 2;
+    let half_over = || {
+        let mut path = Path::new(world, pool);
+        path.establish(2 * live)?;
+        path.now += LIFE;
+        path.acknowledge(live)?;
+        path.now += LIFE;
+        Ok::<_, String>(path)
+    };
+    let (mut swept, mut clean) = (half_over()?, half_over()?);
+    let rounds = clean.sweeps();
+    (0..rounds).for_each(|_| clean.sweep());
+    let (mut before, mut after) = (Known::new(&swept, live), Known::new(&clean, live));
+    // No more than there are flows to be swept out.
+    for _ in 0..plan.repeats.min(rounds) {
+        swept.turns(|| before.next())?;
+        clean.turns(|| after.next())?;
+    }
+    Ok((swept.tally, clean.tally))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::draw::Draw;
+    use crate::pipeline::family::Family;
+    use config::words::Mode;
+
+    /// As few packets as there can be.
+    const PLAN: Plan = Plan { repeats: 2, openings: 1 };
+
+    fn measured(event: Event, mode: Mode, fill: Fill) -> [Measured; 2] {
+        let pool = Pool::new(FRAMES);
+        [Family::Ipv4, Family::Ipv6].map(|family| {
+            let flows = FRAMES as u32;
+            let (services, each, vips, routes, frame) = (3, 4, 2, 9, 512);
+            let draw = Draw::Zipf;
+            let shape = Shape { mode, family, flows, services, each, vips, routes, frame, fill, draw };
+            measure(&World::new(shape), event, &PLAN, &pool).unwrap()
+        })
+    }
+
+    #[test]
+    fn every_event_happens_in_every_mode() {
+        for mode in [Mode::Dr, Mode::Tunnel, Mode::Nat, Mode::FullNat] {
+            for event in [Event::Hit, Event::None, Event::New, Event::Expired, Event::Sweep] {
+                let refused = measured(event, mode, Fill::RATED).map(|measured| measured.refused);
+                assert_eq!(refused, [0.0; 2], "{mode} {event}");
+            }
+        }
+    }
+
+    #[test]
+    fn flows_pass_through_a_table_that_is_full() {
+        for (mode, fill) in [(Mode::Nat, Fill(1.5)), (Mode::Dr, Fill::FULL), (Mode::FullNat, Fill::FULL)] {
+            measured(Event::Hit, mode, fill);
+            let refused = measured(Event::New, mode, fill).map(|measured| measured.refused);
+            assert!(refused.iter().all(|share| *share < 0.2), "{mode} {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_flow_begins_and_ends_only_once_in_a_table() {
+        let hit = measured(Event::Hit, Mode::Dr, Fill::RATED)[0];
+        assert_eq!((hit.packets, hit.undisturbed), (2 * FRAMES as u64, None));
+        let new = measured(Event::New, Mode::Dr, Fill::RATED)[0];
+        assert_eq!(new.packets, FRAMES as u64 / 10);
+        let sweep = measured(Event::Sweep, Mode::Dr, Fill::RATED)[0];
+        assert_eq!(sweep.packets, 2 * 2 * FRAMES as u64);
+        assert!(sweep.undisturbed.is_some());
+    }
+}
