@@ -5,6 +5,7 @@ Times on a machine that others use too differ from run to run; these counts do n
 dearer shows in the file's difference: `make instructions`, then `git diff perf/instructions.tsv`.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -15,39 +16,30 @@ PERF = Path(__file__).resolve().parent
 PROGRAM = PERF.parent / "target/release/perf"
 COUNTS = PERF / "instructions.tsv"
 # What is timed, and nothing else, is in this function (`pipeline/path.rs`).
-COUNTED = "perf::pipeline::path::Path::forward*"
+COUNTED = "perf::pipeline::path::Path::forward_counted*"
 COLLECTED = re.compile(r"Collected : (\d+)")
 
-# Packets of a quick run (`Plan::QUICK`): repeats and a tenth more to warm up, each one fill of the pool; or all first
-# packets into three tables.
-POOL, REPEATS, TABLES = 4096, 201, 3
-FLOWS = {"hit": 1, "none": 1, "new": 10_000}
+FLOWS = 10_000
+MODES, FAMILIES = ("dr", "tunnel", "nat", "full-nat"), ("ipv4", "ipv6")
 CASES = [
-    *((mode, family, "hit") for mode in ("dr", "tunnel", "nat", "full-nat") for family in ("ipv4", "ipv6")),
-    *((mode, family, "new") for mode in ("dr", "nat") for family in ("ipv4", "ipv6")),
-    *(("dr", family, "none") for family in ("ipv4", "ipv6")),
+    *((mode, family, "hit") for mode in MODES for family in FAMILIES),
+    *((mode, family, "new") for mode in MODES for family in FAMILIES),
+    *((mode, family, "expired") for mode in ("dr", "nat") for family in FAMILIES),
+    *(("dr", family, "none") for family in FAMILIES),
 ]
-
-
-def packets(event):
-    """Packets that go through the counted function in a run."""
-    if event == "new":
-        return TABLES * FLOWS[event]
-    opening = 2 * FLOWS[event] if event == "hit" else 0
-    return (REPEATS + REPEATS // 10) * POOL + opening
 
 
 def instructions(mode, family, event):
     """Instructions of a packet."""
     with tempfile.NamedTemporaryFile() as out:
         tool = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={out.name}", "--collect-atstart=no")
-        case = ("--mode", mode, "--family", family, "--event", event, "--flows", str(FLOWS[event]))
-        argv = (*tool, f"--toggle-collect={COUNTED}", PROGRAM, "pipeline", "--quick", *case)
+        case = ("--mode", mode, "--family", family, "--event", event, "--flows", str(FLOWS))
+        argv = (*tool, f"--toggle-collect={COUNTED}", PROGRAM, "pipeline", "--quick", "--json", *case)
         ended = subprocess.run(argv, capture_output=True, text=True)
     found = COLLECTED.search(ended.stderr)
     if ended.returncode or not found or not int(found[1]):
         sys.exit(f"error: valgrind counted nothing for {mode} {family} {event}:\n{ended.stderr}")
-    return int(found[1]) / packets(event)
+    return int(found[1]) / json.loads(ended.stdout)["packets"]
 
 
 def main():
