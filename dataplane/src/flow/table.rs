@@ -315,7 +315,8 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     ///
     /// In this order: a free or dead place in the home line, then in the alternate; a place that one of
     /// their flows leaves for its own other line, as in cuckoo hashing; the place of the embryonic flow
-    /// that is idle longest. Live flows never lose theirs.
+    /// that is idle longest, which comes before moving in a table that is nearly full. Live flows never lose
+    /// theirs.
     pub fn insert(
         &mut self,
         hash: FlowHash,
@@ -341,12 +342,32 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         value: FlowValue,
         worth: impl Fn(FlowValue) -> Worth,
     ) -> Inserted<K> {
-        for (line, displaced) in self.lines_of(hash) {
-            if let Some((free, dead)) = self.make_room(line, Self::MOVES, &worth) {
-                self.store(free, hash, key, value.with_displaced(displaced));
-                return Inserted::at(free, dead);
+        // In a table that is nearly full, the lines that flows could move to are so too: looking there would only
+        // make a flood dear.
+        let victim = if self.is_nearly_full() { self.victim(hash, &worth) } else { None };
+        if victim.is_none() {
+            for (line, displaced) in self.lines_of(hash) {
+                if let Some((free, dead)) = self.make_room(line, Self::MOVES, &worth) {
+                    self.store(free, hash, key, value.with_displaced(displaced));
+                    return Inserted::at(free, dead);
+                }
             }
         }
+        let Some((victim, displaced)) = victim.or_else(|| self.victim(hash, &worth)) else {
+            return Inserted::Full;
+        };
+        let evicted = self.remove(victim);
+        self.store(victim, hash, key, value.with_displaced(displaced));
+        Inserted::Evicted(victim, evicted)
+    }
+
+    /// Whether seven of eight places are taken.
+    fn is_nearly_full(&self) -> bool {
+        self.flows > self.lines.len() * WAYS / 8 * 7
+    }
+
+    /// The embryonic flow that is idle longest where a flow may live, and whether that would be displaced there.
+    fn victim(&self, hash: FlowHash, worth: &impl Fn(FlowValue) -> Worth) -> Option<(Place, bool)> {
         let mut victim: Option<(u32, Place, bool)> = None;
         for (line, displaced) in self.lines_of(hash) {
             for way in 0..WAYS {
@@ -357,10 +378,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
                 }
             }
         }
-        let Some((_, victim, displaced)) = victim else { return Inserted::Full };
-        let evicted = self.remove(victim);
-        self.store(victim, hash, key, value.with_displaced(displaced));
-        Inserted::Evicted(victim, evicted)
+        victim.map(|(_, place, displaced)| (place, displaced))
     }
 
     /// Where a flow may live, and whether it is displaced there.
@@ -434,6 +452,11 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
             }
             self.swept = if self.swept + 1 == self.lines.len() { 0 } else { self.swept + 1 };
         }
+    }
+
+    /// Bytes of memory that it takes, all flows included.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.lines)
     }
 
     /// Number of lines, for [`FlowTable::visit`].

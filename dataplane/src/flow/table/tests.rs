@@ -105,6 +105,67 @@ fn rated_load_of_wide_flows_is_stored_whole() {
 }
 
 #[test]
+fn rated_load_takes_half_a_line_of_four_or_one_of_two() {
+    for capacity in [1000, 1001, 9999] {
+        let (narrow, wide) = (NarrowTable::new(capacity, SECRET), WideTable::new(capacity, SECRET));
+        assert!(narrow.bytes() <= 32 * capacity + 64 && wide.bytes() <= 64 * capacity, "{capacity}");
+    }
+}
+
+/// Flows of any clients that find no place in a table as full of live flows as it is rated for.
+fn refused(secret: HashSecret, capacity: u32) -> u32 {
+    let mut table = NarrowTable::new(capacity as usize, secret);
+    let insert = |number| insert(&mut table, number, live);
+    (0..capacity).map(insert).filter(|inserted| *inserted == Inserted::Full).count() as u32
+}
+
+/// The same of wide flows.
+fn refused_wide(secret: HashSecret, capacity: u32) -> u32 {
+    let mut table = WideTable::new(capacity as usize, secret);
+    let insert = |number: u32| {
+        let key = WideKey::new(0x2001_0db8_0005 << 80 | u128::from(number), 40_000, ServiceSlot(1), 443);
+        table.insert(table.hash_of(&key), key, value(number), live)
+    };
+    (0..capacity).map(insert).filter(|inserted| *inserted == Inserted::Full).count() as u32
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 16 }))]
+    #[test]
+    fn rated_load_is_refused_to_fewer_than_one_of_ten_thousand(secret in any::<[u64; 2]>()) {
+        let secret = HashSecret(secret.map(|half| half | 1));
+        let capacity = if cfg!(miri) { 100 } else { 50_000 };
+        prop_assert!(refused(secret, capacity) * 10_000 <= capacity);
+        prop_assert!(refused_wide(secret, capacity) * 10_000 <= capacity);
+    }
+}
+
+#[test]
+fn a_flood_beyond_a_nearly_full_table_moves_nothing() {
+    let mut table = NarrowTable::new(1000, SECRET);
+    let embryonic = |_| Worth::Embryonic { idle: 0 };
+    (0..20_000).for_each(|number| assert!(insert(&mut table, number, embryonic) != Inserted::Full));
+    assert!(table.is_nearly_full());
+    let places = |table: &NarrowTable| -> HashMap<u64, Place> {
+        let stored = (0..20_000)
+            .filter_map(|number| table.find(hash(table, key(number)), &key(number)).zip(Some(key(number).0)));
+        stored.map(|(place, key)| (key, place)).collect()
+    };
+    for number in 20_000..21_000 {
+        let before = places(&table);
+        match insert(&mut table, number, embryonic) {
+            Inserted::Placed(_) => {}
+            Inserted::Evicted(_, (gone, _)) => {
+                let after = places(&table);
+                assert!(before.iter().all(|(key, place)| *key == gone.0 || after.get(key) == Some(place)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_spill_counts(&table);
+}
+
+#[test]
 fn flows_that_move_in_a_crowded_table_stay_themselves() {
     let mut table = WideTable::new(100, SECRET);
     let key = |number: u32| WideKey::new(u128::from(number) + 1, 1024, ServiceSlot(1), 443);
