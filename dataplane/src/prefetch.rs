@@ -1,6 +1,8 @@
 //! Hints to the cache and to the kernel, which change no state that a program can see.
 #![allow(unsafe_code)]
 
+use std::iter;
+
 /// Asks for the cache line of `*place` early; wrong addresses do no harm.
 #[inline(always)]
 pub fn prefetch<T>(place: *const T) {
@@ -18,12 +20,17 @@ pub fn prefetch<T>(place: *const T) {
 /// Bytes of a huge page.
 const HUGE_PAGE: usize = 1 << 21;
 
-/// A vector of `len` equal values, on transparent huge pages where the kernel gives any: tables that are read
-/// at random places miss the cache for the address of a page otherwise, before they miss it for the value.
+/// A vector of `len` equal values, on huge pages as [`gathered`] ones are.
 pub fn table<T: Clone>(value: T, len: usize) -> Vec<T> {
-    let mut table = Vec::with_capacity(len);
+    gathered(iter::repeat_n(value, len))
+}
+
+/// A vector of these values, on transparent huge pages where the kernel gives any: tables that are read at random
+/// places miss the cache for the address of a page otherwise, before they miss it for the value.
+pub fn gathered<T>(values: impl ExactSizeIterator<Item = T>) -> Vec<T> {
+    let mut table = Vec::with_capacity(values.len());
     advise_huge_pages(table.spare_capacity_mut());
-    table.resize(len, value);
+    table.extend(values);
     table
 }
 

@@ -19,6 +19,7 @@ use crate::lookup::Lookup;
 use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::port::PortId;
+use crate::prefetch::gathered;
 use crate::rewrite::tunnel::{Encapsulation, Outer, spread_source};
 use crate::route::{InterfaceId, NextHop, RouteTable};
 use crate::wire::eth::{self, LinkHeader, Tags};
@@ -317,12 +318,12 @@ impl Snapshot {
         };
         let backends = snapshot.parts.backends.iter();
         snapshot.egress =
-            backends.map(|backend| snapshot.egress_to(backend.as_ref()?.address.ip())).collect();
+            gathered(backends.map(|backend| snapshot.egress_to(backend.as_ref()?.address.ip())));
         let reached = snapshot.parts.backends.iter().zip(&snapshot.egress);
         let way = |(backend, egress): (&Option<Backend>, &Option<Egress>)| {
             Way::new(backend.as_ref()?, egress.as_ref()?)
         };
-        snapshot.ways = reached.map(way).collect();
+        snapshot.ways = gathered(reached.map(way));
         let Routes { v4, v6 } = &*snapshot.parts.routes;
         let reach = |gateway: Option<NextHop>| snapshot.egress_by(gateway?);
         let gateways = (v4.gateways().map(reach).collect(), v6.gateways().map(reach).collect());

@@ -9,6 +9,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::drops::DropReason;
 use crate::local::{self, LocalSlot};
+use crate::prefetch::gathered;
 use crate::snapshot::BackendSlot;
 
 /// A number with one writer and any readers.
@@ -153,7 +154,7 @@ impl WorkerStats {
             evicted: Counter::default(),
             drops: DropCounters::default(),
             locals: (0..local::SLOTS).map(|_| Counter::default()).collect(),
-            backends: (0..backends).map(|_| BackendCounters::default()).collect(),
+            backends: gathered((0..backends).map(|_| BackendCounters::default())).into(),
             beyond: BackendCounters::default(),
         }
     }
