@@ -8,7 +8,7 @@ AS_ROOT := $(SUDO) env $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR=$(CARGO_TARGET_
 DEMO := $(AS_ROOT) tests/demo.py
 PYTEST := -m pytest -ra -p no:cacheprovider
 
-.PHONY: help deps build demo demo-down test test-nic test-oracle bench instructions lint clean
+.PHONY: help deps build demo demo-down test test-nic test-oracle bench figures instructions lint clean
 
 help:
 	@echo "make demo       build, and show the appliance balancing real HTTP traffic"
@@ -20,7 +20,9 @@ help:
 	@echo "                CASES=virtio-2                only one NIC and number of workers"
 	@echo "make test-oracle  frame by frame against Linux IPVS in a virtual machine; a minute"
 	@echo "make lint       formatting, and clippy with every warning an error"
-	@echo "make bench      measurements"
+	@echo "make bench      take all measurements, into perf/results"
+	@echo "                QUICK=1 NAME=mine RUNS=\"hit memory\"   fewer repeats, the file's name, only some"
+	@echo "make figures    bring the plot and the tables of perf/README.md up to date; NAME=mine"
 	@echo "make instructions  count instructions per packet into perf/instructions.tsv; needs valgrind"
 	@echo "make build      release binaries in target/release"
 	@echo "make deps       install the Debian packages that all of this needs"
@@ -48,8 +50,11 @@ test-nic: build
 test-oracle: build
 	@$(PYTHON) $(PYTEST) tests/oracle
 
-bench: deps
-	cargo run --release -p perf -- pipeline
+bench: build
+	@$(PYTHON) perf/bench.py $(if $(NAME),--name $(NAME)) $(if $(filter 1,$(QUICK)),--quick) $(RUNS)
+
+figures:
+	@$(PYTHON) perf/figures.py $(NAME)
 
 instructions: build
 	@$(PYTHON) perf/instructions.py

@@ -1,6 +1,7 @@
 //! Trutina's measuring instruments, one a subcommand; `README.md` says what the figures mean.
 
 mod cycles;
+mod memory;
 mod pipeline;
 mod rng;
 mod summary;
@@ -20,12 +21,15 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Times the packet path alone, without devices: nanoseconds per packet on one core
-    Pipeline(pipeline::Args),
+    Pipeline(Box<pipeline::Args>),
+    /// Fills flow tables: bytes per flow, and flows that find no place
+    Memory(memory::Args),
 }
 
 fn main() -> ExitCode {
     let measured = match Cli::parse().command {
         Command::Pipeline(args) => pipeline::run(&args),
+        Command::Memory(args) => memory::run(&args),
     };
     match measured {
         Ok(()) => ExitCode::SUCCESS,
