@@ -91,7 +91,7 @@ def main():
         parser.error(f"there is no run {', '.join(sorted(unknown))}")
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{args.name}.jsonl").open("a" if args.add else "w") as file:
-        if file.tell() == 0:
+        if not file.tell():
             print(json.dumps(machine()), file=file)
         for name in args.runs or RUNS:
             quick = ("--quick",) if args.quick and "pipeline" in RUNS[name] else ()
