@@ -40,10 +40,10 @@ class Results:
         fits = (row for row in self.rows if row["bench"] == bench and about.items() <= row.items())
         return next(fits, None)
 
-    def ns(self, bench, **about):
+    def ns(self, bench, which="ns_per_packet", **about):
         """Nanoseconds per packet, or None."""
         row = self.find(bench, **about)
-        return row and row["ns_per_packet"]
+        return row and row[which]
 
 
 # --- tables
@@ -101,8 +101,8 @@ def growth(results):
                     flows = 10_000 if bench == "frame" else 1_000_000
                     about = {"flows": flows, "event": event, "mode": mode, "family": family}
                     shortest = one or {"frame": 64 if family == "ipv4" else 78}
-                    before = results.ns(first, **{**about, **shortest})
-                    after = results.ns(second, **{**about, **many})
+                    before = results.ns(first, "min", **{**about, **shortest})
+                    after = results.ns(second, "min", **{**about, **many})
                     line.append(f"{after / before:.2f}" if before and after else "–")
             lines.append(line)
     line = ["a million flows expire", "packet of a flow"]

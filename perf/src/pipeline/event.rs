@@ -183,28 +183,26 @@ fn reopenings(world: &World, plan: &Plan, pool: &Pool) -> Result<Tally, String> 
     Ok(path.tally)
 }
 
-/// Packets of flows that are in the table with as many others, which expire, and the same when these are gone.
-/// Both are timed with all housekeeping, in turns.
+/// Packets of flows that are in the table with as many others, which have expired, and the same while these live,
+/// so that tables are as full. Both are timed with all housekeeping, in turns.
 fn sweeping(world: &World, plan: &Plan, pool: &Pool) -> Result<(Tally, Tally), String> {
     let live = world.shape.live() / 2;
-    let half_over = || {
+    let half_idle = || {
         let mut path = Path::new(world, pool);
         path.establish(2 * live)?;
         path.now += LIFE;
         path.acknowledge(live)?;
-        path.now += LIFE;
         Ok::<_, String>(path)
     };
-    let (mut swept, mut clean) = (half_over()?, half_over()?);
-    let rounds = clean.sweeps();
-    (0..rounds).for_each(|_| clean.sweep());
-    let (mut before, mut after) = (Known::new(&swept, live), Known::new(&clean, live));
-    // No more than there are flows to be swept out.
-    for _ in 0..plan.repeats.min(rounds) {
-        swept.turns(|| before.next())?;
-        clean.turns(|| after.next())?;
+    let (mut swept, mut calm) = (half_idle()?, half_idle()?);
+    swept.now += LIFE;
+    let (mut of_swept, mut of_calm) = (Known::new(&swept, live), Known::new(&calm, live));
+    // No longer than there are flows to be swept out.
+    for _ in 0..plan.repeats.min(swept.sweeps()) {
+        swept.turns(|| of_swept.next())?;
+        calm.turns(|| of_calm.next())?;
     }
-    Ok((swept.tally, clean.tally))
+    Ok((swept.tally, calm.tally))
 }
 
 #[cfg(test)]

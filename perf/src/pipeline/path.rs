@@ -192,7 +192,7 @@ impl<'a> Path<'a> {
     }
 
     /// Does a turn of housekeeping.
-    pub fn sweep(&mut self) {
+    fn sweep(&mut self) {
         let context = Context { snapshot: &self.world.snapshot, now: self.now };
         self.forwarder.housekeeping(context, SWEEP_LINES);
     }

@@ -115,7 +115,7 @@ impl Row {
             fill.0
         );
         if let Some(undisturbed) = self.undisturbed_ns_per_packet {
-            line += &format!("  {undisturbed:.1} when they are gone");
+            line += &format!("  {undisturbed:.1} while they live");
         }
         if *refused > 0.0 {
             line += &format!("  {:.3} % of the flows refused", refused * 100.0);
@@ -170,7 +170,7 @@ mod tests {
         let row = Row::new(&shape, Event::Hit, &measured, 3.0);
         assert!(row.instructions_per_packet.is_some_and(|count| count > 50));
         assert_eq!(Row::new(&SHAPE, Event::Hit, &measured, 3.0).instructions_per_packet, None);
-        assert!(row.text().ends_with("  20.0 when they are gone  25.000 % of the flows refused"));
+        assert!(row.text().ends_with("  20.0 while they live  25.000 % of the flows refused"));
         assert!(row.json().contains(r#""undisturbed_ns_per_packet":20.0"#));
     }
 }
