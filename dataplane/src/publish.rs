@@ -105,6 +105,11 @@ impl<T> Reader<T> {
         true
     }
 
+    /// Generation of the value in use.
+    pub fn generation(&self) -> u64 {
+        self.seen
+    }
+
     /// The value in use.
     #[inline]
     pub fn current(&self) -> &T {

@@ -3,6 +3,7 @@
 //! [`pipeline`] times the packet path that workers run ([`dataplane::forward::Forwarder`]) in a small
 //! [`world`], on frames in a [`pool`] that [`traffic`] writes; [`report`] prints.
 
+mod control;
 mod cycles;
 mod family;
 mod pipeline;
@@ -36,6 +37,8 @@ struct Cli {
 enum Command {
     /// Times the packet path alone, without devices: nanoseconds per packet on one core
     Pipeline(PipelineArgs),
+    /// Times changes of the configuration until workers use them, and how long they keep workers from polling
+    Control(control::Args),
 }
 
 #[derive(Args)]
@@ -82,8 +85,11 @@ fn flows(text: &str) -> Result<u32, String> {
 }
 
 fn main() -> ExitCode {
-    let Command::Pipeline(args) = Cli::parse().command;
-    match run(&args) {
+    let measured = match Cli::parse().command {
+        Command::Pipeline(args) => run(&args),
+        Command::Control(args) => control::run(&args),
+    };
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("error: {why}");
