@@ -239,11 +239,13 @@ fn compile_tunnel(network: &Network, to: IpAddr, tunnel: model::Tunnel) -> Optio
 pub fn wanted_stations(state: &State, config: &Config) -> Vec<NextHop> {
     let backends = state.backend_slots().iter().flatten().map(|backend| backend.config.address.ip());
     let gateways = config.routes.iter().map(|route| route.via);
-    let hops = backends.chain(gateways).filter_map(|address| {
-        let egress = state.ground.network.egress(address)?;
-        Some(NextHop { interface: interface_id(egress.interface), address: egress.next_hop })
-    });
-    hops.collect()
+    backends.chain(gateways).filter_map(|address| next_hop(&state.ground.network, address)).collect()
+}
+
+/// The next station on the way to an address.
+pub fn next_hop(network: &Network, address: IpAddr) -> Option<NextHop> {
+    let egress = network.egress(address)?;
+    Some(NextHop { interface: interface_id(egress.interface), address: egress.next_hop })
 }
 
 /// The link-local address that an interface has by its Ethernet address (RFC 4291, appendix A).
