@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{self, MissedTickBehavior};
 
 use crate::api::{ApiError, Done, PortStats, PortStatus, Request, code};
-use crate::compile::{self, compile};
+use crate::compile::{self, compile, recompile};
 use crate::health::{Checker, Event};
 use crate::host::Host;
 use crate::metrics::Scrape;
@@ -332,7 +332,12 @@ impl<D: Devices> Engine<D> {
             self.changed = true;
         }
         if std::mem::take(&mut self.changed) {
-            self.publisher.publish(compile(&self.state, &self.frame, &self.neighbour_table));
+            let (state, frame, neighbours) = (&self.state, &self.frame, &self.neighbour_table);
+            let snapshot = match self.publisher.latest() {
+                Some(before) => recompile(before, state, frame, neighbours),
+                None => compile(state, frame, neighbours),
+            };
+            self.publisher.publish(snapshot);
         }
         let (generation, since) = (self.publisher.generation(), now);
         let waiting = self.unpublished.drain(..).map(|reply| Pending { generation, since, reply });

@@ -1,5 +1,7 @@
 //! An immutable hash table from small keys to small values, made once for a snapshot and only read.
 
+use std::sync::Arc;
+
 use crate::prefetch;
 
 /// What can be looked up: a 64-bit number, such as an IPv4 endpoint, or a 192-bit one, such as an IPv6 endpoint.
@@ -40,10 +42,11 @@ impl Key for [u64; 3] {
 }
 
 /// Open addressing with linear probing. At most an eighth is full, so that nearly every probe ends at the
-/// first place: a mispredicted second one costs more than the memory.
+/// first place: a mispredicted second one costs more than the memory. Clones share the places.
 #[derive(Clone, Debug)]
 pub struct Lookup<K, V> {
-    places: Box<[(K, V)]>,
+    /// In a box of its own, since that is where huge pages are asked for: an `Arc` of the slice would copy it.
+    places: Arc<Box<[(K, V)]>>,
     shift: u32,
 }
 
@@ -51,17 +54,17 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
     /// A table of these pairs. No key is all zeros; of equal keys the last one counts.
     pub fn new(pairs: impl ExactSizeIterator<Item = (K, V)>) -> Self {
         let size = (pairs.len() * 8).next_power_of_two().max(2);
-        let mut table =
-            Self { places: prefetch::table(Default::default(), size).into(), shift: 64 - size.ilog2() };
+        let shift = 64 - size.ilog2();
+        let mut places = prefetch::table((K::default(), V::default()), size);
         for (key, value) in pairs {
             debug_assert!(key != K::default());
-            let mut place = table.start(key);
-            while table.places[place].0 != K::default() && table.places[place].0 != key {
+            let mut place = (key.hash() >> shift) as usize;
+            while places[place].0 != K::default() && places[place].0 != key {
                 place = (place + 1) & (size - 1);
             }
-            table.places[place] = (key, value);
+            places[place] = (key, value);
         }
-        table
+        Self { places: Arc::new(places.into()), shift }
     }
 
     #[inline]

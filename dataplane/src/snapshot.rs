@@ -4,6 +4,7 @@
 //! changes with packets (flows, scheduler positions, counters, local ports) belongs to the workers.
 
 mod service;
+mod sharing;
 mod tables;
 mod way;
 
@@ -292,9 +293,9 @@ pub struct Snapshot {
     /// Interface numbers by device port, and whether it is untagged.
     interfaces: Vec<Vec<(Tags, InterfaceId)>>,
     /// How each backend is reached, by slot.
-    egress: Vec<Option<Egress>>,
+    egress: Arc<[Option<Egress>]>,
     /// The same for the fast path.
-    ways: Vec<Option<Way>>,
+    ways: Arc<[Option<Way>]>,
     /// How the gateways of routes are reached, by range of their table; none where stations are on the link.
     gateways_v4: Vec<Option<Egress>>,
     gateways_v6: Vec<Option<Egress>>,
@@ -308,17 +309,17 @@ impl Snapshot {
         let mut snapshot = Self {
             tables: Tables::new(&parts),
             interfaces: by_port(&parts.interfaces),
-            egress: Vec::new(),
-            ways: Vec::new(),
+            egress: Arc::default(),
+            ways: Arc::default(),
             gateways_v4: Vec::new(),
             gateways_v6: Vec::new(),
-            shortest_timeout: parts.timeouts.iter().map(Timeouts::shortest).min().unwrap_or(0),
+            shortest_timeout: shortest(&parts),
             parts,
         };
         let backends = snapshot.parts.backends.iter();
         snapshot.egress =
             backends.map(|backend| snapshot.egress_to(backend.as_ref()?.address.ip())).collect();
-        let reached = snapshot.parts.backends.iter().zip(&snapshot.egress);
+        let reached = snapshot.parts.backends.iter().zip(&*snapshot.egress);
         let way = |(backend, egress): (&Option<Backend>, &Option<Egress>)| {
             Way::new(backend.as_ref()?, egress.as_ref()?)
         };
@@ -494,6 +495,10 @@ impl Snapshot {
     pub fn timeouts_of(&self, slot: BackendSlot) -> Option<&Timeouts> {
         self.timeouts(self.backend(slot).map_or(0, |backend| backend.timeouts))
     }
+}
+
+fn shortest(parts: &Parts) -> u32 {
+    parts.timeouts.iter().map(Timeouts::shortest).min().unwrap_or(0)
 }
 
 fn by_port(interfaces: &[Interface]) -> Vec<Vec<(Tags, InterfaceId)>> {

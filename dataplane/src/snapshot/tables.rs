@@ -175,7 +175,7 @@ fn number(protocol: Protocol) -> u8 {
 }
 
 /// The tables of one IP version.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Family<A: Address> {
     local: Lookup<A::Key, Local>,
     /// By protocol, address and port; port 0 has the services of several ports.
@@ -183,7 +183,7 @@ pub struct Family<A: Address> {
     /// By a NAT backend's protocol, address and port, or port 0: a range of the repliers.
     replies: Lookup<A::Key, (u32, u32)>,
     /// Addresses of its services, by slot.
-    vips: Vec<A>,
+    vips: Arc<[A]>,
 }
 
 impl<A: Address> Family<A> {
@@ -208,13 +208,13 @@ impl<A: Address> Family<A> {
     }
 }
 
-/// All tables.
-#[derive(Debug)]
+/// All tables; clones share them.
+#[derive(Clone, Debug)]
 pub struct Tables {
     v4: Family<u32>,
     v6: Family<u128>,
-    choices: Vec<Choice>,
-    repliers: Vec<Replier>,
+    choices: Arc<[Choice]>,
+    repliers: Arc<[Replier]>,
     /// Whether a service has several ports.
     ranges: bool,
     /// Whether a NAT backend has several ports.
@@ -233,6 +233,7 @@ impl Tables {
         let ranges = listeners.iter().any(|((_, _, port), _)| *port == 0);
         let reply_ranges = replies.iter().any(|((_, _, port), _)| *port == 0);
         let snat = !parts.locals.is_empty();
+        let (choices, repliers) = (choices.into(), repliers.into());
         Self { v4, v6, choices, repliers, ranges, reply_ranges, snat }
     }
 
