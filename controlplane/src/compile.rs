@@ -88,6 +88,20 @@ fn routes(config: &Config) -> Routes {
 
 /// The snapshot of a state.
 pub fn compile(state: &State, frame: &Frame, neighbours: &Arc<NeighbourTable>) -> Snapshot {
+    Snapshot::new(parts(state, frame, neighbours))
+}
+
+/// The same, sharing with the snapshot before it what is equal in both.
+pub fn recompile(
+    before: &Snapshot,
+    state: &State,
+    frame: &Frame,
+    neighbours: &Arc<NeighbourTable>,
+) -> Snapshot {
+    Snapshot::after(before, parts(state, frame, neighbours))
+}
+
+fn parts(state: &State, frame: &Frame, neighbours: &Arc<NeighbourTable>) -> Parts {
     let ground = &state.ground;
     let mut timeouts = Numbered::new(frame.timeouts);
     let by_service: Vec<u16> = state
@@ -102,7 +116,7 @@ pub fn compile(state: &State, frame: &Frame, neighbours: &Arc<NeighbourTable>) -
         let service = state.service(backend.service)?;
         Some(compile_backend(ground, service, backend, by_service[usize::from(backend.service.0)]))
     });
-    Snapshot::new(Parts {
+    Parts {
         interfaces: frame
             .interfaces
             .iter()
@@ -119,7 +133,7 @@ pub fn compile(state: &State, frame: &Frame, neighbours: &Arc<NeighbourTable>) -
         timeouts: timeouts.all.iter().map(Timeouts::new).collect(),
         no_service: frame.no_service,
         icmp_rate: frame.icmp_rate,
-    })
+    }
 }
 
 /// Different timeouts, numbered.
@@ -239,11 +253,13 @@ fn compile_tunnel(network: &Network, to: IpAddr, tunnel: model::Tunnel) -> Optio
 pub fn wanted_stations(state: &State, config: &Config) -> Vec<NextHop> {
     let backends = state.backend_slots().iter().flatten().map(|backend| backend.config.address.ip());
     let gateways = config.routes.iter().map(|route| route.via);
-    let hops = backends.chain(gateways).filter_map(|address| {
-        let egress = state.ground.network.egress(address)?;
-        Some(NextHop { interface: interface_id(egress.interface), address: egress.next_hop })
-    });
-    hops.collect()
+    backends.chain(gateways).filter_map(|address| next_hop(&state.ground.network, address)).collect()
+}
+
+/// The next station on the way to an address.
+pub fn next_hop(network: &Network, address: IpAddr) -> Option<NextHop> {
+    let egress = network.egress(address)?;
+    Some(NextHop { interface: interface_id(egress.interface), address: egress.next_hop })
 }
 
 /// The link-local address that an interface has by its Ethernet address (RFC 4291, appendix A).

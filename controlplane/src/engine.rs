@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{self, MissedTickBehavior};
 
 use crate::api::{ApiError, Done, PortStats, PortStatus, Request, code};
-use crate::compile::{self, compile};
+use crate::compile::{self, compile, recompile};
 use crate::health::{Checker, Event};
 use crate::host::Host;
 use crate::metrics::Scrape;
@@ -332,7 +332,12 @@ impl<D: Devices> Engine<D> {
             self.changed = true;
         }
         if std::mem::take(&mut self.changed) {
-            self.publisher.publish(compile(&self.state, &self.frame, &self.neighbour_table));
+            let (state, frame, neighbours) = (&self.state, &self.frame, &self.neighbour_table);
+            let snapshot = match self.publisher.latest() {
+                Some(before) => recompile(before, state, frame, neighbours),
+                None => compile(state, frame, neighbours),
+            };
+            self.publisher.publish(snapshot);
         }
         let (generation, since) = (self.publisher.generation(), now);
         let waiting = self.unpublished.drain(..).map(|reply| Pending { generation, since, reply });
@@ -384,19 +389,20 @@ impl<D: Devices> Engine<D> {
             Request::ServiceAdd(service) => {
                 let key = service.key;
                 self.logged(uid, pid, format!("service {key} added"), |state| state.add_service(service, now))
+                    .map(|()| self.adopt_vip(key))
             }
-            Request::ServiceRemove { service } => {
-                self.logged(uid, pid, format!("service {service} removed"), |state| {
-                    state.remove_service(service)
-                })
-            }
+            Request::ServiceRemove { service } => self
+                .logged(uid, pid, format!("service {service} removed"), |state| state.remove_service(service))
+                .map(|()| self.adopt_vip(service)),
             Request::BackendAdd { service, backend } => {
                 let what = format!("service {service}: backend {} added", backend.address);
                 self.logged(uid, pid, what, |state| state.add_backend(service, backend, now))
+                    .map(|()| self.adopt_service(service))
             }
             Request::BackendRemove { service, address } => {
                 let what = format!("service {service}: backend {address} removed");
                 self.logged(uid, pid, what, |state| state.remove_backend(service, address))
+                    .map(|()| self.adopt_service(service))
             }
             Request::BackendSet { service, address, weight } => {
                 let what = format!("service {service}: backend {address} weight {weight}");
@@ -422,7 +428,7 @@ impl<D: Devices> Engine<D> {
     ) -> Result<(), ApiError> {
         change(&mut self.state)?;
         tracing::info!(uid, pid, "{what}");
-        self.adopt_configuration();
+        self.changed = true;
         Ok(())
     }
 
@@ -478,6 +484,7 @@ impl<D: Devices> Engine<D> {
         };
         if self.state.free_retired(counted) {
             self.claim_addresses();
+            self.configure_neighbours(self.now());
             self.changed = true;
         }
     }

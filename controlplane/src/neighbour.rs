@@ -143,6 +143,16 @@ impl<F> Neighbours<F> {
         released
     }
 
+    /// Adds to the stations that are wanted at all times.
+    pub fn want(&mut self, stations: impl IntoIterator<Item = NextHop>, now: Time) {
+        for station in stations {
+            let entry = self.entry(station, now);
+            let new = !entry.wanted && !entry.fixed;
+            entry.wanted = true;
+            self.required += usize::from(new);
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.stations.len() >= self.required + MAX_STATIONS
     }
@@ -294,6 +304,18 @@ mod tests {
         assert_eq!(asked, [0, 1, 2, 3, 8, 13, 18, 23, 28]);
         assert_eq!(table.hold(station(1), 'a', secs(30)), Held::Waiting);
         assert!(!table.poll(secs(31)).0.is_empty(), "a frame makes it faster");
+    }
+
+    #[test]
+    fn stations_wanted_later_are_asked_for_too_and_take_no_room() {
+        let mut table = Neighbours::<char>::default();
+        table.configure([], [station(1)], secs(0));
+        table.want([station(1), station(2), station(2)], secs(0));
+        assert_eq!(table.required, 2);
+        for second in 0..10 {
+            table.poll(secs(second));
+        }
+        assert_eq!(table.list().count(), 2, "never given up");
     }
 
     #[test]

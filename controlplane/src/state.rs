@@ -150,13 +150,30 @@ impl State {
 
     /// What is to be checked, and how.
     pub fn checks(&self) -> impl Iterator<Item = (Target, model::Check)> + '_ {
-        self.services().flat_map(|service| {
-            let backends = service.backends.iter().filter_map(|slot| self.backend(*slot));
-            backends.filter_map(|backend| {
-                let target = Target { service: service.config.key, backend: backend.config.address };
-                Some((target, service.config.check.clone()?))
-            })
+        self.services().flat_map(|service| self.checks_in(service))
+    }
+
+    /// The same of one service; nothing if it is not configured.
+    pub fn checks_of(&self, key: ServiceKey) -> impl Iterator<Item = (Target, model::Check)> + '_ {
+        let service = self.configured(key).and_then(|slot| self.service(slot));
+        service.into_iter().flat_map(|service| self.checks_in(service))
+    }
+
+    fn checks_in<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (Target, model::Check)> + 'a {
+        self.backends_in(service).filter_map(|backend| {
+            let target = Target { service: service.config.key, backend: backend.config.address };
+            Some((target, service.config.check.clone()?))
         })
+    }
+
+    /// The configured backends of a service; none if it is not configured.
+    pub fn backends_of(&self, key: ServiceKey) -> impl Iterator<Item = &Backend> + '_ {
+        let service = self.configured(key).and_then(|slot| self.service(slot));
+        service.into_iter().flat_map(|service| self.backends_in(service))
+    }
+
+    fn backends_in<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Backend> + 'a {
+        service.backends.iter().filter_map(|slot| self.backend(*slot))
     }
 
     /// Adds a service with its backends.

@@ -56,6 +56,11 @@ impl<T> Publisher<T> {
         generation
     }
 
+    /// The last published value.
+    pub fn latest(&self) -> Option<&T> {
+        self.kept.last().map(|latest| &**latest)
+    }
+
     /// Generation of the last published value.
     pub fn generation(&self) -> u64 {
         // Written by this thread only.
@@ -105,6 +110,11 @@ impl<T> Reader<T> {
         true
     }
 
+    /// Generation of the value in use.
+    pub fn generation(&self) -> u64 {
+        self.seen
+    }
+
     /// The value in use.
     #[inline]
     pub fn current(&self) -> &T {
@@ -131,6 +141,36 @@ mod tests {
         assert_eq!(publisher.in_force(), 2);
         publisher.reclaim();
         assert_eq!(Arc::strong_count(&first), 1);
+    }
+
+    /// Notes the thread that frees it.
+    struct Freed(Arc<Mutex<Vec<std::thread::ThreadId>>>);
+
+    impl Drop for Freed {
+        fn drop(&mut self) {
+            self.0.lock().unwrap().push(std::thread::current().id());
+        }
+    }
+
+    #[test]
+    fn no_worker_frees_a_value_even_if_it_is_the_last_that_used_it() {
+        let by = Arc::new(Mutex::new(Vec::new()));
+        let value = || Freed(Arc::clone(&by));
+        let (mut publisher, mut readers) = channel(value(), 1);
+        let mut reader = readers.remove(0);
+        for _ in 0..10 {
+            publisher.publish(value());
+            publisher.reclaim();
+            reader = std::thread::spawn(move || {
+                assert!(reader.refresh());
+                reader
+            })
+            .join()
+            .unwrap();
+            assert!(publisher.latest().is_some());
+        }
+        publisher.reclaim();
+        assert_eq!(*by.lock().unwrap(), [std::thread::current().id(); 10]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! changes with packets (flows, scheduler positions, counters, local ports) belongs to the workers.
 
 mod service;
+mod sharing;
 mod tables;
 mod way;
 
@@ -289,13 +290,14 @@ impl Routed for u128 {
 pub struct Snapshot {
     /// The parts, as they were given.
     pub parts: Parts,
-    tables: Tables,
+    /// Like all that is made from the parts, shared with the snapshots before it where nothing of that changed.
+    tables: Arc<Tables>,
     /// Interface numbers by device port, and whether it is untagged.
     interfaces: Vec<Vec<(Tags, InterfaceId)>>,
     /// How each backend is reached, by slot.
-    egress: Vec<Option<Egress>>,
+    egress: Arc<Vec<Option<Egress>>>,
     /// The same for the fast path.
-    ways: Vec<Option<Way>>,
+    ways: Arc<Vec<Option<Way>>>,
     /// How the gateways of routes are reached, by range of their table; none where stations are on the link.
     gateways_v4: Vec<Option<Egress>>,
     gateways_v6: Vec<Option<Egress>>,
@@ -307,23 +309,23 @@ impl Snapshot {
     /// Makes the tables that packets are looked up in.
     pub fn new(parts: Parts) -> Self {
         let mut snapshot = Self {
-            tables: Tables::new(&parts),
+            tables: Arc::new(Tables::new(&parts)),
             interfaces: by_port(&parts.interfaces),
-            egress: Vec::new(),
-            ways: Vec::new(),
+            egress: Arc::default(),
+            ways: Arc::default(),
             gateways_v4: Vec::new(),
             gateways_v6: Vec::new(),
-            shortest_timeout: parts.timeouts.iter().map(Timeouts::shortest).min().unwrap_or(0),
+            shortest_timeout: shortest(&parts),
             parts,
         };
         let backends = snapshot.parts.backends.iter();
         snapshot.egress =
-            gathered(backends.map(|backend| snapshot.egress_to(backend.as_ref()?.address.ip())));
-        let reached = snapshot.parts.backends.iter().zip(&snapshot.egress);
+            Arc::new(gathered(backends.map(|backend| snapshot.egress_to(backend.as_ref()?.address.ip()))));
+        let reached = snapshot.parts.backends.iter().zip(&*snapshot.egress);
         let way = |(backend, egress): (&Option<Backend>, &Option<Egress>)| {
             Way::new(backend.as_ref()?, egress.as_ref()?)
         };
-        snapshot.ways = gathered(reached.map(way));
+        snapshot.ways = Arc::new(gathered(reached.map(way)));
         let Routes { v4, v6 } = &*snapshot.parts.routes;
         let reach = |gateway: Option<NextHop>| snapshot.egress_by(gateway?);
         let gateways = (v4.gateways().map(reach).collect(), v6.gateways().map(reach).collect());
@@ -495,6 +497,10 @@ impl Snapshot {
     pub fn timeouts_of(&self, slot: BackendSlot) -> Option<&Timeouts> {
         self.timeouts(self.backend(slot).map_or(0, |backend| backend.timeouts))
     }
+}
+
+fn shortest(parts: &Parts) -> u32 {
+    parts.timeouts.iter().map(Timeouts::shortest).min().unwrap_or(0)
 }
 
 fn by_port(interfaces: &[Interface]) -> Vec<Vec<(Tags, InterfaceId)>> {

@@ -193,6 +193,11 @@ impl<Q: Queue> Worker<Q> {
         }
     }
 
+    /// Generation of the snapshot it uses.
+    pub fn generation(&self) -> u64 {
+        self.snapshot.generation()
+    }
+
     /// Takes over the ports of local addresses that are new in the snapshot.
     #[cold]
     fn install_locals(&mut self) {

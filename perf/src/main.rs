@@ -1,5 +1,6 @@
 //! Trutina's measuring instruments, one a subcommand; `README.md` says what the figures mean.
 
+mod control;
 mod cycles;
 mod memory;
 mod pipeline;
@@ -24,12 +25,15 @@ enum Command {
     Pipeline(Box<pipeline::Args>),
     /// Fills flow tables: bytes per flow, and flows that find no place
     Memory(memory::Args),
+    /// Times changes of the configuration until workers use them, and how long they keep workers from polling
+    Control(control::Args),
 }
 
 fn main() -> ExitCode {
     let measured = match Cli::parse().command {
         Command::Pipeline(args) => pipeline::run(&args),
         Command::Memory(args) => memory::run(&args),
+        Command::Control(args) => control::run(&args),
     };
     match measured {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use config::LoadError;
 use config::model::Config;
-use config::words::MacAddr;
+use config::words::{MacAddr, ServiceKey};
 use dataplane::local::{LocalAddress, LocalSlot};
 use dataplane::route::NextHop;
 use dataplane::toeplitz::Owners;
@@ -55,6 +55,25 @@ impl<D: Devices> Engine<D> {
         self.checker.set(self.state.checks());
         let now = self.now();
         self.configure_neighbours(now);
+        self.announce_new();
+    }
+
+    /// Makes everything follow a service that was added, removed, or got or lost a backend. What that costs does
+    /// not grow with the other services' backends.
+    pub(super) fn adopt_service(&mut self, service: ServiceKey) {
+        self.checker.set_service(service, self.state.checks_of(service));
+        let now = self.now();
+        let network = &self.state.ground.network;
+        let addresses = self.state.backends_of(service).map(|backend| backend.config.address.ip());
+        let stations = addresses.filter_map(|address| compile::next_hop(network, address));
+        // Those of a backend that is gone are wanted until its last flow has ended.
+        self.neighbours.want(stations, now);
+    }
+
+    /// The same, with its address.
+    pub(super) fn adopt_vip(&mut self, service: ServiceKey) {
+        self.adopt_service(service);
+        self.claim_addresses();
         self.announce_new();
     }
 

@@ -61,7 +61,8 @@ pub enum Event {
 pub struct Checker {
     events: mpsc::Sender<Event>,
     probes: Arc<Semaphore>,
-    running: HashMap<Target, Running>,
+    /// By service, so that a change of one leaves those of all others alone.
+    running: HashMap<ServiceKey, HashMap<SocketAddr, Running>>,
 }
 
 /// One target's task.
@@ -87,13 +88,28 @@ impl Checker {
     pub fn set(&mut self, wanted: impl Iterator<Item = (Target, Check)>) {
         let mut before = std::mem::take(&mut self.running);
         for (target, check) in wanted {
-            let running = match before.remove(&target) {
-                Some(running) if running.check == check => running,
-                Some(changed) => self.start(target, check, changed.up),
-                None => self.start(target, check, Arc::new(AtomicBool::new(true))),
-            };
-            self.running.insert(target, running);
+            let known = before.get_mut(&target.service).and_then(|of| of.remove(&target.backend));
+            self.resume(target, check, known);
         }
+    }
+
+    /// Checks exactly the targets `wanted` of one service from now on, as [`Checker::set`] does; all others run
+    /// on. Must be called within a tokio runtime.
+    pub fn set_service(&mut self, service: ServiceKey, wanted: impl Iterator<Item = (Target, Check)>) {
+        let mut before = self.running.remove(&service).unwrap_or_default();
+        for (target, check) in wanted {
+            let known = before.remove(&target.backend);
+            self.resume(target, check, known);
+        }
+    }
+
+    fn resume(&mut self, target: Target, check: Check, known: Option<Running>) {
+        let running = match known {
+            Some(running) if running.check == check => running,
+            Some(changed) => self.start(target, check, changed.up),
+            None => self.start(target, check, Arc::new(AtomicBool::new(true))),
+        };
+        self.running.entry(target.service).or_default().insert(target.backend, running);
     }
 
     fn start(&self, target: Target, check: Check, up: Arc<AtomicBool>) -> Running {
@@ -247,6 +263,22 @@ mod tests {
         time::timeout(Duration::from_secs(5), async { while events.recv().await.is_some() {} })
             .await
             .expect("its tasks ended with it");
+    }
+
+    #[tokio::test]
+    async fn a_change_of_one_service_leaves_the_checks_of_others_alone() {
+        let (sender, mut events) = mpsc::channel(8);
+        let (_gone, gone) = listen(ANY).await;
+        let (_stays, stays) = listen(ANY).await;
+        let mut checker = Checker::new(sender);
+        let other = Target { service: "tcp:192.0.2.2:80".parse().unwrap(), backend: stays };
+        checker.set([(target(gone), check(20)), (other, check(20))].into_iter());
+        next(&mut events).await;
+        checker.set_service(target(gone).service, std::iter::empty());
+        while events.try_recv().is_ok() {}
+        for _ in 0..5 {
+            assert!(matches!(next(&mut events).await, Event::Result { target, .. } if target == other));
+        }
     }
 
     #[tokio::test]

@@ -77,6 +77,12 @@ impl Service {
         }
     }
 
+    /// Whether packets find it as they find another one, whatever it then does with them.
+    pub(super) fn is_found_as(&self, other: &Self) -> bool {
+        let found = |it: &Self| (it.key, it.class, it.pool, it.echo, it.retired, it.rank);
+        found(self) == found(other)
+    }
+
     /// Whether its flows fit the narrow table, but for those of full NAT.
     #[inline]
     pub fn is_narrow(&self) -> bool {

@@ -24,6 +24,51 @@ fn a_backend_of_two_services_replies_for_both() {
 }
 
 #[test]
+fn tables_are_shared_by_snapshots_that_differ_in_weights_and_health_only() {
+    let mut parts = testing::parts();
+    let backend = |slot| testing::backend(slot, "198.51.100.11:8000", Mode::Nat);
+    parts.services = vec![Some(testing::service("tcp:192.0.2.100:80", &[(0, 1), (1, 1)]).into())];
+    parts.backends = vec![
+        Some(backend(0)),
+        Some(Backend { address: "198.51.100.12:8000".parse().unwrap(), ..backend(0) }),
+    ];
+    let before = Snapshot::new(parts.clone());
+    let shares = |parts: Parts| {
+        let (after, anew) = (Snapshot::after(&before, parts.clone()), Snapshot::new(parts));
+        assert_eq!(format!("{after:?}"), format!("{anew:?}"));
+        Arc::ptr_eq(&after.ways, &before.ways)
+    };
+    type Change = fn(&mut Parts);
+    let harmless: [Change; 4] = [
+        |_| {},
+        |parts| parts.services[0] = Some(testing::service("tcp:192.0.2.100:80", &[(1, 7)]).into()),
+        |parts| parts.backends[1].as_mut().unwrap().up = false,
+        |parts| parts.no_service = NoBackend::Drop,
+    ];
+    let others: [Change; 9] = [
+        |parts| parts.services[0] = Some(testing::service("tcp:192.0.2.100:81", &[(0, 1), (1, 1)]).into()),
+        |parts| {
+            let service = testing::service("tcp:192.0.2.100:80", &[(0, 1), (1, 1)]);
+            parts.services[0] = Some(Service { echo: !service.echo, ..service }.into());
+        },
+        |parts| parts.services.push(None),
+        |parts| parts.backends[1] = None,
+        |parts| parts.backends[1].as_mut().unwrap().mode = Mode::Dr,
+        |parts| parts.backends.push(None),
+        |parts| parts.locals.push("198.51.100.200".parse().unwrap()),
+        |parts| parts.routes = Arc::default(),
+        |parts| parts.neighbours = Arc::new(NeighbourTable::new([])),
+    ];
+    let changed = |change: &Change| {
+        let mut parts = before.parts.clone();
+        change(&mut parts);
+        shares(parts)
+    };
+    assert_eq!(harmless.each_ref().map(changed), [true; 4]);
+    assert_eq!(others.each_ref().map(changed), [false; 9]);
+}
+
+#[test]
 fn egress_is_known_only_with_route_and_neighbour() {
     let mut parts = testing::parts();
     let snapshot = Snapshot::new(parts.clone());

@@ -1,0 +1,47 @@
+//! What a snapshot shares with the one before it: a change of weights or health, the most frequent one, makes no
+//! table anew, whatever the size of the configuration.
+
+use std::sync::Arc;
+
+use super::{Backend, Parts, Service, Snapshot, shortest};
+
+impl Snapshot {
+    /// As [`Snapshot::new`], but all tables are shared with another snapshot if only weights, health and options of
+    /// services differ from it.
+    pub fn after(before: &Self, parts: Parts) -> Self {
+        if !before.parts.are_found_as(&parts) {
+            return Self::new(parts);
+        }
+        Self {
+            tables: Arc::clone(&before.tables),
+            interfaces: before.interfaces.clone(),
+            egress: Arc::clone(&before.egress),
+            ways: Arc::clone(&before.ways),
+            gateways_v4: before.gateways_v4.clone(),
+            gateways_v6: before.gateways_v6.clone(),
+            shortest_timeout: shortest(&parts),
+            parts,
+        }
+    }
+}
+
+impl Parts {
+    /// Whether packets find the same services, backends and next hops with these parts as with others.
+    fn are_found_as(&self, other: &Self) -> bool {
+        let same_service = |pair: (&Option<Arc<Service>>, &Option<Arc<Service>>)| match pair {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one.is_found_as(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        let same_backend = |(one, other): (&Option<Backend>, &Option<Backend>)| match (one, other) {
+            (Some(one), Some(other)) => *one == Backend { up: one.up, ..*other },
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        Arc::ptr_eq(&self.routes, &other.routes)
+            && Arc::ptr_eq(&self.neighbours, &other.neighbours)
+            && (&self.interfaces, &self.own, &self.locals) == (&other.interfaces, &other.own, &other.locals)
+            && self.services.len() == other.services.len()
+            && self.backends.len() == other.backends.len()
+            && self.services.iter().zip(&other.services).all(same_service)
+            && self.backends.iter().zip(&other.backends).all(same_backend)
+    }
+}
