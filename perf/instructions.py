@@ -14,8 +14,8 @@ from pathlib import Path
 PERF = Path(__file__).resolve().parent
 PROGRAM = PERF.parent / "target/release/perf"
 COUNTS = PERF / "instructions.tsv"
-# What is timed, and nothing else, is in this function (`pipeline.rs`).
-COUNTED = "perf::pipeline::Path::forward*"
+# What is timed, and nothing else, is in this function (`pipeline/path.rs`).
+COUNTED = "perf::pipeline::path::Path::forward*"
 COLLECTED = re.compile(r"Collected : (\d+)")
 
 # Packets of a quick run (`Plan::QUICK`): repeats and a tenth more to warm up, each one fill of the pool; or all first

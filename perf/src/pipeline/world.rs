@@ -15,7 +15,7 @@ use dataplane::snapshot::{
 };
 use dataplane::wire::eth::Tags;
 
-use crate::family::{Family, Net};
+use super::family::{Family, Net};
 
 /// The only port.
 pub const PORT: PortId = PortId(0);

@@ -6,8 +6,8 @@ use dataplane::csum;
 use dataplane::packet::Addresses;
 use dataplane::wire::{eth, ipv4, ipv6, tcp, write, write_u16};
 
-use crate::family::{Family, Net};
-use crate::world::{GATEWAY_MAC, OWN_MAC};
+use super::family::{Family, Net};
+use super::world::{GATEWAY_MAC, OWN_MAC};
 
 /// Bytes of a frame in memory at least: Ethernet pads shorter ones.
 const SHORTEST: usize = 60;

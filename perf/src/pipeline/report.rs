@@ -3,11 +3,11 @@
 use config::words::Mode;
 use serde::Serialize;
 
-use crate::family::Family;
-use crate::pipeline::Event;
+use super::family::Family;
+use super::path::Event;
+use super::traffic::wire_len;
+use super::world::Shape;
 use crate::summary::Summary;
-use crate::traffic::wire_len;
-use crate::world::Shape;
 
 /// One result; its keys are stable.
 #[derive(Serialize)]
