@@ -1,6 +1,7 @@
 //! Trutina's measuring instruments, one a subcommand; `README.md` says what the figures mean.
 
 mod cycles;
+mod device;
 mod pipeline;
 mod rng;
 mod summary;
@@ -21,11 +22,14 @@ struct Cli {
 enum Command {
     /// Times the packet path alone, without devices: nanoseconds per packet on one core
     Pipeline(pipeline::Args),
+    /// Runs trutinad and DPDK's testpmd on software devices: packets per CPU second of one worker
+    Device(device::Args),
 }
 
 fn main() -> ExitCode {
     let measured = match Cli::parse().command {
         Command::Pipeline(args) => pipeline::run(&args),
+        Command::Device(args) => device::run(&args),
     };
     match measured {
         Ok(()) => ExitCode::SUCCESS,
