@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use config::words::Mode;
-use controlplane::api::{Done, Request, Stats};
+use controlplane::api::{Done, Drop, Request, Stats};
 use controlplane::client::Client;
 
 use super::capture::{BACKEND_PORT, Capture, SERVICES, backend, vip};
@@ -69,6 +69,12 @@ impl UnderTest for Appliance {
         let worker = stats.workers.first().ok_or("trutinad has no worker")?;
         let drops = worker.drops.iter().filter(|drop| drop.reason != FULL);
         Ok(Counts { received: worker.received, dropped: drops.map(|drop| drop.packets).sum() })
+    }
+
+    fn reasons(&mut self) -> String {
+        let drops = self.client.call::<Vec<Drop>>(&Request::Drops).unwrap_or_default();
+        let counted = drops.iter().filter(|drop| drop.packets > 0);
+        counted.map(|drop| format!("{} {}", drop.reason, drop.packets)).collect::<Vec<_>>().join(", ")
     }
 
     fn stop(mut self: Box<Self>) -> Result<(), String> {
