@@ -102,7 +102,7 @@ pub fn mbufs(packets: u64) -> u64 {
 
 /// Memory for these mbufs and for the rings beside them, in MiB: an mbuf with its buffer has 2,432 bytes.
 pub fn memory_mib(packets: u64) -> u64 {
-    (mbufs(packets) * 2500 >> 20) + 64
+    ((mbufs(packets) * 2500) >> 20) + 64
 }
 
 /// The cores that this process may use.

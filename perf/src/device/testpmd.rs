@@ -13,7 +13,7 @@ use super::machine::{Machine, mbufs, memory_mib};
 use super::process::Process;
 use super::{Counts, UnderTest};
 
-/// Name of the thread of EAL's core 1 (DPDK 22.11); from 23.03 on it is `dpdk-worker1`.
+/// Name of the thread of EAL's core 1, in DPDK 22.11.
 const WORKER: &str = "rte-worker-1";
 /// Longest message of the telemetry socket.
 const MESSAGE_LEN: usize = 16 << 10;
@@ -84,7 +84,7 @@ fn connect(path: &PathBuf) -> std::io::Result<Socket> {
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     socket.connect(&SockAddr::unix(path)?)?;
     // It begins by saying who it is.
-    (&socket).read(&mut [0; MESSAGE_LEN])?;
+    let _ = (&socket).read(&mut [0; MESSAGE_LEN])?;
     Ok(socket)
 }
 
