@@ -2,6 +2,7 @@
 
 mod control;
 mod cycles;
+mod device;
 mod memory;
 mod pipeline;
 mod rng;
@@ -27,6 +28,8 @@ enum Command {
     Memory(memory::Args),
     /// Times changes of the configuration until workers use them, and how long they keep workers from polling
     Control(control::Args),
+    /// Runs trutinad and DPDK's testpmd on software devices, in turns: packets in a CPU second of the worker
+    Device(device::Args),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Command::Pipeline(args) => pipeline::run(&args),
         Command::Memory(args) => memory::run(&args),
         Command::Control(args) => control::run(&args),
+        Command::Device(args) => device::run(&args),
     };
     match measured {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,12 +8,12 @@
 mod counted;
 mod draw;
 mod event;
-mod family;
+pub mod family;
 mod known;
 mod path;
 mod pool;
 mod report;
-mod traffic;
+pub mod traffic;
 mod world;
 
 use config::words::Mode;
@@ -75,7 +75,7 @@ const MODES: [Mode; 4] = [Mode::Dr, Mode::Tunnel, Mode::Nat, Mode::FullNat];
 const EVENTS: [Event; 4] = [Event::Hit, Event::New, Event::Expired, Event::None];
 
 /// Reads a number of flows such as `10k`.
-fn flows(text: &str) -> Result<u32, String> {
+pub fn flows(text: &str) -> Result<u32, String> {
     let (digits, unit) = match text.strip_suffix('k') {
         Some(digits) => (digits, 1_000),
         None => text.strip_suffix('M').map_or((text, 1), |digits| (digits, 1_000_000)),

@@ -1,0 +1,259 @@
+//! The real `trutinad` on software devices, beside DPDK's own `testpmd` on the same ones.
+//!
+//! [`capture`] writes the frames, [`testpmd`] and [`appliance`] run the programs, each a [`process`] that is
+//! ended with its guard; [`machine`] knows cores and huge pages; [`rows`] prints.
+
+mod appliance;
+mod capture;
+mod machine;
+mod process;
+mod rows;
+mod testpmd;
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use config::words::Mode;
+use serde::Serialize;
+
+use crate::pipeline::flows;
+use appliance::Appliance;
+use capture::Capture;
+use machine::{Interrupt, Machine};
+use process::Process;
+use rows::{Report, Row};
+use testpmd::Testpmd;
+
+/// What is measured, and how the results are printed.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Fewer and shorter rounds, with 10k flows only unless told: a rough answer within a minute
+    #[arg(long)]
+    quick: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// What frames come from
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Device::Pcap, Device::Memif])]
+    device: Vec<Device>,
+    /// How packets reach their backends
+    #[arg(long, value_delimiter = ',', default_values_t = MODES)]
+    mode: Vec<Mode>,
+    /// Flows, for which the table is rated; k and M may follow the number [default: 1,10k,1M]
+    #[arg(long, value_parser = flows, value_delimiter = ',')]
+    flows: Vec<u32>,
+    /// Times that all programs take their turns [default: 7, or 3 with --quick]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+}
+
+const MODES: [Mode; 4] = [Mode::Dr, Mode::Tunnel, Mode::Nat, Mode::FullNat];
+
+/// What frames come from and go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// A capture that the driver replays without end, and drops what is sent
+    Pcap,
+    /// Memory shared with another process, which replays the capture and takes back what is sent
+    Memif,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// DPDK's testpmd, which swaps the Ethernet addresses of every frame.
+    Testpmd,
+    /// Ours, with all backends in one mode.
+    Trutinad(Mode),
+}
+
+impl Program {
+    /// Whether it is to be given replies of backends, too. In full NAT these go to ports that are chosen
+    /// while it runs, so no capture can be prepared of them.
+    fn sees_replies(self) -> bool {
+        self == Self::Trutinad(Mode::Nat)
+    }
+}
+
+/// Frames of a device under test since it started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Frames received.
+    received: u64,
+    /// Frames dropped by it, but for those that the device did not take.
+    dropped: u64,
+}
+
+/// A program that forwards.
+trait UnderTest {
+    fn process(&mut self) -> &mut Process;
+
+    fn counts(&mut self) -> Result<Counts, String>;
+
+    /// Why frames were dropped, as far as it tells.
+    fn reasons(&mut self) -> String {
+        String::new()
+    }
+
+    /// Ends it in its own way.
+    fn stop(self: Box<Self>) -> Result<(), String>;
+}
+
+/// The frames of one number of flows.
+struct Frames {
+    requests: Capture,
+    /// Requests and replies of the same flows.
+    both: Capture,
+}
+
+/// One device and number of flows.
+struct Case<'a> {
+    machine: &'a Machine,
+    interrupt: &'a Interrupt,
+    device: Device,
+    flows: u32,
+    frames: &'a Frames,
+    window: Duration,
+}
+
+/// Measures all cases and prints them.
+///
+/// # Errors
+/// A sentence that says what is missing and what to do about it, or what went wrong.
+pub fn run(args: &Args) -> Result<(), String> {
+    let interrupt = Interrupt::listen()?;
+    let machine = Machine::look()?;
+    let flows = match (args.flows.is_empty(), args.quick) {
+        (false, _) => args.flows.clone(),
+        (true, true) => vec![10_000],
+        (true, false) => vec![1, 10_000, 1_000_000],
+    };
+    let modes: Vec<Mode> = MODES.into_iter().filter(|mode| args.mode.contains(mode)).collect();
+    let programs: Vec<Program> =
+        std::iter::once(Program::Testpmd).chain(modes.into_iter().map(Program::Trutinad)).collect();
+    let most = flows.iter().max().map_or(0, |&flows| capture::packets(flows));
+    let both = programs.iter().any(|program| program.sees_replies());
+    machine.check_hugepages(if both { 2 * most } else { most }, args.device.contains(&Device::Memif))?;
+    let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 7 });
+    let window = Duration::from_millis(if args.quick { 500 } else { 1000 });
+    let report = Report::begin(args.json);
+    let directory = tempfile::tempdir().map_err(|why| format!("no temporary directory; {why}"))?;
+    for flows in flows {
+        let frames = Frames {
+            requests: Capture::write(&directory.path().join("requests.pcap"), flows, false)?,
+            both: Capture::write(&directory.path().join("both.pcap"), flows, true)?,
+        };
+        for &device in &args.device {
+            let case =
+                Case { machine: &machine, interrupt: &interrupt, device, flows, frames: &frames, window };
+            let rates = case.rounds(&programs, rounds)?;
+            let testpmd = &rates[0];
+            for (program, rates) in programs.iter().zip(&rates) {
+                report.line(&Row::new(device, *program, flows, rates, testpmd));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Case<'_> {
+    /// Nanoseconds per packet by program and round; the programs alternate.
+    fn rounds(&self, programs: &[Program], rounds: u32) -> Result<Vec<Vec<f64>>, String> {
+        let mut values = vec![Vec::new(); programs.len()];
+        for _ in 0..rounds {
+            for (program, values) in programs.iter().zip(&mut values) {
+                values.push(self.measure(*program)?);
+            }
+        }
+        Ok(values)
+    }
+
+    /// Runs one program for a while. Returns the CPU time of its worker per packet, in nanoseconds.
+    fn measure(&self, program: Program) -> Result<f64, String> {
+        let capture = if program.sees_replies() { &self.frames.both } else { &self.frames.requests };
+        let directory = tempfile::tempdir().map_err(|why| format!("no temporary directory; {why}"))?;
+        let socket = directory.path().join("memif.sock");
+        let device = match self.device {
+            Device::Pcap => capture.device(),
+            Device::Memif => memif("server", &socket),
+        };
+        let mut tested: Box<dyn UnderTest> = match program {
+            Program::Testpmd => {
+                let forward = ["--forward-mode=macswap", "--port-topology=loop"];
+                let core = self.machine.worker;
+                Box::new(Testpmd::start(
+                    self.machine,
+                    core,
+                    directory.path(),
+                    "tested",
+                    &[device],
+                    &forward,
+                    capture,
+                )?)
+            }
+            Program::Trutinad(mode) => Box::new(Appliance::start(
+                self.machine,
+                directory.path(),
+                &device,
+                mode,
+                self.flows,
+                capture,
+            )?),
+        };
+        let generator = match self.device {
+            Device::Pcap => None,
+            Device::Memif => Some(self.generator(directory.path(), &socket, capture)?),
+        };
+        let value = self.time(tested.as_mut(), capture)?;
+        // Two ends of a shared memory are killed: testpmd crashes when the other one goes first.
+        if generator.is_none() {
+            tested.stop()?;
+        }
+        Ok(value)
+    }
+
+    /// Starts what replays the capture into shared memory, and takes away what comes back.
+    fn generator(&self, directory: &Path, socket: &Path, capture: &Capture) -> Result<Testpmd, String> {
+        let devices = [capture.device(), memif("client", socket)];
+        let core = self.machine.control;
+        Testpmd::start(self.machine, core, directory, "generator", &devices, &["--forward-mode=io"], capture)
+    }
+
+    /// Waits until all flows are known, then counts for a while.
+    fn time(&self, tested: &mut dyn UnderTest, capture: &Capture) -> Result<f64, String> {
+        const PATIENCE: u32 = 1000;
+        let mut counts = Counts::default();
+        for _ in 0..PATIENCE {
+            self.interrupt.sleep(Duration::from_millis(20))?;
+            tested.process().check()?;
+            let before = std::mem::replace(&mut counts, tested.counts()?);
+            // Twice: in the first turn replies may come before what they answer.
+            if counts.received > 2 * capture.packets && counts.dropped == before.dropped {
+                break;
+            }
+        }
+        let cpu = tested.process().worker_time()?;
+        counts = tested.counts()?;
+        self.interrupt.sleep(self.window)?;
+        let spent = tested.process().worker_time()?.saturating_sub(cpu);
+        let after = tested.counts()?;
+        let (received, dropped) = (after.received - counts.received, after.dropped - counts.dropped);
+        if received == 0 || dropped > 0 {
+            return Err(format!(
+                "{received} packets came and {dropped} of them were dropped: nothing to measure; {}\n{}",
+                tested.reasons(),
+                tested.process().said()
+            ));
+        }
+        Ok(spent.as_nanos() as f64 / received as f64)
+    }
+}
+
+/// DPDK's name and arguments of one end of a shared memory.
+fn memif(role: &str, socket: &Path) -> String {
+    let mac = capture::OWN_MAC;
+    let socket = socket.display();
+    format!("net_memif0,role={role},id=0,socket={socket},socket-abstract=no,rsize=11,mac={mac}")
+}

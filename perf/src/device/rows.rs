@@ -1,0 +1,124 @@
+//! Results as a table for people, or as JSON for programs.
+
+use config::words::Mode;
+use serde::Serialize;
+
+use super::{Device, Program};
+use crate::pipeline::family::Family;
+use crate::pipeline::traffic::wire_len;
+use crate::summary::Summary;
+
+/// One result; its keys are stable.
+#[derive(Serialize)]
+pub struct Row {
+    device: Device,
+    program: &'static str,
+    /// `macswap` for testpmd.
+    mode: String,
+    flows: u32,
+    /// Bytes of each frame on the wire.
+    frame: usize,
+    /// 2 if replies come, too.
+    directions: u8,
+    rounds: usize,
+    /// CPU time of the worker; median of the rounds.
+    ns_per_packet: f64,
+    min: f64,
+    max: f64,
+    /// Million packets in a CPU second of the worker, at the median.
+    mpps: f64,
+    /// Of testpmd's rate in the same round; median of the rounds.
+    share: f64,
+    share_min: f64,
+    share_max: f64,
+}
+
+/// Where results go.
+pub struct Report {
+    json: bool,
+}
+
+impl Report {
+    /// Prints what stands above the results.
+    pub fn begin(json: bool) -> Self {
+        if !json {
+            println!(
+                "device  program   mode        flows  ways  ns/packet     min     max   Mpps  share   min   max"
+            );
+        }
+        Self { json }
+    }
+
+    /// Prints one result.
+    pub fn line(&self, row: &Row) {
+        println!("{}", if self.json { row.json() } else { row.text() });
+    }
+}
+
+impl Row {
+    /// The result of one program's rounds beside testpmd's; both are nanoseconds per packet, one at least.
+    pub fn new(device: Device, program: Program, flows: u32, ns: &[f64], testpmd: &[f64]) -> Self {
+        let shares = testpmd.iter().zip(ns).map(|(theirs, ours)| theirs / ours).collect();
+        let nothing = Summary { median: 0.0, min: 0.0, max: 0.0 };
+        let ns = Summary::of(ns.to_vec()).unwrap_or(nothing);
+        let share = Summary::of(shares).unwrap_or(nothing);
+        let (name, mode) = match program {
+            Program::Testpmd => ("testpmd", "macswap".to_owned()),
+            Program::Trutinad(mode) => ("trutinad", mode.to_string()),
+        };
+        Self {
+            device,
+            program: name,
+            mode,
+            flows,
+            frame: wire_len(Family::Ipv4, 64),
+            directions: if program == Program::Trutinad(Mode::Nat) { 2 } else { 1 },
+            rounds: testpmd.len(),
+            ns_per_packet: rounded(ns.median),
+            min: rounded(ns.min),
+            max: rounded(ns.max),
+            mpps: rounded(1000.0 / ns.median),
+            share: rounded(share.median),
+            share_min: rounded(share.min),
+            share_max: rounded(share.max),
+        }
+    }
+
+    fn json(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
+
+    fn text(&self) -> String {
+        let device = format!("{:?}", self.device).to_lowercase();
+        let Self { program, mode, flows, directions, ns_per_packet, min, max, mpps, .. } = self;
+        let Self { share, share_min, share_max, .. } = self;
+        format!(
+            "{device:<6}  {program:<8}  {mode:<8}  {flows:>7}  {directions:>4}  {ns_per_packet:>9.1}  {min:>6.1}  \
+             {max:>6.1}  {mpps:>5.1}  {share:>5.2}  {share_min:>4.2}  {share_max:>4.2}"
+        )
+    }
+}
+
+/// To two places; the rest is noise.
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_has_its_stable_keys_and_its_share_is_taken_in_each_round() {
+        let ns = [40.0, 50.0, 100.0];
+        let row = Row::new(Device::Pcap, Program::Trutinad(Mode::Nat), 10_000, &ns, &[20.0, 20.0, 80.0]);
+        let json: serde_json::Value = serde_json::from_str(&row.json()).unwrap();
+        let expected = serde_json::json!({
+            "device": "pcap", "program": "trutinad", "mode": "nat", "flows": 10_000, "frame": 64, "directions": 2,
+            "rounds": 3, "ns_per_packet": 50.0, "min": 40.0, "max": 100.0, "mpps": 20.0,
+            "share": 0.5, "share_min": 0.4, "share_max": 0.8
+        });
+        assert_eq!(json, expected);
+        assert!(row.text().starts_with("pcap    trutinad  nat         10000     2       50.0"));
+    }
+}
