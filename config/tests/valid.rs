@@ -7,7 +7,7 @@ use config::model::{
     Backend, Check, CheckKind, Class, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments, Gateway,
     Icmp, Interface, Metrics, Neighbour, Port, Route, Service, SnatPool, Tags, Timeouts, Tunnel,
 };
-use config::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
+use config::words::{Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use config::{LoadError, limits};
 
 fn port(name: &str, devices: &[&str]) -> Port {
@@ -132,7 +132,7 @@ fn every_key_is_read() {
     let wan = ["net_af_xdp0,iface=w0,start_queue=0", "net_af_xdp1,iface=w0,start_queue=1"];
     let expected = Config {
         dpdk: Dpdk { hugepages: false, memory_mib: 128, file_prefix: "lab".to_owned() },
-        cores: Cores { control: 2, workers: vec![3, 4], shared: false },
+        cores: Cores { control: 2, workers: vec![3, 4], shared: false, idle: Idle::Sleep },
         ports: vec![
             Port { mtu: 9000, mac: "02:00:5e:00:53:01".parse().ok(), ..lan },
             port("wan", &wan),
@@ -202,7 +202,7 @@ addresses = [\"192.0.2.254/24\"]
 fn all_else_has_a_default() {
     let expected = Config {
         dpdk: Dpdk { hugepages: true, memory_mib: 1024, file_prefix: "trutina".to_owned() },
-        cores: Cores { control: 0, workers: vec![1], shared: false },
+        cores: Cores { control: 0, workers: vec![1], shared: false, idle: Idle::Poll },
         ports: vec![port("lan", &["net_null0"])],
         interfaces: vec![interface("lan", 0, (0, 0), &["192.0.2.254/24"])],
         routes: Vec::new(),

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use config::model;
-use config::words::{MacAddr, Mode, NoBackend, NoFlow, Protocol, Scheduler, ServiceKey};
+use config::words::{Idle, MacAddr, Mode, NoBackend, NoFlow, Protocol, Scheduler, ServiceKey};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -193,6 +193,8 @@ pub struct InterfaceStatus {
 pub struct WorkerStatus {
     /// Its CPU core.
     pub core: usize,
+    /// What it does while nothing comes.
+    pub idle: Idle,
     /// Flows in its tables.
     pub flows: u64,
     /// Flows that its narrow table is rated for.

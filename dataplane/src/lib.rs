@@ -4,7 +4,8 @@
 //! ([`buf`]) from its share of a [`port`]; [`mod@forward`] takes the burst through its stages: [`mod@parse`] the
 //! headers ([`wire`]), look the service up in the [`snapshot`] ([`lookup`], [`route`]), find or make the
 //! [`flow`], choosing a backend for a new one ([`schedule`]), and [`rewrite`] the frame ([`csum`]) for its
-//! next hop. Then the worker sends it. What goes no further is counted ([`stats`]) by reason ([`drops`]).
+//! next hop. Then the worker sends it. What goes no further is counted ([`stats`]) by reason ([`drops`]); a
+//! worker that finds nothing may rest ([`idle`]).
 //!
 //! The control thread changes what workers do only by publishing ([`publish`]) a new snapshot.
 //!
@@ -21,6 +22,7 @@ pub mod drops;
 pub mod flow;
 pub mod forward;
 pub mod fragment;
+pub mod idle;
 pub mod local;
 pub mod lookup;
 pub mod packet;

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{hint, thread};
 
+use config::words;
 use crossbeam::queue::ArrayQueue;
 
 use crate::burst::{BURST, Burst};
@@ -13,6 +16,7 @@ use crate::clock::{Clock, Seconds};
 use crate::drops::DropReason;
 use crate::flow::{FlowOwner, FlowValue};
 use crate::forward::{Context, Forwarder, HandedOver, Outbox, Punt, Setup};
+use crate::idle::{Idle, Rest};
 use crate::local::{self, LocalAddress, LocalSlot};
 use crate::port::{PortId, Queue};
 use crate::publish::Reader;
@@ -81,6 +85,8 @@ pub struct Shared {
     pub stop: Arc<AtomicBool>,
     /// The coarse time.
     pub clock: Clock,
+    /// What they do while nothing comes.
+    pub idle: words::Idle,
 }
 
 /// A worker, before and while it runs. `Q` is its share of a port.
@@ -102,6 +108,7 @@ pub struct Worker<Q: Queue> {
     stats: Arc<WorkerStats>,
     now: Seconds,
     burst: Burst<Q::Frame>,
+    idle: Idle,
 }
 
 /// Makes as many workers as there are sets of queues, and their handles. `queues` is by worker and port.
@@ -149,6 +156,7 @@ pub fn team<Q: Queue>(
                 stats: Arc::clone(&handle.stats),
                 now: shared.clock.now(),
                 burst: Burst::default(),
+                idle: Idle::new(shared.idle),
             };
             (worker, handle)
         })
@@ -165,32 +173,61 @@ impl<Q: Queue> Worker<Q> {
             if turns.is_multiple_of(HOUSEKEEPING_TURNS) {
                 self.housekeeping();
             }
-            self.turn();
+            if self.turn() {
+                self.idle.busy();
+            } else {
+                self.rest();
+            }
         }
     }
 
-    /// Looks once at everything frames may come from.
+    /// Looks once at everything frames may come from; returns whether there were any.
     #[inline]
-    pub fn turn(&mut self) {
+    pub fn turn(&mut self) -> bool {
+        let mut found = false;
         if self.snapshot.refresh() {
             self.install_locals();
         }
         for number in 0..self.queues.len() {
             self.queues[number].receive(&mut self.burst);
             if !self.burst.is_empty() {
+                found = true;
                 self.stats.received.add(self.burst.len() as u64);
                 self.forward(PortId(number as u8));
             }
         }
         if !self.taken_over.is_empty() {
+            found = true;
             self.take_over();
         }
         if self.forwarder.has_ready() {
+            found = true;
             self.forward_ready();
         }
         if !self.inject.is_empty() {
+            found = true;
             self.send_injected();
         }
+        found
+    }
+
+    /// Gives the core away for as long as the turns that found nothing allow.
+    #[inline]
+    fn rest(&mut self) {
+        match self.idle.rest() {
+            Rest::None => {}
+            // A reader waits for the list, which takes many housekeeping turns.
+            _ if self.list_line.is_some() => {}
+            Rest::Pause(times) => (0..times).for_each(|_| hint::spin_loop()),
+            Rest::Sleep(time) => self.sleep(time),
+        }
+    }
+
+    #[cold]
+    fn sleep(&mut self, time: Duration) {
+        // Turns are few now, and the clock must not wait for 256 of them.
+        self.housekeeping();
+        thread::sleep(time);
     }
 
     /// Generation of the snapshot it uses.

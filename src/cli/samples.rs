@@ -1,7 +1,7 @@
 //! Fixed answers for the tests of what is printed.
 
 use config::model::Tunnel;
-use config::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
+use config::words::{Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use controlplane::api::{
     BackendStatus, ControlStats, Counters, Drop, Flow, FlowList, Health, InterfaceStatus, LocalStats,
     NeighbourStatus, PortStats, PortStatus, ServiceStatus, Stats, Status, WorkerStats, WorkerStatus,
@@ -10,6 +10,7 @@ use controlplane::api::{
 pub fn status() -> Status {
     let worker = |core, flows| WorkerStatus {
         core,
+        idle: Idle::Poll,
         flows,
         flow_capacity: 100_000,
         wide_capacity: 25_000,

@@ -41,11 +41,13 @@ pub fn status(status: &Status) -> String {
         let devices = port.devices.join(" ");
         ports.add_row([&port.name, &devices, &port.driver, &mac, &link, &port.mtu.to_string()]);
     }
-    let mut workers = table(&["Worker", "Core", "Flows", "Capacity", "Wide", "Generation"], 0..6);
+    let mut workers = table(&["Worker", "Core", "Flows", "Capacity", "Wide", "Generation", "Idle"], 0..6);
     for (number, worker) in status.workers.iter().enumerate() {
         let WorkerStatus { flows, flow_capacity, wide_capacity, generation, .. } = *worker;
         let counts = [flows, flow_capacity, wide_capacity, generation].map(|count| count.to_string());
-        workers.add_row([number, worker.core].map(|number| number.to_string()).into_iter().chain(counts));
+        let idle = worker.idle.to_string();
+        let numbers = [number, worker.core].map(|number| number.to_string()).into_iter().chain(counts);
+        workers.add_row(numbers.chain([idle]));
     }
     let mut neighbours = table(&["Neighbour", "MAC", "Interface"], 0..0);
     for neighbour in &status.neighbours {
@@ -231,9 +233,9 @@ lan        lan   -      1500  tap-lan  -        192.0.2.254/24 2001:db8:1::fe/64
 lan.100    lan   100    1500  -        -        198.51.100.254/24
 lan.7.100  lan   7.100  1500  -        yes
 
-Worker  Core  Flows  Capacity   Wide  Generation
-     0     1     12    100000  25000           7
-     1     2  99999    100000  25000           7
+Worker  Core  Flows  Capacity   Wide  Generation  Idle
+     0     1     12    100000  25000           7  poll
+     1     2  99999    100000  25000           7  poll
 
 Neighbour   MAC                Interface
 192.0.2.11  02:00:5e:00:53:0b  lan

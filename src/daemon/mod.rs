@@ -67,7 +67,7 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
     let plan = Plan::new(config.clone(), &devices.macs(), limits)?;
     let host = runtime.block_on(Host::open(&config, &devices.macs()))?;
     let (publisher, readers) = publish::channel(plan.snapshot(), config.cores.workers.len());
-    let shared = Shared { stop: Arc::default(), clock: Clock::start() };
+    let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: config.cores.idle };
     let team = worker::team(queues, &setup(&config, limits), limits.backends, readers, &shared);
     let (workers, handles): (Vec<_>, Vec<Handle<Mbuf>>) = team.into_iter().unzip();
     let stats: Vec<Arc<WorkerStats>> = handles.iter().map(|handle| Arc::clone(&handle.stats)).collect();
@@ -130,6 +130,9 @@ fn start_workers(
                     )))),
                     Err(error) => return drop(report.send(Err(error.into()))),
                 };
+            // The kernel may make sleeps 50 µs longer to end several at once, unless told not to. That it knows
+            // this call is certain, and a worker that sleeps longer is no reason not to start.
+            let _ = nix::sys::prctl::set_timerslack(1);
             // The main thread waits for it.
             let _ = report.send(Ok(()));
             drop(report);

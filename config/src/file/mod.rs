@@ -18,7 +18,7 @@ use crate::reader::Step::{Index, Key};
 use crate::reader::{Step, Table};
 use crate::rules::{self, Fault, Surroundings};
 use crate::values::{boolean, file_prefix, loopback, number, socket_path, word};
-use crate::words::{NoBackend, Preset};
+use crate::words::{Idle, NoBackend, Preset};
 
 impl From<Fault> for Wrong {
     fn from(fault: Fault) -> Self {
@@ -113,7 +113,8 @@ fn cores(table: &Table) -> Option<Cores> {
             "a worker polls without pause and would starve it: choose another core, or move [cores] control";
         table.report(&[Key("workers"), Index(place)], wrong.help(help));
     }
-    Some(Cores { control, workers, shared })
+    let idle = table.optional("idle", word("way to be idle", Idle::WORDS)).unwrap_or_default();
+    Some(Cores { control, workers, shared, idle })
 }
 
 fn flow_table(table: &Table) -> FlowTable {

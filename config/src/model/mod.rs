@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub use self::links::{Class, Device, Gateway, Interface, Neighbour, Port, Route, SnatPool, Tags};
 pub use self::service::{Backend, Check, CheckKind, Service, Tunnel};
 pub use self::timeouts::Timeouts;
-use crate::words::NoBackend;
+use crate::words::{Idle, NoBackend};
 
 /// One appliance.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +71,8 @@ pub struct Cores {
     /// Whether a core may be listed twice or be the control thread's too: to try several workers on a small
     /// machine, where they take turns.
     pub shared: bool,
+    /// What workers do while nothing comes.
+    pub idle: Idle,
 }
 
 /// `[flow_table]`: memory is taken at start and never grows.

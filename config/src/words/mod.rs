@@ -110,6 +110,18 @@ pub enum Preset {
     Dpvs,
 }
 
+/// What a worker does while nothing comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Idle {
+    /// It looks again at once.
+    #[default]
+    Poll,
+    /// It looks after a short pause, in which the other thread of its core goes faster.
+    Pause,
+    /// It looks after a short sleep, in which its core runs other threads.
+    Sleep,
+}
+
 /// How a service chooses the backend of a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheduler {
@@ -157,10 +169,11 @@ words!(
 words!(Encapsulation, "a type of tunnel: ipip, gue or gre", Ipip = "ipip", Gue = "gue", Gre = "gre");
 words!(NoBackend, "an answer: rst, icmp or drop", Rst = "rst", Icmp = "icmp", Drop = "drop");
 words!(NoFlow, "a choice: drop, rst or schedule", Drop = "drop", Rst = "rst", Schedule = "schedule");
+words!(Idle, "a way to be idle: poll, pause or sleep", Poll = "poll", Pause = "pause", Sleep = "sleep");
 words!(Preset, "a preset: ipvs or dpvs", Ipvs = "ipvs", Dpvs = "dpvs");
 words!(Scheduler, "a scheduler: rr or wrr", Rr = "rr", Wrr = "wrr");
 
-text_serde!(Protocol, Mode, Encapsulation, NoBackend, NoFlow, Preset, Scheduler);
+text_serde!(Protocol, Mode, Encapsulation, Idle, NoBackend, NoFlow, Preset, Scheduler);
 
 #[cfg(test)]
 mod tests {
@@ -180,6 +193,7 @@ mod tests {
         all_read_back::<Protocol>(Protocol::WORDS);
         all_read_back::<Mode>(Mode::WORDS);
         all_read_back::<Encapsulation>(Encapsulation::WORDS);
+        all_read_back::<Idle>(Idle::WORDS);
         all_read_back::<NoBackend>(NoBackend::WORDS);
         all_read_back::<NoFlow>(NoFlow::WORDS);
         all_read_back::<Preset>(Preset::WORDS);

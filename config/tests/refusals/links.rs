@@ -25,6 +25,10 @@ fn cores() {
             base("[1]", &format!("{:?}", (1..=65).collect::<Vec<_>>())),
             "t:2:259: cores.workers[64]: there are 65 of these, but at most 64 are possible; help: remove this one and those after it",
         ),
+        (
+            base("[1]", "[1]\nidle = \"sleeep\""),
+            "t:3:8: cores.idle: unknown way to be idle `sleeep`; help: did you mean `sleep`?",
+        ),
     ]);
 }
 

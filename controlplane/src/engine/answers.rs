@@ -39,6 +39,7 @@ impl<D: Devices> Engine<D> {
             |backend: &&api::BackendStatus| backend.health != api::Health::Down && backend.weight > 0;
         let worker = |(number, worker): (usize, &Handle<D::Frame>)| api::WorkerStatus {
             core: self.config.cores.workers.get(number).copied().unwrap_or_default(),
+            idle: self.config.cores.idle,
             flows: worker.stats.flows.get(),
             flow_capacity: self.config.flow_table.capacity.into(),
             wide_capacity: self.config.flow_table.wide_capacity.into(),

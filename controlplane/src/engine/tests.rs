@@ -2,7 +2,7 @@
 
 mod links;
 
-use config::words::{Scheduler, ServiceKey};
+use config::words::{Idle, Scheduler, ServiceKey};
 use dataplane::buf::HeapFrame;
 use dataplane::clock::Clock;
 use dataplane::flow::state::State as FlowState;
@@ -80,7 +80,7 @@ fn lab_of(config: &str, host: Host) -> Lab {
     let config = config::load(file.path()).unwrap();
     let plan = Plan::new(config.clone(), &[OWN], Limits::for_config(&config)).unwrap();
     let (publisher, mut readers) = publish::channel(plan.snapshot(), 1);
-    let shared = Shared { stop: Arc::default(), clock: Clock::start() };
+    let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: Idle::Poll };
     let handle = Handle {
         punt: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
         inject: Arc::new(crossbeam::queue::ArrayQueue::new(64)),

@@ -341,6 +341,7 @@ pub(super) mod samples {
             interfaces: Vec::new(),
             workers: vec![WorkerStatus {
                 core: 1,
+                idle: config::words::Idle::Poll,
                 flows: 43,
                 flow_capacity: 44,
                 wide_capacity: 45,

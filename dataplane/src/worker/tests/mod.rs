@@ -5,7 +5,7 @@ mod laws;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use config::words::Mode;
+use config::words::{self, Mode};
 
 use super::*;
 use crate::buf::HeapFrame;
@@ -57,8 +57,12 @@ struct Team {
 }
 
 fn team(size: usize) -> Team {
+    team_that(words::Idle::Poll, size)
+}
+
+fn team_that(idle: words::Idle, size: usize) -> Team {
     let (publisher, readers) = publish::channel(testing::snapshot(Mode::Nat), size);
-    let shared = Shared { stop: Arc::default(), clock: Clock::start() };
+    let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle };
     let secret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
     let setup = Setup { number: 0, workers: size, flow_capacity: 300, secret, ..testing::setup() };
     let wires = vec![Wire::default(); size].into_iter().map(|_| Wire::default()).collect::<Vec<_>>();
@@ -73,7 +77,9 @@ impl Team {
     }
 
     fn turn(&mut self) {
-        self.workers.iter_mut().for_each(Worker::turn);
+        for worker in &mut self.workers {
+            worker.turn();
+        }
     }
 
     fn sent(&self, worker: usize) -> usize {
@@ -202,15 +208,32 @@ fn a_list_of_flows_is_complete_even_if_nobody_reads_for_a_while() {
 }
 
 #[test]
-fn a_worker_stops_when_told_and_frees_what_it_holds() {
-    let mut team = team(1);
-    let worker = team.workers.pop().unwrap();
-    let thread = std::thread::spawn(|| worker.run());
-    team.arrive(0, &syn(1));
-    while team.sent(0) == 0 {
-        std::thread::yield_now();
+fn workers_find_all_that_comes_however_they_idle_and_stop_when_told() {
+    for idle in [words::Idle::Poll, words::Idle::Pause, words::Idle::Sleep] {
+        let mut team = team_that(idle, 2);
+        let threads: Vec<_> = team.workers.drain(..).map(|worker| thread::spawn(|| worker.run())).collect();
+        for port in 0..if cfg!(miri) { 2 } else { 20 } {
+            // Long enough for the longest rest, and for one of the two to be asked by the other.
+            thread::sleep(Duration::from_millis(5));
+            team.arrive(0, &syn(port));
+            wait_until(|| team.sent(0) + team.sent(1) > usize::from(port));
+        }
+        let generation = team.publisher.publish(testing::snapshot(Mode::Nat));
+        wait_until(|| team.publisher.in_force() == generation);
+        for handle in &team.handles {
+            handle.list.store(true, Ordering::Release);
+            wait_until(|| std::iter::from_fn(|| handle.listing.pop()).any(|line| line == Listed::End));
+        }
+        let taken_over = || team.handles.iter().map(|handle| handle.stats.taken_over.get()).sum::<u64>();
+        assert!(cfg!(miri) || taken_over() > 0);
+        team.shared.stop.store(true, Ordering::Relaxed);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        team.assert_balance();
     }
-    team.shared.stop.store(true, Ordering::Relaxed);
-    thread.join().unwrap();
-    team.assert_balance();
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    while !done() {
+        thread::yield_now();
+    }
 }
