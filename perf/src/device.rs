@@ -5,8 +5,8 @@
 
 mod appliance;
 mod capture;
-mod machine;
-mod process;
+pub mod machine;
+pub mod process;
 mod rows;
 mod testpmd;
 

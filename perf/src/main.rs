@@ -3,6 +3,7 @@
 mod control;
 mod cycles;
 mod device;
+mod latency;
 mod memory;
 mod pipeline;
 mod rng;
@@ -30,6 +31,11 @@ enum Command {
     Control(control::Args),
     /// Runs trutinad and DPDK's testpmd on software devices, in turns: packets in a CPU second of the worker
     Device(device::Args),
+    /// Sends paced frames through trutinad and testpmd: how long each is inside
+    Latency(latency::Args),
+    /// What `latency` starts in a process of its own
+    #[command(hide = true)]
+    LatencyGenerator(latency::generator::Order),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +44,8 @@ fn main() -> ExitCode {
         Command::Memory(args) => memory::run(&args),
         Command::Control(args) => control::run(&args),
         Command::Device(args) => device::run(&args),
+        Command::Latency(args) => latency::run(&args),
+        Command::LatencyGenerator(order) => latency::generator::run(&order),
     };
     match measured {
         Ok(()) => ExitCode::SUCCESS,

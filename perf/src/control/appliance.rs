@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use config::words::MacAddr;
+use config::words::{Idle, MacAddr};
 use controlplane::api::{Done, PortStats, PortStatus, Request};
 use controlplane::client::Client;
 use controlplane::engine::{Devices, Engine, Identity, Plan, Signals};
@@ -88,7 +88,7 @@ impl Appliance {
         let limits = Limits::for_config(&site.config);
         let plan = Plan::new(site.config.clone(), &[MAC], limits).map_err(|error| error.to_string())?;
         let (publisher, readers) = publish::channel(plan.snapshot(), 1);
-        let shared = Shared { stop: Arc::default(), clock: Clock::start() };
+        let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: Idle::Poll };
         let team = worker::team(vec![vec![Null]], &setup(site, limits), limits.backends, readers, &shared);
         let (workers, handles): (Vec<Worker<Null>>, Vec<_>) = team.into_iter().unzip();
         let gaps = Arc::<Gaps>::default();
