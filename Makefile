@@ -8,7 +8,7 @@ AS_ROOT := $(SUDO) env $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR=$(CARGO_TARGET_
 DEMO := $(AS_ROOT) tests/demo.py
 PYTEST := -m pytest -ra -p no:cacheprovider
 
-.PHONY: help deps build demo demo-down test test-nic test-oracle bench instructions lint clean
+.PHONY: help deps build demo demo-down test test-nic test-oracle bench compare instructions lint clean
 
 help:
 	@echo "make demo       build, and show the appliance balancing real HTTP traffic"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-oracle  frame by frame against Linux IPVS in a virtual machine; a minute"
 	@echo "make lint       formatting, and clippy with every warning an error"
 	@echo "make bench      measurements"
+	@echo "make compare    against nftables, haproxy and nginx, in namespaces; installs them; ten minutes"
 	@echo "make instructions  count instructions per packet into perf/instructions.tsv; needs valgrind"
 	@echo "make build      release binaries in target/release"
 	@echo "make deps       install the Debian packages that all of this needs"
@@ -50,6 +51,10 @@ test-oracle: build
 
 bench: deps
 	cargo run --release -p perf -- pipeline
+
+compare: build
+	@tests/deps.sh haproxy nftables libnginx-mod-stream
+	@$(AS_ROOT) perf/compare.py $(if $(OUT),--out $(OUT))
 
 instructions: build
 	@$(PYTHON) perf/instructions.py

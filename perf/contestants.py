@@ -5,10 +5,10 @@ A contestant is a context: while it is entered, the address that it yields is se
 """
 
 import contextlib
-import glob
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from lab import modes
 from lab.addresses import SERVERS, V4, endpoint
@@ -79,7 +79,7 @@ class Contestant:
 def require_programs():
     """Says which packages are missing."""
     missing = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
-    missing += [] if glob.glob(STREAM_MODULE) else ["libnginx-mod-stream"]
+    missing += [] if Path(STREAM_MODULE).exists() else ["libnginx-mod-stream"]
     if missing:
         raise LabError(f"packages are missing; try `make compare`, or apt-get install {' '.join(missing)}")
 
@@ -116,7 +116,8 @@ def nftables(choice):
 
     @contextlib.contextmanager
     def up(lab):
-        servers = ", ".join(f"{number} : {V4.server(name)} . {modes.NAT_PORT}" for number, name in enumerate(SERVERS))
+        targets = enumerate(f"{V4.server(name)} . {modes.NAT_PORT}" for name in SERVERS)
+        servers = ", ".join(f"{number} : {target}" for number, target in targets)
         rules = NFTABLES.format(vip=VIP, choice=choice, count=len(SERVERS), servers=servers)
         with in_kernel(lab, forward=True) as space:
             space.run("nft", "-f", "-", input=rules)
@@ -190,4 +191,6 @@ ALL = [
     Contestant("nginx-stream", nginx),
     Contestant("trutina-af_packet", trutina(DEVICES["af_packet"]), own_core=True),
     Contestant("trutina-af_xdp", trutina(DEVICES["af_xdp"]), own_core=True),
+    Contestant("trutina-af_packet-sleep", trutina(DEVICES["af_packet"], idle="sleep")),
+    Contestant("trutina-af_xdp-sleep", trutina(DEVICES["af_xdp"], idle="sleep")),
 ]

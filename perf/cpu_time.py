@@ -7,6 +7,7 @@ from lab import netns
 
 TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
 IDLE, IOWAIT = 3, 4
+# Of the fields after the name.
 USER_AND_SYSTEM = slice(11, 13)
 
 
@@ -25,7 +26,7 @@ def of_processes(pids):
         except OSError:
             continue
         # The name, in parentheses, may have spaces.
-        total += sum(map(int, stat.rpartition(")")[2].split()[11:13]))
+        total += sum(map(int, stat.rpartition(")")[2].split()[USER_AND_SYSTEM]))
     return total * TICK_US
 
 

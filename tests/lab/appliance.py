@@ -94,6 +94,7 @@ class Config:
     control: int = field(default_factory=lambda: usable_cores()[0])
     workers: list[int] = field(default_factory=lambda: [worker_core()])
     shared: bool = False
+    idle: str | None = None
     # On the loopback of the appliance's own namespace.
     metrics: str = "127.0.0.1:9400"
 
@@ -104,12 +105,13 @@ class Config:
     def toml(self):
         """The file's text."""
         dpdk = {"hugepages": self.hugepages, "memory_mib": self.memory_mib, "file_prefix": self.file_prefix}
+        cores = {"control": self.control, "workers": self.workers, "shared": self.shared, "idle": self.idle}
         own = [family.net(family.own) for family in FAMILIES]
         routes = [{"to": family.everywhere, "via": family.router} for family in FAMILIES]
         pool = {"name": modes.POOL, "addresses": [family.pool for family in FAMILIES]}
         parts = [
             table("[dpdk]", dpdk),
-            table("[cores]", {"control": self.control, "workers": self.workers, "shared": self.shared}),
+            table("[cores]", cores),
             table("[[port]]", {"name": "lan", "device": self.device, "addresses": own}),
             *(table("[[route]]", route) for route in routes),
             table("[[snat_pool]]", pool),
