@@ -8,7 +8,7 @@ AS_ROOT := $(SUDO) env $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR=$(CARGO_TARGET_
 DEMO := $(AS_ROOT) tests/demo.py
 PYTEST := -m pytest -ra -p no:cacheprovider
 
-.PHONY: help deps build demo demo-down test test-nic test-oracle bench figures instructions lint clean
+.PHONY: help deps build demo demo-down test test-nic test-oracle bench figures compare instructions lint clean
 
 help:
 	@echo "make demo       build, and show the appliance balancing real HTTP traffic"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench      take all measurements, into perf/results"
 	@echo "                QUICK=1 NAME=mine RUNS=\"hit memory\"   fewer repeats, the file's name, only some"
 	@echo "make figures    bring the plot and the tables of perf/README.md up to date; NAME=mine"
+	@echo "make compare    against nftables, haproxy and nginx, in namespaces; installs them; ten minutes"
 	@echo "make instructions  count instructions per packet into perf/instructions.tsv; needs valgrind"
 	@echo "make build      release binaries in target/release"
 	@echo "make deps       install the Debian packages that all of this needs"
@@ -55,6 +56,10 @@ bench: build
 
 figures:
 	@$(PYTHON) perf/figures.py $(NAME)
+
+compare: build
+	@tests/deps.sh haproxy nftables libnginx-mod-stream
+	@$(AS_ROOT) perf/compare.py $(if $(OUT),--out $(OUT))
 
 instructions: build
 	@$(PYTHON) perf/instructions.py

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs the Debian packages that building, demo and tests need; does nothing if they are there.
+# Installs the Debian packages that building, demo and tests need, and those given as arguments; does nothing if
+# they are there.
 set -eu
 
 packages="libdpdk-dev dpdk gcc libc6-dev clang libclang-dev libbpf-dev pkg-config iproute2 ethtool procps util-linux
     nginx-light dnsmasq-base hey wrk curl bind9-dnsutils iputils-ping traceroute openssh-client openssh-server
-    tcpdump python3 python3-scapy python3-pytest"
+    tcpdump python3 python3-scapy python3-pytest $*"
 
 fail() {
     echo "error: $*" >&2
@@ -45,6 +46,7 @@ if [ -n "$missing" ]; then
     unwanted=
     [ -e /usr/sbin/nginx ] || unwanted="$unwanted nginx.service"
     [ -e /usr/sbin/sshd ] || unwanted="$unwanted ssh.service"
+    case " $missing " in *" haproxy "*) unwanted="$unwanted haproxy.service" ;; esac
     hold_services
     $sudo apt-get update -qq
     # shellcheck disable=SC2086

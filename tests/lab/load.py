@@ -13,6 +13,9 @@ class Result:
     complete: int
     failed: int
     per_second: float
+    # From sending a request to its answer, in microseconds, where the tool says it.
+    p50_us: float | None = None
+    p99_us: float | None = None
 
 
 def curl(space, vip, times):
@@ -35,22 +38,39 @@ def hey(space, vip, connections, concurrency=20):
     return Result(int(complete), connections - int(complete), number(r"Requests/sec:\s+([\d.]+)", out))
 
 
-def wrk(space, vip, seconds, connections=32):
-    """Sends requests by wrk over connections that stay open."""
-    argv = ("wrk", "-t", 1, "-c", connections, "-d", f"{seconds}s", f"http://{vip}/")
-    out = space.run(*argv, timeout=seconds + 30).stdout
+def wrk(space, vip, seconds, connections=32, close=False):
+    """Sends requests by wrk over connections that stay open, or with `close` over one for each request."""
+    header = ("-H", "Connection: close") if close else ()
+    argv = ("wrk", "-t", 1, "-c", connections, "-d", f"{seconds}s", "--latency", *header, f"http://{vip}/")
+    return wrk_result(space.run(*argv, timeout=seconds + 30).stdout)
+
+
+def wrk_result(out):
+    """What wrk says."""
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
     failed = sum(map(int, errors.groups())) if errors else 0
     failed += number(r"Non-2xx or 3xx responses: (\d+)", out, 0)
     complete = number(r"(\d+) requests in", out)
-    return Result(int(complete), int(failed), number(r"Requests/sec:\s+([\d.]+)", out))
+    rate = number(r"Requests/sec:\s+([\d.]+)", out)
+    return Result(int(complete), int(failed), rate, microseconds(50, out), microseconds(99, out))
+
+
+def microseconds(percent, out):
+    """A line of wrk's latency distribution, such as `99%    1.25ms`."""
+    value, unit = matched(rf"\s{percent}%\s+([\d.]+)(us|ms|s|m)\s", out).groups()
+    return float(value) * {"us": 1, "ms": 1e3, "s": 1e6, "m": 60e6}[unit]
 
 
 def number(pattern, text, absent=None):
     """The number that `pattern` finds; `absent` if it finds none and that is no error."""
+    if absent is not None and not re.search(pattern, text):
+        return absent
+    return float(matched(pattern, text)[1])
+
+
+def matched(pattern, text):
+    """The first match of `pattern`."""
     found = re.search(pattern, text)
-    if found:
-        return float(found[1])
-    if absent is None:
+    if not found:
         raise LabError(f"the load tool's report has no `{pattern}`:\n{text}")
-    return absent
+    return found

@@ -23,7 +23,7 @@ error_log {dir}/error.log;
 events {{ worker_connections 8192; }}
 http {{
     log_format who "$remote_addr $server_port $status $request_uri";
-    access_log {dir}/access.log who;
+    access_log {access_log};
     default_type text/plain;
     keepalive_requests 100000000;
     server {{
@@ -43,13 +43,14 @@ http {{
 
 
 class Server:
-    """One nginx in one namespace."""
+    """One nginx in one namespace; `logged` or not, for writing of each request takes time."""
 
-    def __init__(self, name, space, state):
+    def __init__(self, name, space, state, logged=True):
         self.name = name
         self.space = space
         self.dir = Path(state) / name
         self.www = Path(state) / WWW
+        self.access_log = f"{self.dir}/access.log who" if logged else "off"
         self.process = None
 
     def start(self):
@@ -59,7 +60,8 @@ class Server:
         addresses = [f"{host}{port}" for port in PORTS for host in ("", "[::]:")]
         listen = " ".join(f"listen {address} backlog=4096;" for address in addresses)
         config = self.dir / "nginx.conf"
-        config.write_text(CONFIG.format(dir=self.dir, www=self.www, name=self.name, listen=listen))
+        paths = {"dir": self.dir, "www": self.www, "access_log": self.access_log}
+        config.write_text(CONFIG.format(**paths, name=self.name, listen=listen))
         self._launch()
 
     def restart(self):

@@ -79,14 +79,15 @@ def confined_to(cores):
 class Lab:
     """Everything up: `with Lab(...) as lab`, then `lab.client`, `lab.servers["s1"]`, `lab.appliance`."""
 
-    def __init__(self, prefix, device="af_packet"):
+    def __init__(self, prefix, device="af_packet", logged=True):
         self.stack = contextlib.ExitStack()
         self.prefix = prefix
         self.state = state_dir(prefix)
         self.config = Config(DEVICES[device], services(), str(self.state / DIR / SOCKET), prefix)
         self.topology = Topology(prefix, self.state, device)
         self.servers = {
-            name: servers.Server(name, space, self.state) for name, space in self.topology.servers.items()
+            name: servers.Server(name, space, self.state, logged)
+            for name, space in self.topology.servers.items()
         }
         self.appliance = None
         self.cleaned = False
