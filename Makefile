@@ -52,7 +52,7 @@ test-oracle: build
 	@$(PYTHON) $(PYTEST) tests/oracle
 
 bench: build
-	@$(PYTHON) perf/bench.py $(if $(NAME),--name $(NAME)) $(if $(filter 1,$(QUICK)),--quick) $(RUNS)
+	@$(AS_ROOT) perf/bench.py $(if $(NAME),--name $(NAME)) $(if $(filter 1,$(QUICK)),--quick) $(RUNS)
 
 figures:
 	@$(PYTHON) perf/figures.py $(NAME)

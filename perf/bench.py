@@ -40,6 +40,10 @@ RUNS = {
     "services": pipeline("hit,new", mode=BOTH, services="1,10000", vips=1, backends=4, flows="10k,1M"),
     "backends": pipeline("hit,new", mode=BOTH, services=1, backends="4,1000", flows="10k,1M"),
     "memory": (PROGRAM, "memory", "--json"),
+    "control": (PROGRAM, "control", "--json"),
+    # These need root, huge pages and testpmd.
+    "device": (PROGRAM, "device", "--json"),
+    "latency": (PROGRAM, "latency", "--json"),
 }
 
 
@@ -94,7 +98,7 @@ def main():
         if not file.tell():
             print(json.dumps(machine()), file=file)
         for name in args.runs or RUNS:
-            quick = ("--quick",) if args.quick and "pipeline" in RUNS[name] else ()
+            quick = ("--quick",) if args.quick and name != "memory" else ()
             for result in results(name, RUNS[name] + quick):
                 line = json.dumps(result)
                 print(line, file=file, flush=True)
