@@ -34,8 +34,8 @@ pub struct Args {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
-    /// What frames come from
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Device::Pcap, Device::Memif])]
+    /// What frames come from; of memif see README.md, its figures do not hold yet
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Device::Pcap])]
     device: Vec<Device>,
     /// How packets reach their backends
     #[arg(long, value_delimiter = ',', default_values_t = MODES)]

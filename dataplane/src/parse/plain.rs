@@ -123,7 +123,7 @@ fn wide<const N: usize>(header: &[u8; N], at: usize) -> u64 {
 mod tests {
     use super::*;
     use crate::drops::DropReason;
-    use crate::packet::Addresses;
+    use crate::packet::{Addresses, Headers};
     use crate::parse::parse;
     use crate::samples::{CLIENT4, CLIENT6, VIP4, VIP6, datagram, syn};
     use crate::testing::mac;
@@ -147,31 +147,22 @@ mod tests {
     /// What `parse` makes of a frame that it takes, if that is plain.
     fn slowly(head: &[u8], len: usize) -> Option<Seen> {
         let (headers, tags) = parse(head, len, mac(254)).ok()?;
-        let crate::packet::Headers { src_port, dst_port, protocol, tcp_flags, .. } = headers;
-        let len = headers.ip.len;
         let bare = |header: usize| {
             tags == Tags::default() && usize::from(headers.ip.l4) == L3 + header && headers.ip.ttl > 1
         };
         match headers.ip.addresses {
-            Addresses::V4 { src, dst } => bare(ipv4::HEADER_LEN).then_some(Seen::V4(Plain {
-                src,
-                dst,
-                src_port,
-                dst_port,
-                len,
-                protocol,
-                tcp_flags,
-            })),
-            Addresses::V6 { src, dst } => bare(ipv6::HEADER_LEN).then_some(Seen::V6(Plain {
-                src,
-                dst,
-                src_port,
-                dst_port,
-                len,
-                protocol,
-                tcp_flags,
-            })),
+            Addresses::V4 { src, dst } => {
+                bare(ipv4::HEADER_LEN).then(|| Seen::V4(plain_of(&headers, src, dst)))
+            }
+            Addresses::V6 { src, dst } => {
+                bare(ipv6::HEADER_LEN).then(|| Seen::V6(plain_of(&headers, src, dst)))
+            }
         }
+    }
+
+    fn plain_of<A>(headers: &Headers, src: A, dst: A) -> Plain<A> {
+        let Headers { src_port, dst_port, protocol, tcp_flags, .. } = *headers;
+        Plain { src, dst, src_port, dst_port, len: headers.ip.len, protocol, tcp_flags }
     }
 
     /// Each bit of the headers turned, with the checksum of an IPv4 header as it was and mended.
