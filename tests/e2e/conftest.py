@@ -35,6 +35,18 @@ def idle_lab():
         yield built
 
 
+@pytest.fixture
+def fresh_lab():
+    """A lab of one test alone, whose appliance is not started.
+
+    For exact counts of connections: after a restart the appliance may take a local port that a server still
+    holds in TIME-WAIT. If the client's timestamps look older than those of the last connection there (RFC 7323,
+    5.3), the server refuses the SYN, the client repeats it after a moment, and it counts twice.
+    """
+    with whole.Lab(PREFIX) as built:
+        yield built
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left():
     """After the last test the machine is as it was before the first one."""

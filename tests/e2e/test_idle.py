@@ -13,8 +13,8 @@ SECONDS = 2
 
 
 @pytest.mark.parametrize("idle", ["pause", "sleep"])
-def test_all_is_answered_after_a_rest(idle_lab, idle):
-    lab = idle_lab
+def test_all_is_answered_after_a_rest(fresh_lab, idle):
+    lab = fresh_lab
     lab.appliance.start(lab.config.changed(idle=idle))
     try:
         assert [worker["idle"] for worker in lab.appliance.ask("status")["workers"]] == [idle]
@@ -29,8 +29,8 @@ def test_all_is_answered_after_a_rest(idle_lab, idle):
         assert lab.appliance.stop() == 0
 
 
-def test_a_worker_that_sleeps_leaves_most_of_its_core_to_others(idle_lab):
-    lab = idle_lab
+def test_a_worker_that_sleeps_leaves_most_of_its_core_to_others(fresh_lab):
+    lab = fresh_lab
     lab.appliance.start(lab.config.changed(idle="sleep"))
     try:
         settled(lab.appliance)
