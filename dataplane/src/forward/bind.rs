@@ -40,27 +40,46 @@ impl<F: Frame> Forwarder<F> {
         let mut left = Live::default();
         for slot in live {
             let work = &mut batch[slot];
-            let bound = match work.role {
-                Role::Request(found) => self.bind_request(context, work, found),
-                Role::Reply => self.bind_reply(context, work),
-                Role::LocalReply(local) => self.bind_local_reply(context, work, local),
-                Role::Outward(gateway) => self.bind_outward(context, work, gateway),
-                Role::Inward => {
-                    work.target = Target::Onward;
-                    Ok(())
-                }
-            };
-            match bound {
+            match self.bind_one(context, work) {
                 Ok(()) => left.keep(slot),
-                Err(DropReason::NoFlow) => self.take_flowless(context, work, burst.take(slot), out),
-                Err(why) => self.refuse(context, work, why, burst.take(slot), out),
+                Err(why) => self.unbound(context, work, why, burst.take(slot), out),
             }
         }
         left
     }
 
-    /// What a backend or a host inside sends without a flow: the kernel asked for it, or nobody did.
+    /// Binds one packet to a flow.
+    #[inline]
+    pub(super) fn bind_one(&mut self, context: Context, work: &mut Work) -> Result<(), DropReason> {
+        match work.role {
+            Role::Request(found) => self.bind_request(context, work, found),
+            Role::Reply => self.bind_reply(context, work),
+            Role::LocalReply(local) => self.bind_local_reply(context, work, local),
+            Role::Outward(gateway) => self.bind_outward(context, work, gateway),
+            Role::Inward => {
+                work.target = Target::Onward;
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends a packet that found no flow and got none.
     #[cold]
+    pub(super) fn unbound(
+        &mut self,
+        context: Context,
+        work: &Work,
+        why: DropReason,
+        frame: Option<F>,
+        out: &mut Outbox<F>,
+    ) {
+        match why {
+            DropReason::NoFlow => self.take_flowless(context, work, frame, out),
+            _ => self.refuse(context, work, why, frame, out),
+        }
+    }
+
+    /// What a backend or a host inside sends without a flow: the kernel asked for it, or nobody did.
     fn take_flowless(&mut self, context: Context, work: &Work, frame: Option<F>, out: &mut Outbox<F>) {
         match host_of(context.snapshot, work.headers.ip.addresses.dst()) {
             Some(own) => self.punt(frame, PuntReason::Host(own), out),

@@ -26,27 +26,27 @@ impl<F: Frame> Forwarder<F> {
     ) {
         for slot in live {
             let work = &batch[slot];
-            let Some(mut frame) = burst.take(slot) else { continue };
-            // Padding ends here: the device adds its own where a frame needs it.
-            frame.truncate(usize::from(work.headers.ip.l3) + usize::from(work.headers.ip.len));
-            let refused = match work.target {
-                Target::Backend => match self.deliver_to_backend(context, work, &mut frame) {
-                    Ok(egress) => {
-                        self.send(frame, egress, out);
-                        continue;
-                    }
-                    Err(why) => why,
-                },
-                _ => match self.elsewhere(context, work, &mut frame) {
-                    Ok(egress) => {
-                        self.send(frame, &egress, out);
-                        continue;
-                    }
-                    Err(why) => why,
-                },
-            };
-            self.refuse(context, work, refused, Some(frame), out);
+            let Some(frame) = burst.take(slot) else { continue };
+            self.deliver_one(context, work, frame, out);
         }
+    }
+
+    /// Changes one frame and hands it to its port.
+    #[inline]
+    pub(super) fn deliver_one(&mut self, context: Context, work: &Work, mut frame: F, out: &mut Outbox<F>) {
+        // Padding ends here: the device adds its own where a frame needs it.
+        frame.truncate(usize::from(work.headers.ip.l3) + usize::from(work.headers.ip.len));
+        let refused = match work.target {
+            Target::Backend => match self.deliver_to_backend(context, work, &mut frame) {
+                Ok(egress) => return self.send(frame, egress, out),
+                Err(why) => why,
+            },
+            _ => match self.elsewhere(context, work, &mut frame) {
+                Ok(egress) => return self.send(frame, &egress, out),
+                Err(why) => why,
+            },
+        };
+        self.refuse(context, work, refused, Some(frame), out);
     }
 
     /// Everything but the plain way to a backend.

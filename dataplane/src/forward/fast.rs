@@ -9,22 +9,22 @@ mod carry;
 use config::words::Protocol;
 
 use super::flows::{Hashed, Tabled};
-use super::{Context, Forwarder, Live, Outbox, PREFETCH_AHEAD};
+use super::{Context, Forwarder, Live, Outbox, PREFETCH_AHEAD, Role, Work};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
 use crate::flow::table::FlowHash;
 use crate::flow::{FlowKey, Key, WideKey};
 use crate::local::LocalSlot;
 use crate::packet::Version;
-use crate::parse::plain::{Plain, for_us, glance_v4, glance_v6};
+use crate::parse::plain::{Plain, Whole, for_us, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
-use crate::snapshot::{Address, Direction, Kept, Routed, ServiceSlot, Snapshot};
+use crate::snapshot::{Address, Direction, Found, Kept, Routed, ServiceSlot, Snapshot};
 use crate::toeplitz::Owners;
 use crate::wire::{eth, tcp};
 
 /// An IP version whose packets the fast path takes.
-trait Fast: Address + Routed + Hashed + Kept + Rewrite {
+trait Fast: Address + Routed + Hashed + Kept + Rewrite + Whole {
     /// The worker that owns a client's flows.
     fn owner(self, owners: &Owners, port: u16) -> usize;
 }
@@ -125,19 +125,35 @@ struct WideLane {
     behind: Live,
 }
 
-/// Clients whose packets must wait, for another of theirs in the burst does: a filter by their hashes.
-#[derive(Default)]
-struct Waiting(u64);
+/// Packets that must wait for the four stages, for others of the burst do.
+struct Waiting {
+    /// Clients of whom a packet waits: a filter by their hashes.
+    clients: u64,
+    /// The first place whose packet goes through the stages and may open a flow: those behind it may not before.
+    opening: usize,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { clients: 0, opening: BURST }
+    }
+}
 
 impl Waiting {
     #[inline]
     fn add(&mut self, hash: FlowHash) {
-        self.0 |= 1 << hash.sixth();
+        self.clients |= 1 << hash.sixth();
     }
 
     #[inline]
     fn has(&self, hash: FlowHash) -> bool {
-        self.0 >> hash.sixth() & 1 != 0
+        self.clients >> hash.sixth() & 1 != 0
+    }
+
+    /// The packet in this place goes through the stages.
+    #[inline]
+    fn leave(&mut self, slot: usize) {
+        self.opening = self.opening.min(slot);
     }
 }
 
@@ -190,10 +206,13 @@ impl<F: Frame> Forwarder<F> {
         for slot in 0..burst.len() {
             burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
             let Some(frame) = burst.get(slot) else { continue };
-            let Some((ethertype, ip)) = for_us(frame.head(), own) else { continue };
+            let (ethertype, ip) = for_us(frame.head(), own).unwrap_or_default();
             if ethertype == eth::TYPE_IPV4 {
-                let Some(plain) = glance_v4(ip, frame.len()) else { continue };
-                let Some(direction) = self.direction(snapshot, &plain, &mut waiting) else { continue };
+                let Some(plain) = glance_v4(ip, frame.len()) else {
+                    waiting.leave(slot);
+                    continue;
+                };
+                let Some(direction) = self.direction(snapshot, slot, &plain, &mut waiting) else { continue };
                 let narrow = (&mut sights.narrow, &mut lanes.narrow);
                 match direction {
                     Direction::Request { service, full_nat: false } => {
@@ -208,6 +227,8 @@ impl<F: Frame> Forwarder<F> {
                 }
             } else if ethertype == eth::TYPE_IPV6 {
                 self.sight_v6(snapshot, slot, (ip, frame.len()), sights, (&mut lanes.wide_v6, &mut waiting));
+            } else {
+                waiting.leave(slot);
             }
         }
         (lanes, waiting)
@@ -224,9 +245,8 @@ impl<F: Frame> Forwarder<F> {
         sights: &mut Sights,
         (lane, waiting): (&mut WideLane, &mut Waiting),
     ) {
-        if let Some(plain) = glance_v6(ip, frame_len)
-            && let Some(direction) = self.direction(snapshot, &plain, waiting)
-        {
+        let Some(plain) = glance_v6(ip, frame_len) else { return waiting.leave(slot) };
+        if let Some(direction) = self.direction(snapshot, slot, &plain, waiting) {
             self.sight_wide(slot, plain, direction, &mut sights.wide_v6, lane);
         }
     }
@@ -236,10 +256,12 @@ impl<F: Frame> Forwarder<F> {
     fn direction<A: Fast>(
         &self,
         snapshot: &Snapshot,
+        slot: usize,
         plain: &Plain<A>,
         waiting: &mut Waiting,
     ) -> Option<Direction<A>> {
         let Some(direction) = snapshot.direction(plain) else {
+            waiting.leave(slot);
             if opens(plain) {
                 // Either end may be the client: under NAT backends can open, too.
                 waiting.add(self.flows.hash_of(plain.src, plain.src_port));
@@ -338,7 +360,8 @@ impl<F: Frame> Forwarder<F> {
         }
     }
 
-    /// Sends the packets of a lane whose flows are known. Returns how many they were.
+    /// Takes the packets of a lane to their ends, in their order, if nothing before them waits. Returns how many
+    /// they were.
     // Each lane's code by itself: in one function with others the registers do not suffice.
     #[inline(never)]
     fn carry_lane<A: Fast, K: Tabled>(
@@ -349,23 +372,71 @@ impl<F: Frame> Forwarder<F> {
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) -> usize {
-        let mut sent = 0;
+        let mut ended = 0;
         for slot in live {
             let (known, Some(frame)) = (&sighted[slot], burst.get_mut(slot)) else { continue };
-            let way_out = match waiting.has(known.hash) {
-                true => None,
-                false => self.carry(context, known, frame),
-            };
-            match way_out {
-                Some(port) => {
-                    let Some(frame) = burst.take(slot) else { continue };
-                    self.transmit(frame, port, out);
-                    sent += 1;
-                }
-                None => waiting.add(known.hash),
+            if waiting.has(known.hash) {
+                waiting.leave(slot);
+                continue;
             }
+            if let Some(port) = self.carry(context, known, frame) {
+                let Some(frame) = burst.take(slot) else { continue };
+                self.transmit(frame, port, out);
+            } else if slot < waiting.opening
+                && let Some(mut work) = known.work(frame.head())
+            {
+                let Some(frame) = burst.take(slot) else { continue };
+                self.work_through(context, &mut work, frame, out);
+            } else {
+                waiting.add(known.hash);
+                continue;
+            }
+            ended += 1;
         }
-        sent
+        ended
+    }
+
+    /// Whether a packet has an easy way.
+    #[cfg(test)]
+    pub(super) fn carries(&mut self, context: Context, port: PortId, mut frame: F) -> bool {
+        let mut sights = Sights::new();
+        let mut burst = Burst::default();
+        let _ = burst.push(frame);
+        let (mut lanes, _) = self.sight(context.snapshot, port, &burst, &mut sights);
+        self.look_behind(context.snapshot, &mut lanes.wide_v4, &mut sights.wide_v4);
+        self.look_behind(context.snapshot, &mut lanes.wide_v6, &mut sights.wide_v6);
+        let Some(taken) = burst.take(0) else { return false };
+        frame = taken;
+        let narrow = !lanes.narrow.is_empty() && self.carry(context, &sights.narrow[0], &mut frame).is_some();
+        let wide_v4 =
+            !lanes.wide_v4.live.is_empty() && self.carry(context, &sights.wide_v4[0], &mut frame).is_some();
+        let wide_v6 =
+            !lanes.wide_v6.live.is_empty() && self.carry(context, &sights.wide_v6[0], &mut frame).is_some();
+        narrow || wide_v4 || wide_v6
+    }
+
+    /// Takes one packet through the third and the fourth stage: one that begins, changes or ends a flow, or has no
+    /// easy way.
+    #[inline(never)]
+    fn work_through(&mut self, context: Context, work: &mut Work, frame: F, out: &mut Outbox<F>) {
+        match self.bind_one(context, work) {
+            Ok(()) => self.deliver_one(context, work, frame, out),
+            Err(why) => self.unbound(context, work, why, Some(frame), out),
+        }
+    }
+}
+
+impl<A: Fast, K: Tabled> Sighted<A, K> {
+    /// What the first two stages make of the packet, whose frame begins with `head`; `None` if they would drop it.
+    #[inline(never)]
+    fn work(&self, head: &[u8]) -> Option<Work> {
+        let role = match self.heading {
+            Heading::Request => Role::Request(Found { service: self.key.service(), narrow: A::IS_V4 }),
+            Heading::Reply { .. } => Role::Reply,
+            Heading::LocalReply { local, .. } => Role::LocalReply(local),
+        };
+        let headers = self.plain.headers(head).filter(|_| !A::is_martian(&self.plain))?;
+        Some(Work { headers, role, hash: self.hash, ..Work::NONE })
     }
 }
 

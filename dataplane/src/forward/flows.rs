@@ -10,7 +10,7 @@ use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, Wid
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
 use crate::local::{Back, LocalAddress, LocalPorts, LocalSlot};
 use crate::packet::{Addresses, Headers, Version};
-use crate::snapshot::Found;
+use crate::snapshot::{Found, ServiceSlot};
 use crate::stats::WorkerStats;
 use crate::toeplitz::Owners;
 use config::words::Protocol;
@@ -55,6 +55,9 @@ pub(super) trait Tabled: Key {
     /// Changes a flow.
     fn set(flows: &mut Flows, place: Place, flow: FlowValue);
 
+    /// The service.
+    fn service(self) -> ServiceSlot;
+
     /// The port by which a flow's backend knows the client; 0 but in full NAT.
     fn local_port(flows: &Flows, place: Place) -> u16;
 }
@@ -73,6 +76,11 @@ impl Tabled for FlowKey {
     #[inline(always)]
     fn set(flows: &mut Flows, place: Place, flow: FlowValue) {
         flows.narrow.set(place, flow);
+    }
+
+    #[inline]
+    fn service(self) -> ServiceSlot {
+        Self::service(self)
     }
 
     #[inline(always)]
@@ -95,6 +103,11 @@ impl Tabled for WideKey {
     #[inline(always)]
     fn set(flows: &mut Flows, place: Place, flow: FlowValue) {
         flows.wide.set(place, flow);
+    }
+
+    #[inline]
+    fn service(self) -> ServiceSlot {
+        Self::service(&self)
     }
 
     #[inline(always)]

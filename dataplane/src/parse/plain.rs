@@ -6,8 +6,9 @@
 
 use config::words::{MacAddr, Protocol};
 
+use super::{no_station, version6};
 use crate::csum;
-use crate::packet::Version;
+use crate::packet::{Addresses, Headers, Packet, Version};
 use crate::wire::{eth, ipv4, ipv6, tcp, udp};
 
 /// Offset of the IP header.
@@ -30,6 +31,70 @@ pub struct Plain<A> {
     pub protocol: Protocol,
     /// TCP flags; 0 for UDP.
     pub tcp_flags: u8,
+}
+
+/// What only the four stages ask of a packet's IP header.
+pub trait Whole: Version {
+    /// The IP packet of a frame that begins with `head` and is plain.
+    fn packet(plain: &Plain<Self>, head: &[u8]) -> Option<Packet>;
+
+    /// Whether no packet comes or goes between these addresses.
+    fn is_martian(plain: &Plain<Self>) -> bool;
+}
+
+impl Whole for u32 {
+    #[inline]
+    fn packet(plain: &Plain<u32>, head: &[u8]) -> Option<Packet> {
+        let header: &[u8; ipv4::HEADER_LEN] = head.get(L3..)?.first_chunk()?;
+        Some(Packet {
+            addresses: Addresses::V4 { src: plain.src, dst: plain.dst },
+            l3: L3 as u16,
+            l4: (L3 + ipv4::HEADER_LEN) as u16,
+            len: plain.len,
+            ttl: header[ipv4::TTL],
+            tos: header[ipv4::TOS],
+            next: header[ipv4::PROTOCOL],
+            dont_fragment: header[ipv4::FRAGMENT] & (ipv4::DONT_FRAGMENT >> 8) as u8 != 0,
+            fragment: None,
+        })
+    }
+
+    #[inline]
+    fn is_martian(plain: &Plain<u32>) -> bool {
+        no_station(plain.src) || no_station(plain.dst) || plain.src == plain.dst
+    }
+}
+
+impl Whole for u128 {
+    #[inline]
+    fn packet(plain: &Plain<u128>, head: &[u8]) -> Option<Packet> {
+        let header: &[u8; ipv6::HEADER_LEN] = head.get(L3..)?.first_chunk()?;
+        Some(Packet {
+            addresses: Addresses::V6 { src: plain.src, dst: plain.dst },
+            l3: L3 as u16,
+            l4: (L3 + ipv6::HEADER_LEN) as u16,
+            len: plain.len,
+            ttl: header[ipv6::HOP_LIMIT],
+            tos: header[0] << 4 | header[1] >> 4,
+            next: header[ipv6::NEXT],
+            dont_fragment: true,
+            fragment: None,
+        })
+    }
+
+    #[inline]
+    fn is_martian(plain: &Plain<u128>) -> bool {
+        version6::no_station(plain.src) || version6::no_station(plain.dst) || plain.src == plain.dst
+    }
+}
+
+impl<A: Whole> Plain<A> {
+    /// All headers of a packet whose frame begins with `head`, as [`parse`](super::parse) reads them.
+    #[inline]
+    pub fn headers(&self, head: &[u8]) -> Option<Headers> {
+        let Plain { src_port, dst_port, protocol, tcp_flags, .. } = *self;
+        Some(Headers { ip: A::packet(self, head)?, src_port, dst_port, protocol, tcp_flags })
+    }
 }
 
 /// The first eight bytes of an IPv4 header, the first one lowest, and those bits of them that tell: version 4, five
@@ -185,10 +250,21 @@ mod tests {
                     frame[24..26].copy_from_slice(&sum.to_be_bytes());
                 }
                 if parse(&frame, frame.len(), mac(254)) == Err(DropReason::MartianAddress.into()) {
+                    let martian = glance(&frame, frame.len(), mac(254)).is_none_or(|seen| match seen {
+                        Seen::V4(plain) => u32::is_martian(&plain),
+                        Seen::V6(plain) => u128::is_martian(&plain),
+                    });
+                    assert!(martian, "{sample:?}, bit {bit}");
                     continue;
                 }
                 let seen = glance(&frame, frame.len(), mac(254));
                 assert_eq!(seen, slowly(&frame, frame.len()), "{sample:?}, bit {bit}");
+                let headers = seen.map(|seen| match seen {
+                    Seen::V4(plain) => plain.headers(&frame).unwrap(),
+                    Seen::V6(plain) => plain.headers(&frame).unwrap(),
+                });
+                let slowly = headers.and_then(|_| Some(parse(&frame, frame.len(), mac(254)).ok()?.0));
+                assert_eq!(headers, slowly);
             }
             for len in 0..whole.len() {
                 assert_eq!(glance(&whole[..len], len, mac(254)), slowly(&whole[..len], len), "{len} bytes");

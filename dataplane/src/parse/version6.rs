@@ -125,7 +125,7 @@ fn is_discovery(head: &[u8], packet: &Packet) -> bool {
 
 /// Whether no single station may send from or be sent to this address across a router: unspecified, loopback,
 /// multicast, link-local (RFC 4291, 2.5.6 and 2.7), or an IPv4 address in disguise (RFC 4942, 2.2).
-fn no_station(address: u128) -> bool {
+pub(super) fn no_station(address: u128) -> bool {
     let (high, low) = ((address >> 64) as u64, address as u64);
     let link_local = high >> 54 == 0xfe80 >> 6;
     let multicast = high >> 56 == 0xff;
