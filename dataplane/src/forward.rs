@@ -138,6 +138,8 @@ struct Work {
     tags: Tags,
     role: Role,
     hash: FlowHash,
+    /// The backend of a new flow, if the fast path had one chosen and went no further.
+    chosen: Option<BackendSlot>,
     /// Set by the third stage.
     service: ServiceSlot,
     /// Set by the third stage.
@@ -168,6 +170,7 @@ impl Work {
         tags: Tags { outer: 0, inner: 0 },
         role: Role::Reply,
         hash: FlowHash::ZERO,
+        chosen: None,
         service: ServiceSlot(0),
         backend: BackendSlot(0),
         target: Target::Backend,

@@ -386,6 +386,18 @@ impl Snapshot {
         self.tables.local(address)
     }
 
+    /// Whether an address is one of ours.
+    #[inline]
+    pub fn is_local<A: Address>(&self, address: A) -> bool {
+        self.tables.is_local(address)
+    }
+
+    /// Whether a NAT backend with this address and port replies for one service alone, and one port of it.
+    #[inline]
+    pub fn replies_for_one<A: Address>(&self, protocol: Protocol, address: A, port: u16) -> bool {
+        self.tables.replies_for_one(protocol, address, port)
+    }
+
     /// Whether there are local addresses, so that replies of full NAT may come.
     #[inline]
     pub fn has_locals(&self) -> bool {

@@ -145,7 +145,8 @@ impl<F: Frame> Forwarder<F> {
             return Err(DropReason::NoFlowNotSyn);
         }
         for _ in 0..AMBIGUITY_TRIES {
-            let slot = self.schedulers.pick(found.service, service).ok_or(DropReason::NoBackend)?;
+            let slot = work.chosen.take().or_else(|| self.schedulers.pick(found.service, service));
+            let slot = slot.ok_or(DropReason::NoBackend)?;
             let backend = context.snapshot.backend(slot).ok_or(DropReason::NoBackend)?;
             work.backend = slot;
             if service.one_packet && backend.mode != Mode::FullNat {
@@ -182,7 +183,8 @@ impl<F: Frame> Forwarder<F> {
             && backend.mode != Mode::FullNat
         {
             let key = FlowKey::new(src, headers.src_port, found.service);
-            return self.flows.store_narrow(context, key, flow);
+            let line = work.hash.with_service(found.service, 0);
+            return self.flows.store_narrow(context, line, key, flow).map(Stored::Narrow);
         }
         let client = wide_address(headers.ip.addresses.src());
         let key = WideKey::new(client, headers.src_port, found.service, headers.dst_port);
@@ -193,7 +195,8 @@ impl<F: Frame> Forwarder<F> {
             }
             _ => &[],
         };
-        self.flows.store_wide(context, key, flow, locals)
+        let line = work.hash.with_service(found.service, headers.dst_port);
+        self.flows.store_wide(context, line, key, flow, locals).map(Stored::Wide)
     }
 
     /// Makes sure that replies of a NAT backend will belong to one flow only, although it also serves other
@@ -361,7 +364,8 @@ impl<F: Frame> Forwarder<F> {
         };
         let key = WideKey::new(wide_address(headers.ip.addresses.src()), headers.src_port, work.service, 0);
         let flow = FlowValue::new(BackendSlot::NONE, state, context.now);
-        self.flows.store_wide(context, key, flow, locals)
+        let line = work.hash.with_service(work.service, 0);
+        self.flows.store_wide(context, line, key, flow, locals).map(Stored::Wide)
     }
 }
 

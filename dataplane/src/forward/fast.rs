@@ -5,6 +5,7 @@
 //! order, but for those with IP options and pieces, which later ones of their burst may overtake.
 
 mod carry;
+mod open;
 
 use config::words::Protocol;
 
@@ -19,7 +20,7 @@ use crate::packet::Version;
 use crate::parse::plain::{Plain, Whole, for_us, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
-use crate::snapshot::{Address, Direction, Found, Kept, Routed, ServiceSlot, Snapshot};
+use crate::snapshot::{Address, BackendSlot, Direction, Found, Kept, Routed, ServiceSlot, Snapshot};
 use crate::toeplitz::Owners;
 use crate::wire::{eth, tcp};
 
@@ -382,12 +383,7 @@ impl<F: Frame> Forwarder<F> {
             if let Some(port) = self.carry(context, known, frame) {
                 let Some(frame) = burst.take(slot) else { continue };
                 self.transmit(frame, port, out);
-            } else if slot < waiting.opening
-                && let Some(mut work) = known.work(frame.head())
-            {
-                let Some(frame) = burst.take(slot) else { continue };
-                self.work_through(context, &mut work, frame, out);
-            } else {
+            } else if slot >= waiting.opening || !self.take_up(context, known, slot, burst, out) {
                 waiting.add(known.hash);
                 continue;
             }
@@ -415,8 +411,36 @@ impl<F: Frame> Forwarder<F> {
         narrow || wide_v4 || wide_v6
     }
 
-    /// Takes one packet through the third and the fourth stage: one that begins, changes or ends a flow, or has no
-    /// easy way.
+    /// Takes a packet to its end that begins, changes or ends a flow, or has no easy way. Returns whether it could.
+    #[inline(never)]
+    fn take_up<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        slot: usize,
+        burst: &mut Burst<F>,
+        out: &mut Outbox<F>,
+    ) -> bool {
+        let Some(frame) = burst.get_mut(slot) else { return false };
+        match self.open(context, known, frame) {
+            Ok(port) => {
+                burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out));
+                true
+            }
+            Err(chosen) => match known.work(frame.head(), chosen) {
+                Some(mut work) => {
+                    burst
+                        .take(slot)
+                        .into_iter()
+                        .for_each(|frame| self.work_through(context, &mut work, frame, out));
+                    true
+                }
+                None => false,
+            },
+        }
+    }
+
+    /// Takes one packet through the third and the fourth stage.
     #[inline(never)]
     fn work_through(&mut self, context: Context, work: &mut Work, frame: F, out: &mut Outbox<F>) {
         match self.bind_one(context, work) {
@@ -428,15 +452,16 @@ impl<F: Frame> Forwarder<F> {
 
 impl<A: Fast, K: Tabled> Sighted<A, K> {
     /// What the first two stages make of the packet, whose frame begins with `head`; `None` if they would drop it.
+    /// If it begins a flow, that is of the chosen backend.
     #[inline(never)]
-    fn work(&self, head: &[u8]) -> Option<Work> {
+    fn work(&self, head: &[u8], chosen: Option<BackendSlot>) -> Option<Work> {
         let role = match self.heading {
             Heading::Request => Role::Request(Found { service: self.key.service(), narrow: A::IS_V4 }),
             Heading::Reply { .. } => Role::Reply,
             Heading::LocalReply { local, .. } => Role::LocalReply(local),
         };
         let headers = self.plain.headers(head).filter(|_| !A::is_martian(&self.plain))?;
-        Some(Work { headers, role, hash: self.hash, ..Work::NONE })
+        Some(Work { headers, role, hash: self.hash, chosen, ..Work::NONE })
     }
 }
 

@@ -55,6 +55,18 @@ pub(super) trait Tabled: Key {
     /// Changes a flow.
     fn set(flows: &mut Flows, place: Place, flow: FlowValue);
 
+    /// Stores a new flow.
+    ///
+    /// # Errors
+    /// [`DropReason::FlowTableFull`] if there is no place for it.
+    fn store(
+        self,
+        flows: &mut Flows,
+        context: Context,
+        line: FlowHash,
+        flow: FlowValue,
+    ) -> Result<(), DropReason>;
+
     /// The service.
     fn service(self) -> ServiceSlot;
 
@@ -76,6 +88,17 @@ impl Tabled for FlowKey {
     #[inline(always)]
     fn set(flows: &mut Flows, place: Place, flow: FlowValue) {
         flows.narrow.set(place, flow);
+    }
+
+    #[inline]
+    fn store(
+        self,
+        flows: &mut Flows,
+        context: Context,
+        line: FlowHash,
+        flow: FlowValue,
+    ) -> Result<(), DropReason> {
+        flows.store_narrow(context, line, self, flow).map(drop)
     }
 
     #[inline]
@@ -103,6 +126,17 @@ impl Tabled for WideKey {
     #[inline(always)]
     fn set(flows: &mut Flows, place: Place, flow: FlowValue) {
         flows.wide.set(place, flow);
+    }
+
+    #[inline]
+    fn store(
+        self,
+        flows: &mut Flows,
+        context: Context,
+        line: FlowHash,
+        flow: FlowValue,
+    ) -> Result<(), DropReason> {
+        flows.store_wide(context, line, self, flow, &[]).map(drop)
     }
 
     #[inline]
@@ -326,18 +360,18 @@ impl Flows {
         }
     }
 
-    /// Stores a new narrow flow.
+    /// Stores a new narrow flow, whose hash is `line`.
     ///
     /// # Errors
     /// [`DropReason::FlowTableFull`] if there is no place for it.
     pub(super) fn store_narrow(
         &mut self,
         context: Context,
+        line: FlowHash,
         key: FlowKey,
         flow: FlowValue,
-    ) -> Result<Stored, DropReason> {
-        let hash = key.hash(&self.secret);
-        let place = match self.narrow.insert(hash, key, flow, |flow| worth(context, flow)) {
+    ) -> Result<Place, DropReason> {
+        let place = match self.narrow.insert(line, key, flow, |flow| worth(context, flow)) {
             Inserted::Placed(place) => place,
             Inserted::Replaced(place, (_, dead)) => {
                 self.stats.expired.add(1);
@@ -352,10 +386,10 @@ impl Flows {
             Inserted::Full => return Err(DropReason::FlowTableFull),
         };
         self.count_new(flow);
-        Ok(Stored::Narrow(place))
+        Ok(place)
     }
 
-    /// Stores a new wide flow. With `local`, its backend knows the client by that address and a port that is
+    /// Stores a new wide flow, whose hash is `line`. With `locals`, its backend knows the client by that address and a port that is
     /// chosen here.
     ///
     /// # Errors
@@ -364,17 +398,17 @@ impl Flows {
     pub(super) fn store_wide(
         &mut self,
         context: Context,
+        line: FlowHash,
         key: WideKey,
         flow: FlowValue,
         locals: &[LocalSlot],
-    ) -> Result<Stored, DropReason> {
+    ) -> Result<Place, DropReason> {
         let (mut key, mut flow) = (key, flow);
         if !locals.is_empty() {
             let (slot, port) = self.take_local(&key, flow, locals)?;
             (key, flow) = (key.with_local_port(port), flow.with_local(slot));
         }
-        let hash = key.hash(&self.secret);
-        let place = match self.wide.insert(hash, key, flow, |flow| worth(context, flow)) {
+        let place = match self.wide.insert(line, key, flow, |flow| worth(context, flow)) {
             Inserted::Placed(place) => place,
             Inserted::Replaced(place, (key, dead)) => {
                 self.stats.expired.add(1);
@@ -392,7 +426,7 @@ impl Flows {
             }
         };
         self.count_new(flow);
-        Ok(Stored::Wide(place))
+        Ok(place)
     }
 
     /// A free port of one of these addresses. A client's flows begin at one address, so that they share it

@@ -244,6 +244,17 @@ impl Tables {
     }
 
     #[inline]
+    pub(super) fn is_local<A: Address>(&self, address: A) -> bool {
+        A::tables(self).local.get(address.key(ANY, 0)).is_some()
+    }
+
+    #[inline]
+    pub(super) fn replies_for_one<A: Address>(&self, protocol: Protocol, address: A, port: u16) -> bool {
+        let (start, end) = A::tables(self).repliers(protocol, address, port);
+        end == start + 1 && !self.reply_ranges
+    }
+
+    #[inline]
     pub(super) fn service_for(
         &self,
         parts: &Parts,

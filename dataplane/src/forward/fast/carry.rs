@@ -63,7 +63,7 @@ impl<F: Frame> Forwarder<F> {
 
     /// Rewrites a packet for its backend, which knows the client by `local` in full NAT.
     #[inline(always)]
-    fn reach_backend<A: Fast, K>(
+    pub(super) fn reach_backend<A: Fast, K>(
         &mut self,
         snapshot: &Snapshot,
         way: &Way,
