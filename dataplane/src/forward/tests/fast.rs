@@ -7,7 +7,7 @@ use super::*;
 use crate::flow::{FlowOwner, FlowValue};
 use crate::local::{LocalAddress, LocalSlot};
 use crate::samples::{Body, Sample, cases, endpoint, syn};
-use crate::snapshot::{Pool, PoolSlot};
+use crate::snapshot::{Parts, Pool, PoolSlot};
 use crate::wire::ipv4;
 
 const PEERS: [[u8; 4]; 3] = [BACKEND, [198, 51, 100, 12], [198, 51, 100, 13]];
@@ -100,11 +100,38 @@ fn counts(path: &Path) -> Vec<u64> {
     drops.chain(backends).chain([path.stats.punted.get(), path.stats.answered.get()]).collect()
 }
 
-/// One whose TCP backends come down, and where openings change.
-fn world(mode: Mode, up: bool) -> Snapshot {
+/// What services ask of the first packets of their flows.
+#[derive(Clone, Copy, Debug)]
+enum Asks {
+    Nothing,
+    /// A lower segment size.
+    Mss,
+    /// That no flow is kept.
+    OnePacket,
+    /// No new flows.
+    Retired,
+}
+
+const ASKS: [Asks; 5] = [Asks::Nothing, Asks::Nothing, Asks::Mss, Asks::OnePacket, Asks::Retired];
+
+impl Asks {
+    fn put(self, parts: &mut Parts) {
+        for service in parts.services.iter_mut().flatten() {
+            let service = Arc::make_mut(service);
+            match self {
+                Self::Nothing => {}
+                Self::Mss => service.mss = Some(500),
+                Self::OnePacket => service.one_packet = true,
+                Self::Retired => service.retired = true,
+            }
+        }
+    }
+}
+
+/// One whose TCP backends come down.
+fn world(mode: Mode, asks: Asks, up: bool) -> Snapshot {
     let mut parts = testing::world(mode);
-    let service = testing::service("tcp:192.0.2.100:80", &[(0, 1), (1, 1), (2, 1)]);
-    parts.services[0] = Some(crate::snapshot::Service { mss: Some(500), ..service }.into());
+    asks.put(&mut parts);
     parts.backends.iter_mut().take(2).flatten().for_each(|backend| backend.up = up);
     Snapshot::new(parts)
 }
@@ -115,12 +142,14 @@ proptest! {
     #[test]
     fn both_paths_agree(
         mode in prop::sample::select(vec![Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat]),
+        asks in prop::sample::select(&ASKS[..]),
         bursts in prop::collection::vec((prop::collection::vec(steps(), 1..12), 0u32..3), 1..12),
     ) {
-        let (mut fast, mut slow) = (Path::new(world(mode, true)), Path::new(world(mode, true)));
+        let (mut fast, mut slow) = (Path::new(world(mode, asks, true)), Path::new(world(mode, asks, true)));
         for (number, (steps, wait)) in bursts.into_iter().enumerate() {
             if number == 4 {
-                (fast.snapshot, slow.snapshot) = (world(mode, false), world(mode, false));
+                (fast.snapshot, slow.snapshot) =
+                    (world(mode, asks, false), world(mode, asks, false));
             }
             // Nothing, a second, or longer than some states last.
             let wait = [0, 1, 65][wait as usize];
@@ -170,7 +199,9 @@ impl WideStep {
 
 fn wide_steps() -> impl Strategy<Value = WideStep> {
     let flags = prop::sample::select(vec![SYN, SYN | ACK, ACK, ACK, ACK, FIN | ACK, RST, 0x08]);
-    let tcp = flags.prop_map(|flags| Body::Tcp { flags, options: Vec::new() });
+    // The largest segment, 1460 bytes.
+    let options = prop_oneof![Just(Vec::new()), Just(vec![2, 4, 5, 0xb4])];
+    let tcp = (flags, options).prop_map(|(flags, options)| Body::Tcp { flags, options });
     let body = prop_oneof![3 => tcp, 1 => any::<bool>().prop_map(|checksum| Body::Udp { checksum })];
     let flaw = prop::option::weighted(0.2, (0usize..80, (0u8..8).prop_map(|bit| 1 << bit)));
     (0u16..4, any::<bool>(), body, any::<(u8, u8)>(), 0usize..16, flaw).prop_map(
@@ -197,11 +228,13 @@ static ADDRESSES: LazyLock<[LocalAddress; 2]> =
     LazyLock::new(|| ENDS.map(|ends| LocalAddress::new(ends[3].parse().unwrap(), &Owners::new(1), 0)));
 
 /// Its backends are reached in `mode`, in full NAT from the local address.
-fn wide_world([_, vip, backend, local]: [&str; 4], mode: Mode, up: bool) -> Snapshot {
+fn wide_world([_, vip, backend, local]: [&str; 4], mode: Mode, asks: Asks, up: bool) -> Snapshot {
     let backend = if mode == Mode::Dr { backend.replace(":8000", ":80") } else { backend.to_string() };
     let mut parts = modes::world(vip, &backend, mode);
     parts.backends.iter_mut().take(1).flatten().for_each(|backend| backend.up = up);
-    parts.services.iter_mut().flatten().for_each(|service| Arc::make_mut(service).pool = Some(PoolSlot(0)));
+    asks.put(&mut parts);
+    let pool = (mode == Mode::FullNat).then_some(PoolSlot(0));
+    parts.services.iter_mut().flatten().for_each(|service| Arc::make_mut(service).pool = pool);
     parts.locals = vec![local.parse().unwrap()];
     parts.pools = vec![Pool { v4: vec![LocalSlot(0)], v6: vec![LocalSlot(0)] }];
     Snapshot::new(parts)
@@ -229,13 +262,14 @@ proptest! {
     fn both_paths_agree_in_all_modes_of_either_version(
         v6: bool,
         mode in prop::sample::select(vec![Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat, Mode::FullNat]),
+        asks in prop::sample::select(&ASKS[..]),
         bursts in prop::collection::vec((prop::collection::vec(wide_steps(), 1..12), 0u32..3), 1..12),
     ) {
         let ends = ENDS[usize::from(v6)];
         let local: IpAddr = ends[3].parse().unwrap();
         let address = &ADDRESSES[usize::from(v6)];
         let [mut fast, mut slow] = [0, 1].map(|_| {
-            let mut path = Path::new(wide_world(ends, mode, true));
+            let mut path = Path::new(wide_world(ends, mode, asks, true));
             path.forwarder.install(LocalSlot(0), Box::new(address.clone()));
             path
         });
@@ -243,7 +277,7 @@ proptest! {
         for (number, (steps, wait)) in bursts.into_iter().enumerate() {
             if number == 4 {
                 (fast.snapshot, slow.snapshot) =
-                    (wide_world(ends, mode, false), wide_world(ends, mode, false));
+                    (wide_world(ends, mode, asks, false), wide_world(ends, mode, asks, false));
             }
             let wait = [0, 1, 65][wait as usize];
             (fast.now, slow.now) = (fast.now + wait, slow.now + wait);
@@ -311,7 +345,7 @@ fn the_fast_path_is_taken_in_all_modes_of_either_version() {
     for ends @ [client, vip, backend, local] in ENDS {
         let local: IpAddr = local.parse().unwrap();
         for mode in [Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat] {
-            let mut path = Path::new(wide_world(ends, mode, true));
+            let mut path = Path::new(wide_world(ends, mode, Asks::Nothing, true));
             path.forwarder.install(LocalSlot(0), Box::new(LocalAddress::new(local, &Owners::new(1), 0)));
             let opening = syn(client, vip);
             let body = Body::Tcp { flags: ACK, options: Vec::new() };
