@@ -69,6 +69,12 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
         (key.hash() >> self.shift) as usize
     }
 
+    /// Asks for the value of a key to come into the cache.
+    #[inline]
+    pub fn prefetch(&self, key: K) {
+        prefetch::prefetch(self.places.as_ptr().wrapping_add(self.start(key)));
+    }
+
     /// The value of a key.
     #[inline]
     pub fn get(&self, key: K) -> Option<V> {

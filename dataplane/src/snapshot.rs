@@ -20,7 +20,7 @@ use crate::lookup::Lookup;
 use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::port::PortId;
-use crate::prefetch::gathered;
+use crate::prefetch::{gathered, prefetch};
 use crate::rewrite::tunnel::{Encapsulation, Outer, spread_source};
 use crate::route::{InterfaceId, NextHop, RouteTable};
 use crate::wire::eth::{self, LinkHeader, Tags};
@@ -394,8 +394,39 @@ impl Snapshot {
 
     /// Whether a NAT backend with this address and port replies for one service alone, and one port of it.
     #[inline]
-    pub fn replies_for_one<A: Address>(&self, protocol: Protocol, address: A, port: u16) -> bool {
-        self.tables.replies_for_one(protocol, address, port)
+    pub fn replies_for_one<A: Address>(&self, protocol: Protocol, backend: (A, u16)) -> bool {
+        self.tables.replies_for_one(protocol, backend)
+    }
+
+    /// Whether it has too many services or backends for the caches, so that it pays to ask for them early.
+    #[inline]
+    pub fn is_large(&self) -> bool {
+        const MANY: usize = 2048;
+        self.ways.len() > MANY
+    }
+
+    /// Asks for what [`Self::direction`] reads to come into the cache.
+    #[inline]
+    pub fn prefetch_direction<A: Address>(&self, plain: &Plain<A>) {
+        self.tables.prefetch_direction(plain);
+    }
+
+    /// Asks for what [`Self::replies_for_one`] reads to come into the cache.
+    #[inline]
+    pub fn prefetch_replies<A: Address>(&self, protocol: Protocol, backend: (A, u16)) {
+        self.tables.prefetch_replies(protocol, backend);
+    }
+
+    /// Asks for what [`Self::service`] reads to come into the cache.
+    #[inline]
+    pub fn prefetch_service(&self, slot: ServiceSlot) {
+        prefetch(self.parts.services.as_ptr().wrapping_add(usize::from(slot.0)));
+    }
+
+    /// Asks for what [`Self::way`] reads to come into the cache.
+    #[inline]
+    pub fn prefetch_way(&self, slot: BackendSlot) {
+        prefetch(self.ways.as_ptr().wrapping_add(slot.0 as usize));
     }
 
     /// Whether there are local addresses, so that replies of full NAT may come.

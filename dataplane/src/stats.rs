@@ -9,7 +9,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::drops::DropReason;
 use crate::local::{self, LocalSlot};
-use crate::prefetch::gathered;
+use crate::prefetch::{gathered, prefetch};
 use crate::snapshot::BackendSlot;
 
 /// A number with one writer and any readers.
@@ -163,6 +163,12 @@ impl WorkerStats {
     pub fn local_ports(&self, slot: LocalSlot) -> &Counter {
         // There are as many as slots.
         &self.locals[usize::from(slot.0)]
+    }
+
+    /// Asks for the counters of the backend in a slot to come into the cache.
+    #[inline]
+    pub fn prefetch_backend(&self, slot: BackendSlot) {
+        prefetch(self.backends.as_ptr().wrapping_add(slot.0 as usize));
     }
 
     /// The counters of the backend in a slot.

@@ -4,6 +4,7 @@
 //! would do the same with every packet, and tests hold both against each other. Packets of one flow keep their
 //! order, but for those with IP options and pieces, which later ones of their burst may overtake.
 
+mod ahead;
 mod carry;
 mod open;
 
@@ -169,10 +170,18 @@ impl<F: Frame> Forwarder<F> {
     ) -> bool {
         let Some(mut sights) = self.sights.take() else { return false };
         let snapshot = context.snapshot;
+        if snapshot.is_large() {
+            self.foresee_directions(snapshot, port, burst);
+        }
         let (mut lanes, mut waiting) = self.sight(snapshot, port, burst, &mut sights);
         if snapshot.has_locals() {
             self.look_behind(snapshot, &mut lanes.wide_v4, &mut sights.wide_v4);
             self.look_behind(snapshot, &mut lanes.wide_v6, &mut sights.wide_v6);
+        }
+        if snapshot.is_large() {
+            self.foresee_backends(context, lanes.narrow, &sights.narrow);
+            self.foresee_backends(context, lanes.wide_v4.live, &sights.wide_v4);
+            self.foresee_backends(context, lanes.wide_v6.live, &sights.wide_v6);
         }
         // Narrow flows come behind wide ones: where a service has both, requests of the narrow ones are found to
         // wait in the other lane, and so do their replies.

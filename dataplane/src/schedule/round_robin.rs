@@ -30,6 +30,12 @@ impl Position {
         self
     }
 
+    /// Index of the candidate to be tried next, if the service has so many.
+    #[inline]
+    pub(super) fn index(&self) -> usize {
+        self.next as usize
+    }
+
     /// The candidate after the last pick.
     #[inline]
     pub(super) fn next(&mut self, service: &Service) -> Option<BackendSlot> {

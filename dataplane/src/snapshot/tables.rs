@@ -249,9 +249,20 @@ impl Tables {
     }
 
     #[inline]
-    pub(super) fn replies_for_one<A: Address>(&self, protocol: Protocol, address: A, port: u16) -> bool {
+    pub(super) fn replies_for_one<A: Address>(&self, protocol: Protocol, (address, port): (A, u16)) -> bool {
         let (start, end) = A::tables(self).repliers(protocol, address, port);
         end == start + 1 && !self.reply_ranges
+    }
+
+    #[inline]
+    pub(super) fn prefetch_direction<A: Address>(&self, plain: &Plain<A>) {
+        A::tables(self).services.prefetch(plain.dst.key(number(plain.protocol), plain.dst_port));
+        self.prefetch_replies(plain.protocol, (plain.src, plain.src_port));
+    }
+
+    #[inline]
+    pub(super) fn prefetch_replies<A: Address>(&self, protocol: Protocol, (address, port): (A, u16)) {
+        A::tables(self).replies.prefetch(address.key(number(protocol), port));
     }
 
     #[inline]

@@ -99,7 +99,7 @@ impl<F: Frame> Forwarder<F> {
 
 /// The backend's end of a client's packet.
 #[inline(always)]
-fn backend<A: Fast>(way: &Way, plain: &Plain<A>) -> End<A> {
+pub(super) fn backend<A: Fast>(way: &Way, plain: &Plain<A>) -> End<A> {
     (way.backend(), plain.dst_port.wrapping_add(way.port_shift))
 }
 

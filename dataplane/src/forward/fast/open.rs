@@ -4,6 +4,7 @@ use config::words::Protocol;
 
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder};
+use super::carry::backend as backend_of;
 use super::{Fast, Heading, Sighted, opens};
 use crate::buf::Frame;
 use crate::flow::FlowValue;
@@ -39,8 +40,7 @@ impl<F: Frame> Forwarder<F> {
         let view = match way.carriage {
             Carriage::Dr | Carriage::Ipip => View::OneWay,
             Carriage::Nat => {
-                let port = plain.dst_port.wrapping_add(way.port_shift);
-                if !snapshot.replies_for_one(plain.protocol, way.backend::<A>(), port) {
+                if !snapshot.replies_for_one(plain.protocol, backend_of(way, plain)) {
                     return Err(Some(backend));
                 }
                 View::Client

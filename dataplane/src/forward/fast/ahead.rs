@@ -1,0 +1,102 @@
+//! Asks early for what the packets of a burst will need, where services and backends are too many for the caches.
+//!
+//! Each step reads only what an earlier one asked for, for all packets of the burst, so that memory works on all of
+//! them at once.
+
+use super::super::flows::Tabled;
+use super::super::{Context, Forwarder, Live, PREFETCH_AHEAD};
+use super::carry::backend as backend_of;
+use super::{Fast, Heading, Sighted};
+use crate::buf::Frame;
+use crate::burst::{BURST, Burst};
+use crate::parse::plain::{for_us, glance_v4, glance_v6};
+use crate::port::PortId;
+use crate::prefetch::prefetch_all;
+use crate::snapshot::{BackendSlot, Carriage, Snapshot};
+use crate::wire::eth;
+
+impl<F: Frame> Forwarder<F> {
+    /// Asks for what tells which way packets go.
+    #[inline(never)]
+    pub(super) fn foresee_directions(&self, snapshot: &Snapshot, port: PortId, burst: &Burst<F>) {
+        let own = snapshot.mac(port).unwrap_or_default();
+        for slot in 0..burst.len().min(PREFETCH_AHEAD) {
+            burst.get(slot).inspect(|frame| frame.prefetch());
+        }
+        for slot in 0..burst.len() {
+            burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
+            let Some(frame) = burst.get(slot) else { continue };
+            match for_us(frame.head(), own) {
+                Some((eth::TYPE_IPV4, ip)) => {
+                    glance_v4(ip, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
+                }
+                Some((eth::TYPE_IPV6, ip)) => {
+                    glance_v6(ip, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks for what is known of the backends of a lane's packets, also of those that will get their flows.
+    #[inline(never)]
+    pub(super) fn foresee_backends<A: Fast, K: Tabled>(
+        &self,
+        context: Context,
+        live: Live,
+        sighted: &[Sighted<A, K>; BURST],
+    ) {
+        let snapshot = context.snapshot;
+        let mut new = Live::default();
+        for slot in live {
+            let known = &sighted[slot];
+            if let Some((_, flow)) = known.key.get(&self.flows, known.line) {
+                self.prefetch_backend(snapshot, flow.backend());
+            } else if matches!(known.heading, Heading::Request) {
+                snapshot.prefetch_service(known.key.service());
+                self.schedulers.prefetch(known.key.service());
+                new.keep(slot);
+            }
+        }
+        if !new.is_empty() {
+            self.foresee_openings(snapshot, new, sighted);
+        }
+    }
+
+    fn foresee_openings<A: Fast, K: Tabled>(
+        &self,
+        snapshot: &Snapshot,
+        new: Live,
+        sighted: &[Sighted<A, K>; BURST],
+    ) {
+        let service_of = |slot: usize| {
+            let service = sighted[slot].key.service();
+            Some((service, snapshot.service(service)?))
+        };
+        for (_, service) in new.filter_map(service_of) {
+            prefetch_all(service);
+        }
+        for (slot, service) in new.filter_map(service_of) {
+            self.schedulers.prefetch_next(slot, service);
+        }
+        let mut backends = [None; BURST];
+        for slot in new {
+            let next = service_of(slot).and_then(|(slot, service)| self.schedulers.next(slot, service));
+            next.inspect(|backend| self.prefetch_backend(snapshot, *backend));
+            backends[slot] = next;
+        }
+        for slot in new {
+            let (plain, way) =
+                (&sighted[slot].plain, backends[slot].and_then(|backend| snapshot.way(backend)));
+            if let Some(way) = way.filter(|way| way.carriage == Carriage::Nat && way.is_of::<A>()) {
+                snapshot.prefetch_replies(plain.protocol, backend_of(way, plain));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch_backend(&self, snapshot: &Snapshot, backend: BackendSlot) {
+        snapshot.prefetch_way(backend);
+        self.stats.prefetch_backend(backend);
+    }
+}
