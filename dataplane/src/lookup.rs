@@ -39,8 +39,9 @@ impl Key for [u64; 3] {
     }
 }
 
-/// Open addressing with linear probing. At most an eighth is full, so that nearly every probe ends at the
-/// first place: a mispredicted second one costs more than the memory.
+/// Open addressing with linear probing. Of a small table at most an eighth is full, so that nearly every probe ends
+/// at the first place: a mispredicted second one costs more than the memory. Of a large one it is a half, for
+/// there the memory costs more.
 #[derive(Clone, Debug)]
 pub struct Lookup<K, V> {
     places: Box<[(K, V)]>,
@@ -50,7 +51,9 @@ pub struct Lookup<K, V> {
 impl<K: Key, V: Copy + Default> Lookup<K, V> {
     /// A table of these pairs. No key is all zeros; of equal keys the last one counts.
     pub fn new(pairs: impl ExactSizeIterator<Item = (K, V)>) -> Self {
-        let size = (pairs.len() * 8).next_power_of_two().max(2);
+        const SMALL: usize = 4096;
+        let room = if pairs.len() > SMALL { 2 } else { 8 };
+        let size = (pairs.len() * room).next_power_of_two().max(2);
         let mut table =
             Self { places: prefetch::table(Default::default(), size).into(), shift: 64 - size.ilog2() };
         for (key, value) in pairs {
