@@ -26,7 +26,7 @@ use crate::route::{InterfaceId, NextHop, RouteTable};
 use crate::wire::eth::{self, LinkHeader, Tags};
 pub use service::{Candidate, Service};
 use tables::Tables;
-pub use tables::{Address, Direction, Found, Local, Repliers};
+pub use tables::{Address, Direction, Found, Listener, Local, Repliers};
 pub use way::{Carriage, Kept, Way};
 
 /// Number of a service for as long as it or one of its flows exists.
@@ -405,7 +405,7 @@ impl Snapshot {
         self.ways.len() > MANY
     }
 
-    /// Asks for what [`Self::direction`] reads to come into the cache.
+    /// Asks for what [`Self::listener`] and [`Self::direction`] read to come into the cache.
     #[inline]
     pub fn prefetch_direction<A: Address>(&self, plain: &Plain<A>) {
         self.tables.prefetch_direction(plain);
@@ -481,10 +481,20 @@ impl Snapshot {
         self.ways.get(slot.0 as usize)?.as_ref()
     }
 
-    /// Which way a plain packet goes, if that is certain at one look.
+    /// Who listens on the address and port that a plain packet is for.
+    #[inline(always)]
+    pub fn listener<A: Address>(&self, plain: &Plain<A>) -> Option<Listener> {
+        self.tables.listener(plain)
+    }
+
+    /// Which way a plain packet goes that this one listens to, if that is certain at one look.
     #[inline]
-    pub fn direction<A: Address>(&self, plain: &Plain<A>) -> Option<Direction<A>> {
-        self.tables.direction(plain)
+    pub fn direction<A: Address>(
+        &self,
+        plain: &Plain<A>,
+        listener: Option<Listener>,
+    ) -> Option<Direction<A>> {
+        self.tables.direction(plain, listener)
     }
 
     /// The address of a service of this IP version.

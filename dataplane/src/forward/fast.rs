@@ -21,7 +21,9 @@ use crate::packet::Version;
 use crate::parse::plain::{Plain, Whole, for_us, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
-use crate::snapshot::{Address, BackendSlot, Direction, Found, Kept, Routed, ServiceSlot, Snapshot};
+use crate::snapshot::{
+    Address, BackendSlot, Direction, Found, Kept, Listener, Routed, ServiceSlot, Snapshot,
+};
 use crate::toeplitz::Owners;
 use crate::wire::{eth, tcp};
 
@@ -222,21 +224,18 @@ impl<F: Frame> Forwarder<F> {
                     waiting.leave(slot);
                     continue;
                 };
-                let Some(direction) = self.direction(snapshot, slot, &plain, &mut waiting) else { continue };
-                let narrow = (&mut sights.narrow, &mut lanes.narrow);
-                match direction {
-                    Direction::Request { service, full_nat: false } => {
+                let listener = snapshot.listener(&plain);
+                match listener.and_then(Listener::sole) {
+                    // Nearly all packets are such, so that nothing else is asked for them.
+                    Some(service) if self.workers == 1 => {
                         let client = ((plain.src, plain.src_port), service);
+                        let narrow = (&mut sights.narrow, &mut lanes.narrow);
                         self.sight_narrow(slot, plain, client, Heading::Request, narrow);
                     }
-                    Direction::Reply { service, vip } => {
-                        let client = ((plain.dst, plain.dst_port), service);
-                        self.sight_narrow(slot, plain, client, Heading::Reply { vip }, narrow);
-                    }
-                    _ => self.sight_wide(slot, plain, direction, &mut sights.wide_v4, &mut lanes.wide_v4),
+                    _ => self.sight_v4(snapshot, slot, plain, listener, sights, (&mut lanes, &mut waiting)),
                 }
             } else if ethertype == eth::TYPE_IPV6 {
-                self.sight_v6(snapshot, slot, (ip, frame.len()), sights, (&mut lanes.wide_v6, &mut waiting));
+                self.sight_v6(snapshot, slot, (ip, frame.len()), sights, (&mut lanes, &mut waiting));
             } else {
                 waiting.leave(slot);
             }
@@ -244,8 +243,34 @@ impl<F: Frame> Forwarder<F> {
         (lanes, waiting)
     }
 
-    /// The same for one packet of IPv6.
+    /// The same for one packet of IPv4.
     // Not within the loop, whose registers would not suffice.
+    #[inline(never)]
+    fn sight_v4(
+        &self,
+        snapshot: &Snapshot,
+        slot: usize,
+        plain: Plain<u32>,
+        listener: Option<Listener>,
+        sights: &mut Sights,
+        (lanes, waiting): (&mut Lanes, &mut Waiting),
+    ) {
+        let Some(direction) = self.direction(snapshot, slot, &plain, listener, waiting) else { return };
+        let narrow = (&mut sights.narrow, &mut lanes.narrow);
+        match direction {
+            Direction::Request { service, full_nat: false } => {
+                let client = ((plain.src, plain.src_port), service);
+                self.sight_narrow(slot, plain, client, Heading::Request, narrow);
+            }
+            Direction::Reply { service, vip } => {
+                let client = ((plain.dst, plain.dst_port), service);
+                self.sight_narrow(slot, plain, client, Heading::Reply { vip }, narrow);
+            }
+            _ => self.sight_wide(slot, plain, direction, &mut sights.wide_v4, &mut lanes.wide_v4),
+        }
+    }
+
+    /// The same for one packet of IPv6.
     #[inline(never)]
     fn sight_v6(
         &self,
@@ -253,11 +278,12 @@ impl<F: Frame> Forwarder<F> {
         slot: usize,
         (ip, frame_len): (&[u8], usize),
         sights: &mut Sights,
-        (lane, waiting): (&mut WideLane, &mut Waiting),
+        (lanes, waiting): (&mut Lanes, &mut Waiting),
     ) {
         let Some(plain) = glance_v6(ip, frame_len) else { return waiting.leave(slot) };
-        if let Some(direction) = self.direction(snapshot, slot, &plain, waiting) {
-            self.sight_wide(slot, plain, direction, &mut sights.wide_v6, lane);
+        let listener = snapshot.listener(&plain);
+        if let Some(direction) = self.direction(snapshot, slot, &plain, listener, waiting) {
+            self.sight_wide(slot, plain, direction, &mut sights.wide_v6, &mut lanes.wide_v6);
         }
     }
 
@@ -268,9 +294,10 @@ impl<F: Frame> Forwarder<F> {
         snapshot: &Snapshot,
         slot: usize,
         plain: &Plain<A>,
+        listener: Option<Listener>,
         waiting: &mut Waiting,
     ) -> Option<Direction<A>> {
-        let Some(direction) = snapshot.direction(plain) else {
+        let Some(direction) = snapshot.direction(plain, listener) else {
             waiting.leave(slot);
             if opens(plain) {
                 // Either end may be the client: under NAT backends can open, too.

@@ -64,13 +64,31 @@ pub enum Direction<A> {
     LocalReply(LocalSlot),
 }
 
-/// Who listens on an address and port: one service, or the first of several in the list of choices.
+/// Who listens on an address and port.
 #[derive(Clone, Copy, Debug, Default)]
-struct Listener {
+pub struct Listener {
     number: u32,
-    is_choice: bool,
-    /// Whether backends of the one service are of full NAT, and so its flows, but perhaps a few.
-    full_nat: bool,
+    kind: Kind,
+}
+
+/// What the number of a listener says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    /// The one service.
+    #[default]
+    Sole,
+    /// The same, and backends of it are of full NAT, and so its flows, but perhaps a few.
+    FullNat,
+    /// The first of several services in the list of choices.
+    Choice,
+}
+
+impl Listener {
+    /// The service that is alone here, if it has no backends of full NAT.
+    #[inline(always)]
+    pub fn sole(self) -> Option<ServiceSlot> {
+        (self.kind == Kind::Sole).then_some(ServiceSlot(self.number as u16))
+    }
 }
 
 /// One of several services on an address and port, or one that has more ports than one.
@@ -282,7 +300,9 @@ impl Tables {
             }
         };
         match listener {
-            Some(Listener { number, is_choice: false, .. }) if takes(ServiceSlot(number as u16)) => {
+            Some(Listener { number, kind: Kind::Sole | Kind::FullNat })
+                if takes(ServiceSlot(number as u16)) =>
+            {
                 Some(Found { service: ServiceSlot(number as u16), narrow: headers.ip.is_v4() })
             }
             None if !self.ranges => None,
@@ -290,15 +310,26 @@ impl Tables {
         }
     }
 
+    /// Who listens on the address and port that a plain packet is for.
+    #[inline(always)]
+    pub(super) fn listener<A: Address>(&self, plain: &Plain<A>) -> Option<Listener> {
+        A::tables(self).services.get(plain.dst.key(number(plain.protocol), plain.dst_port))
+    }
+
     /// Which way a plain packet goes, if one look at each table is enough to tell: to a service that is alone on
     /// its address and port, to a local address, or from a NAT backend that serves no other service.
     #[inline]
-    pub(super) fn direction<A: Address>(&self, plain: &Plain<A>) -> Option<Direction<A>> {
+    pub(super) fn direction<A: Address>(
+        &self,
+        plain: &Plain<A>,
+        listener: Option<Listener>,
+    ) -> Option<Direction<A>> {
         let (tables, protocol) = (A::tables(self), number(plain.protocol));
-        match tables.services.get(plain.dst.key(protocol, plain.dst_port)) {
-            Some(Listener { is_choice: true, .. }) => return None,
-            Some(Listener { number, full_nat, .. }) => {
-                return Some(Direction::Request { service: ServiceSlot(number as u16), full_nat });
+        match listener {
+            Some(Listener { kind: Kind::Choice, .. }) => return None,
+            Some(Listener { number, kind }) => {
+                let service = ServiceSlot(number as u16);
+                return Some(Direction::Request { service, full_nat: kind == Kind::FullNat });
             }
             None if self.ranges && tables.services.get(plain.dst.key(protocol, 0)).is_some() => return None,
             None => {}
@@ -341,13 +372,15 @@ impl Tables {
                 && class.is_none_or(|class| class.is_some_and(|class| class.has(headers, tags)))
                 && takes(choice.service)
         };
-        exact.into_iter().chain(ranges).filter(|listener| listener.is_choice).find_map(|listener| {
-            let choices = self.choices.get(listener.number as usize..)?;
-            let last = choices.iter().position(|choice| !choice.more)?;
-            let choice = choices[..=last].iter().find(|choice| fits(choice))?;
-            let narrow = headers.ip.is_v4() && choice.first == choice.last;
-            Some(Found { service: choice.service, narrow })
-        })
+        exact.into_iter().chain(ranges).filter(|listener| listener.kind == Kind::Choice).find_map(
+            |listener| {
+                let choices = self.choices.get(listener.number as usize..)?;
+                let last = choices.iter().position(|choice| !choice.more)?;
+                let choice = choices[..=last].iter().find(|choice| fits(choice))?;
+                let narrow = headers.ip.is_v4() && choice.first == choice.last;
+                Some(Found { service: choice.service, narrow })
+            },
+        )
     }
 
     pub(super) fn replies_of(&self, protocol: Protocol, address: IpAddr, port: u16) -> Repliers<'_> {
@@ -429,11 +462,11 @@ fn listeners(parts: &Parts) -> (Vec<Keyed<Listener>>, Vec<Choice>) {
         let Some((slot, first)) = group.first() else { continue };
         let key = key(first);
         if group.len() == 1 && key.2 != 0 && first.class.is_none() {
-            let full_nat = full_nat.contains(slot);
-            listeners.push((key, Listener { number: slot.0.into(), is_choice: false, full_nat }));
+            let kind = if full_nat.contains(slot) { Kind::FullNat } else { Kind::Sole };
+            listeners.push((key, Listener { number: slot.0.into(), kind }));
             continue;
         }
-        listeners.push((key, Listener { number: choices.len() as u32, is_choice: true, full_nat: false }));
+        listeners.push((key, Listener { number: choices.len() as u32, kind: Kind::Choice }));
         choices.extend(group.iter().map(|(slot, service)| Choice {
             first: service.key.ports.first,
             last: service.key.ports.last,
