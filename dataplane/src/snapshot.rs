@@ -442,6 +442,13 @@ impl Snapshot {
         Some(if toward.is_ipv4() { &pool.v4 } else { &pool.v6 })
     }
 
+    /// The same for backends of IP version `A`.
+    #[inline]
+    pub fn pool_of<A: Version>(&self, slot: PoolSlot) -> Option<&[LocalSlot]> {
+        let pool = self.parts.pools.get(usize::from(slot.0))?;
+        Some(if A::IS_V4 { &pool.v4 } else { &pool.v6 })
+    }
+
     /// The address in a local slot.
     #[inline]
     pub fn local_address(&self, slot: LocalSlot) -> Option<IpAddr> {

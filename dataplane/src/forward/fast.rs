@@ -11,7 +11,7 @@ mod open;
 use config::words::Protocol;
 
 use super::flows::{Hashed, Tabled};
-use super::{Context, Forwarder, Live, Outbox, PREFETCH_AHEAD, Role, Work};
+use super::{Context, Forwarder, Live, Outbox, PREFETCH_AHEAD};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
 use crate::flow::table::FlowHash;
@@ -21,9 +21,7 @@ use crate::packet::Version;
 use crate::parse::plain::{Plain, Whole, for_us, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
-use crate::snapshot::{
-    Address, BackendSlot, Direction, Found, Kept, Listener, Routed, ServiceSlot, Snapshot,
-};
+use crate::snapshot::{Address, Direction, Kept, Listener, Routed, ServiceSlot, Snapshot};
 use crate::toeplitz::Owners;
 use crate::wire::{eth, tcp};
 
@@ -445,59 +443,6 @@ impl<F: Frame> Forwarder<F> {
         let wide_v6 =
             !lanes.wide_v6.live.is_empty() && self.carry(context, &sights.wide_v6[0], &mut frame).is_some();
         narrow || wide_v4 || wide_v6
-    }
-
-    /// Takes a packet to its end that begins, changes or ends a flow, or has no easy way. Returns whether it could.
-    #[inline(never)]
-    fn take_up<A: Fast, K: Tabled>(
-        &mut self,
-        context: Context,
-        known: &Sighted<A, K>,
-        slot: usize,
-        burst: &mut Burst<F>,
-        out: &mut Outbox<F>,
-    ) -> bool {
-        let Some(frame) = burst.get_mut(slot) else { return false };
-        match self.open(context, known, frame) {
-            Ok(port) => {
-                burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out));
-                true
-            }
-            Err(chosen) => match known.work(frame.head(), chosen) {
-                Some(mut work) => {
-                    burst
-                        .take(slot)
-                        .into_iter()
-                        .for_each(|frame| self.work_through(context, &mut work, frame, out));
-                    true
-                }
-                None => false,
-            },
-        }
-    }
-
-    /// Takes one packet through the third and the fourth stage.
-    #[inline(never)]
-    fn work_through(&mut self, context: Context, work: &mut Work, frame: F, out: &mut Outbox<F>) {
-        match self.bind_one(context, work) {
-            Ok(()) => self.deliver_one(context, work, frame, out),
-            Err(why) => self.unbound(context, work, why, Some(frame), out),
-        }
-    }
-}
-
-impl<A: Fast, K: Tabled> Sighted<A, K> {
-    /// What the first two stages make of the packet, whose frame begins with `head`; `None` if they would drop it.
-    /// If it begins a flow, that is of the chosen backend.
-    #[inline(never)]
-    fn work(&self, head: &[u8], chosen: Option<BackendSlot>) -> Option<Work> {
-        let role = match self.heading {
-            Heading::Request => Role::Request(Found { service: self.key.service(), narrow: A::IS_V4 }),
-            Heading::Reply { .. } => Role::Reply,
-            Heading::LocalReply { local, .. } => Role::LocalReply(local),
-        };
-        let headers = self.plain.headers(head).filter(|_| !A::is_martian(&self.plain))?;
-        Some(Work { headers, role, hash: self.hash, chosen, ..Work::NONE })
     }
 }
 

@@ -46,6 +46,9 @@ impl Hashed for u128 {
 
 /// A key whose flows are in the table of its kind.
 pub(super) trait Tabled: Key {
+    /// Whether it is the key of a wide flow.
+    const IS_WIDE: bool;
+
     /// Asks for a flow's line to come into the cache.
     fn prefetch(flows: &Flows, line: FlowHash);
 
@@ -55,17 +58,20 @@ pub(super) trait Tabled: Key {
     /// Changes a flow.
     fn set(flows: &mut Flows, place: Place, flow: FlowValue);
 
-    /// Stores a new flow.
+    /// Stores a new flow. Returns the local address and port by which its backend knows the client: one of `locals`,
+    /// unless these are none, and the flow is narrow.
     ///
     /// # Errors
-    /// [`DropReason::FlowTableFull`] if there is no place for it.
+    /// [`DropReason::FlowTableFull`] if there is no place for it, [`DropReason::LocalPortsExhausted`] if no port is
+    /// free.
     fn store(
         self,
         flows: &mut Flows,
         context: Context,
         line: FlowHash,
         flow: FlowValue,
-    ) -> Result<(), DropReason>;
+        locals: &[LocalSlot],
+    ) -> Result<(LocalSlot, u16), DropReason>;
 
     /// The service.
     fn service(self) -> ServiceSlot;
@@ -75,6 +81,8 @@ pub(super) trait Tabled: Key {
 }
 
 impl Tabled for FlowKey {
+    const IS_WIDE: bool = false;
+
     #[inline(always)]
     fn prefetch(flows: &Flows, line: FlowHash) {
         flows.narrow.prefetch(line);
@@ -97,8 +105,9 @@ impl Tabled for FlowKey {
         context: Context,
         line: FlowHash,
         flow: FlowValue,
-    ) -> Result<(), DropReason> {
-        flows.store_narrow(context, line, self, flow).map(drop)
+        _: &[LocalSlot],
+    ) -> Result<(LocalSlot, u16), DropReason> {
+        flows.store_narrow(context, line, self, flow).map(|_| (LocalSlot(0), 0))
     }
 
     #[inline]
@@ -113,6 +122,8 @@ impl Tabled for FlowKey {
 }
 
 impl Tabled for WideKey {
+    const IS_WIDE: bool = true;
+
     #[inline(always)]
     fn prefetch(flows: &Flows, line: FlowHash) {
         flows.wide.prefetch(line);
@@ -135,8 +146,10 @@ impl Tabled for WideKey {
         context: Context,
         line: FlowHash,
         flow: FlowValue,
-    ) -> Result<(), DropReason> {
-        flows.store_wide(context, line, self, flow, &[]).map(drop)
+        locals: &[LocalSlot],
+    ) -> Result<(LocalSlot, u16), DropReason> {
+        let place = flows.store_wide(context, line, self, flow, locals)?;
+        Ok((flows.wide.value(place).local(), <Self as Tabled>::local_port(flows, place)))
     }
 
     #[inline]
@@ -389,8 +402,8 @@ impl Flows {
         Ok(place)
     }
 
-    /// Stores a new wide flow, whose hash is `line`. With `locals`, its backend knows the client by that address and a port that is
-    /// chosen here.
+    /// Stores a new wide flow, whose hash is `line`. With `locals`, its backend knows the client by one of these
+    /// addresses and a port that is chosen here.
     ///
     /// # Errors
     /// [`DropReason::FlowTableFull`] if there is no place for it, [`DropReason::LocalPortsExhausted`] if no

@@ -1,62 +1,168 @@
-//! What the fast path does with the first packet of a flow.
+//! What the fast path does with packets that begin, change or end a flow.
 
 use config::words::Protocol;
 
 use super::super::flows::Tabled;
-use super::super::{Context, Forwarder};
+use super::super::{Context, Forwarder, Outbox, Role, Work};
 use super::carry::backend as backend_of;
 use super::{Fast, Heading, Sighted, opens};
 use crate::buf::Frame;
-use crate::flow::FlowValue;
+use crate::burst::Burst;
+use crate::drops::DropReason;
 use crate::flow::state::{self, State, View};
+use crate::flow::{FlowKey, FlowValue};
 use crate::local::LocalSlot;
+use crate::packet::Version;
 use crate::port::PortId;
-use crate::snapshot::{BackendSlot, Carriage, Service, Snapshot};
+use crate::snapshot::{BackendSlot, Carriage, Found, Service, Snapshot};
+
+/// Why the fast path did not open a flow and send its packet, whose frame is as it was.
+#[derive(Clone, Copy)]
+pub(super) enum Unopened {
+    /// The packet has no easy way, or none any more: its flow is stored.
+    Unasked,
+    /// It has no easy way to the backend that the scheduler chose for it, which is to be asked no more.
+    Chosen(BackendSlot),
+    /// There is no place for its flow to this backend.
+    Refused(BackendSlot, DropReason),
+}
 
 impl<F: Frame> Forwarder<F> {
+    /// Takes a packet to its end that begins, changes or ends a flow, or has no easy way. Returns whether it could.
+    // Not within the loop over a lane, whose registers would not suffice.
+    #[inline(never)]
+    pub(super) fn take_up<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        slot: usize,
+        burst: &mut Burst<F>,
+        out: &mut Outbox<F>,
+    ) -> bool {
+        let Some(frame) = burst.get_mut(slot) else { return false };
+        let unopened = match self.open(context, known, frame) {
+            Ok(port) => {
+                burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out));
+                return true;
+            }
+            Err(unopened) => unopened,
+        };
+        let Some(mut work) = known.work(frame.head()) else { return false };
+        let Some(frame) = burst.take(slot) else { return false };
+        self.work_through(context, &mut work, unopened, frame, out);
+        true
+    }
+
+    /// Takes one packet through the third and the fourth stage.
+    #[inline(never)]
+    fn work_through(
+        &mut self,
+        context: Context,
+        work: &mut Work,
+        unopened: Unopened,
+        frame: F,
+        out: &mut Outbox<F>,
+    ) {
+        let bound = match unopened {
+            Unopened::Refused(backend, why) => {
+                work.backend = backend;
+                Err(why)
+            }
+            Unopened::Chosen(backend) => {
+                work.chosen = Some(backend);
+                self.bind_one(context, work)
+            }
+            Unopened::Unasked => self.bind_one(context, work),
+        };
+        match bound {
+            Ok(()) => self.deliver_one(context, work, frame, out),
+            Err(why) => self.unbound(context, work, why, Some(frame), out),
+        }
+    }
+
     /// Chooses the backend of a client's first packet, stores the flow and rewrites the packet. Returns the port it
     /// leaves by.
-    ///
-    /// # Errors
-    /// The packet has no easy way, and its frame is as it was. If a backend is given, the scheduler chose it for
-    /// this flow, and it is to be asked no more.
     #[inline(always)]
     pub(super) fn open<A: Fast, K: Tabled>(
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
         frame: &mut F,
-    ) -> Result<PortId, Option<BackendSlot>> {
+    ) -> Result<PortId, Unopened> {
         let (snapshot, plain) = (context.snapshot, &known.plain);
         let begins = matches!(known.heading, Heading::Request)
             && (plain.protocol == Protocol::Udp || opens(plain))
-            && known.key.get(&self.flows, known.line).is_none();
+            && !self.is_known(known);
         let service = snapshot.service(known.key.service());
         let Some(service) = service.filter(|service| begins && is_easy(snapshot, service, known)) else {
-            return Err(None);
+            return Err(Unopened::Unasked);
         };
-        let backend = self.schedulers.pick(known.key.service(), service).ok_or(None)?;
-        let way = snapshot.way(backend).filter(|way| way.is_of::<A>()).ok_or(Some(backend))?;
+        let backend = self.schedulers.pick(known.key.service(), service).ok_or(Unopened::Unasked)?;
+        let chosen = Unopened::Chosen(backend);
+        let way = snapshot.way(backend).filter(|way| way.is_of::<A>()).ok_or(chosen)?;
+        // Of IPv4 clients only flows of full NAT are wide.
+        let is_wide = way.carriage == Carriage::FullNat || !A::IS_V4;
+        if is_wide != K::IS_WIDE {
+            return Err(chosen);
+        }
+        let mut locals: &[LocalSlot] = &[];
         let view = match way.carriage {
             Carriage::Dr | Carriage::Ipip => View::OneWay,
             Carriage::Nat => {
                 if !snapshot.replies_for_one(plain.protocol, backend_of(way, plain)) {
-                    return Err(Some(backend));
+                    return Err(chosen);
                 }
                 View::Client
             }
-            Carriage::FullNat => return Err(Some(backend)),
+            Carriage::FullNat => {
+                locals = service.pool.and_then(|pool| snapshot.pool_of::<A>(pool)).unwrap_or_default();
+                if locals.is_empty() {
+                    return Err(chosen);
+                }
+                View::Client
+            }
         };
         let state = match plain.protocol {
             Protocol::Tcp => state::next(State::None, view, plain.tcp_flags),
             Protocol::Udp => State::UdpNew,
         };
         let flow = FlowValue::new(backend, state, context.now);
-        known.key.store(&mut self.flows, context, known.line, flow).map_err(|_| Some(backend))?;
+        let stored = known.key.store(&mut self.flows, context, known.line, flow, locals);
+        let local = stored.map_err(|why| Unopened::Refused(backend, why))?;
         // If it cannot be sent, the stages find its flow, as they would have stored it.
-        let port = self.reach_backend(snapshot, way, known, (LocalSlot(0), 0), frame).ok_or(None)?;
+        let port = self.reach_backend(snapshot, way, known, local, frame).ok_or(Unopened::Unasked)?;
         self.count_in(backend, plain.len);
         Ok(port)
+    }
+
+    /// Whether a client of a service with backends of full NAT has a flow to another one of its backends.
+    fn has_narrow<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>) -> bool {
+        let (plain, service) = (&known.plain, known.key.service());
+        u32::of_wide(plain.src.wide()).is_some_and(|client| {
+            let line = known.hash.with_service(service, 0);
+            FlowKey::new(client, plain.src_port, service).get(&self.flows, line).is_some()
+        })
+    }
+
+    /// Whether there is a flow of this client and service, in whichever table.
+    #[inline(always)]
+    fn is_known<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>) -> bool {
+        known.key.get(&self.flows, known.line).is_some() || (K::IS_WIDE && A::IS_V4 && self.has_narrow(known))
+    }
+}
+
+impl<A: Fast, K: Tabled> Sighted<A, K> {
+    /// What the first two stages make of the packet, whose frame begins with `head`; `None` if they would drop it.
+    #[inline(never)]
+    fn work(&self, head: &[u8]) -> Option<Work> {
+        let service = self.key.service();
+        let role = match self.heading {
+            Heading::Request => Role::Request(Found { service, narrow: A::IS_V4 }),
+            Heading::Reply { .. } => Role::Reply,
+            Heading::LocalReply { local, .. } => Role::LocalReply(local),
+        };
+        let headers = self.plain.headers(head).filter(|_| !A::is_martian(&self.plain))?;
+        Some(Work { headers, role, hash: self.hash, service, ..Work::NONE })
     }
 }
 
@@ -64,8 +170,8 @@ impl<F: Frame> Forwarder<F> {
 #[inline(always)]
 fn is_easy<A: Fast, K: Tabled>(snapshot: &Snapshot, service: &Service, known: &Sighted<A, K>) -> bool {
     let plain = &known.plain;
-    let is_plain = !service.retired && !service.one_packet && service.pool.is_none();
-    is_plain
+    !service.retired
+        && !service.one_packet
         && (service.mss.is_none() || plain.protocol == Protocol::Udp)
         && !A::is_martian(plain)
         && !snapshot.is_local(plain.src)
