@@ -23,8 +23,8 @@ pub(super) enum Unopened {
     Unasked,
     /// It has no easy way to the backend that the scheduler chose for it, which is to be asked no more.
     Chosen(BackendSlot),
-    /// There is no place for its flow to this backend.
-    Refused(BackendSlot, DropReason),
+    /// There is no place for its flow.
+    Refused(DropReason),
 }
 
 impl<F: Frame> Forwarder<F> {
@@ -64,10 +64,7 @@ impl<F: Frame> Forwarder<F> {
         out: &mut Outbox<F>,
     ) {
         let bound = match unopened {
-            Unopened::Refused(backend, why) => {
-                work.backend = backend;
-                Err(why)
-            }
+            Unopened::Refused(why) => Err(why),
             Unopened::Chosen(backend) => {
                 work.chosen = Some(backend);
                 self.bind_one(context, work)
@@ -128,7 +125,7 @@ impl<F: Frame> Forwarder<F> {
         };
         let flow = FlowValue::new(backend, state, context.now);
         let stored = known.key.store(&mut self.flows, context, known.line, flow, locals);
-        let local = stored.map_err(|why| Unopened::Refused(backend, why))?;
+        let local = stored.map_err(Unopened::Refused)?;
         // If it cannot be sent, the stages find its flow, as they would have stored it.
         let port = self.reach_backend(snapshot, way, known, local, frame).ok_or(Unopened::Unasked)?;
         self.count_in(backend, plain.len);

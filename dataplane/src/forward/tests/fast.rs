@@ -7,7 +7,7 @@ use super::*;
 use crate::flow::{FlowOwner, FlowValue};
 use crate::local::{LocalAddress, LocalSlot};
 use crate::samples::{Body, Sample, cases, endpoint, syn};
-use crate::snapshot::{Parts, Pool, PoolSlot};
+use crate::snapshot::{Backend, Candidate, Parts, Pool, PoolSlot};
 use crate::wire::ipv4;
 
 const PEERS: [[u8; 4]; 3] = [BACKEND, [198, 51, 100, 12], [198, 51, 100, 13]];
@@ -227,11 +227,19 @@ const ENDS: [[&str; 4]; 2] = [
 static ADDRESSES: LazyLock<[LocalAddress; 2]> =
     LazyLock::new(|| ENDS.map(|ends| LocalAddress::new(ends[3].parse().unwrap(), &Owners::new(1), 0)));
 
-/// Its backends are reached in `mode`, in full NAT from the local address.
+/// Its backends are reached in `mode`, in full NAT from the local address and then every other one directly.
 fn wide_world([_, vip, backend, local]: [&str; 4], mode: Mode, asks: Asks, up: bool) -> Snapshot {
     let backend = if mode == Mode::Dr { backend.replace(":8000", ":80") } else { backend.to_string() };
     let mut parts = modes::world(vip, &backend, mode);
     parts.backends.iter_mut().take(1).flatten().for_each(|backend| backend.up = up);
+    if mode == Mode::FullNat {
+        let direct = parts.backends.clone().into_iter().flatten();
+        parts.backends.extend(direct.map(|backend| Some(Backend { mode: Mode::Dr, ..backend })));
+        for (service, slot) in parts.services.iter_mut().flatten().zip(0u32..) {
+            let candidates = [slot, slot + 2].map(|slot| Candidate { backend: BackendSlot(slot), weight: 1 });
+            Arc::make_mut(service).candidates = candidates.into();
+        }
+    }
     asks.put(&mut parts);
     let pool = (mode == Mode::FullNat).then_some(PoolSlot(0));
     parts.services.iter_mut().flatten().for_each(|service| Arc::make_mut(service).pool = pool);
