@@ -14,33 +14,33 @@ mod flows;
 mod icmp;
 mod local;
 mod pieces;
+mod work;
 
 use std::hash::RandomState;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use config::words::Protocol;
 use crossbeam::queue::ArrayQueue;
 
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
 use crate::clock::Seconds;
 use crate::drops::DropReason;
-use crate::flow::table::{FlowHash, HashSecret};
+use crate::flow::table::HashSecret;
 use crate::fragment::Transport;
 use crate::local::{LocalAddress, LocalSlot};
-use crate::packet::{Addresses, Headers, Packet};
+use crate::packet::{Addresses, Headers};
 use crate::parse::{Refusal, parse};
 use crate::port::PortId;
 use crate::route::{InterfaceId, NextHop};
 use crate::schedule::Schedulers;
-use crate::snapshot::{BackendSlot, Egress, Found, Gateway, Local, ServiceSlot, Snapshot};
+use crate::snapshot::{Egress, Local, Snapshot};
 use crate::stats::WorkerStats;
 use crate::toeplitz::Owners;
 use crate::wire::eth::Tags;
 pub use bind::RESERVED_SERVICES;
 use fast::Sights;
 pub use flows::Flows;
+use work::{Batch, Live, Role, Target, Work};
 
 /// Frames ahead of the one being parsed whose headers are asked for.
 const PREFETCH_AHEAD: usize = 4;
@@ -95,120 +95,6 @@ pub struct Context<'a> {
     pub snapshot: &'a Snapshot,
     /// The coarse time.
     pub now: Seconds,
-}
-
-/// Which way a packet goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    /// From a client to a service.
-    Request(Found),
-    /// From a NAT backend to a client; the flow tells the service.
-    Reply,
-    /// From a full NAT backend to a local address.
-    LocalReply(LocalSlot),
-    /// From a station on an inside interface to the world.
-    Outward(Gateway),
-    /// From the world to a station on an inside interface.
-    Inward,
-}
-
-/// What becomes of a packet whose flow is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
-    /// To the backend, by its mode.
-    Backend,
-    /// To the backend, from this local address and port.
-    BackendFrom(LocalSlot, u16),
-    /// To the client that it is addressed to, from this port of the service.
-    Client { from: u16 },
-    /// To this client, from this port of the service.
-    ClientAt { client: IpAddr, port: u16, from: u16 },
-    /// On its way, as a router does.
-    Onward,
-    /// The same, from this local address and port.
-    OnwardFrom(LocalSlot, u16),
-    /// To this station inside, which a local address stood for.
-    Inside { station: IpAddr, port: u16 },
-}
-
-/// A packet on its way through the stages.
-#[derive(Clone, Copy)]
-struct Work {
-    headers: Headers,
-    tags: Tags,
-    role: Role,
-    hash: FlowHash,
-    /// The backend of a new flow, if the fast path had one chosen and went no further.
-    chosen: Option<BackendSlot>,
-    /// Set by the third stage.
-    service: ServiceSlot,
-    /// Set by the third stage.
-    backend: BackendSlot,
-    /// Set by the third stage.
-    target: Target,
-}
-
-impl Work {
-    const NONE: Self = Self {
-        headers: Headers {
-            ip: Packet {
-                addresses: Addresses::V4 { src: 0, dst: 0 },
-                l3: 0,
-                l4: 0,
-                len: 0,
-                ttl: 0,
-                tos: 0,
-                next: 0,
-                dont_fragment: false,
-                fragment: None,
-            },
-            src_port: 0,
-            dst_port: 0,
-            protocol: Protocol::Tcp,
-            tcp_flags: 0,
-        },
-        tags: Tags { outer: 0, inner: 0 },
-        role: Role::Reply,
-        hash: FlowHash::ZERO,
-        chosen: None,
-        service: ServiceSlot(0),
-        backend: BackendSlot(0),
-        target: Target::Backend,
-    };
-}
-
-/// The packets of a burst, by their places in it. Each stage writes its part of a packet's work in place:
-/// copying the whole of it from stage to stage was a quarter of a packet's cost.
-type Batch = [Work; BURST];
-
-/// Places in the burst whose packets are still on their way.
-#[derive(Clone, Copy, Default)]
-struct Live(u32);
-
-const _: () = assert!(BURST == u32::BITS as usize);
-
-impl Live {
-    #[inline]
-    fn keep(&mut self, slot: usize) {
-        self.0 |= 1 << slot;
-    }
-
-    #[inline]
-    fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-impl Iterator for Live {
-    type Item = usize;
-
-    #[inline]
-    fn next(&mut self) -> Option<usize> {
-        let slot = self.0.trailing_zeros();
-        // Takes the lowest bit away.
-        self.0 &= self.0.wrapping_sub(1);
-        (slot < u32::BITS).then_some(slot as usize)
-    }
 }
 
 /// How a worker is set up; the same for all but for `number`.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing;
+use config::words::{Mode, NoBackend};
 
 #[test]
 fn a_backend_of_two_services_replies_for_both() {

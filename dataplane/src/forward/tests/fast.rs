@@ -7,7 +7,7 @@ use super::*;
 use crate::flow::{FlowOwner, FlowValue};
 use crate::local::{LocalAddress, LocalSlot};
 use crate::samples::{Body, Sample, cases, endpoint, syn};
-use crate::snapshot::{Backend, Candidate, Parts, Pool, PoolSlot};
+use crate::snapshot::{Backend, BackendSlot, Candidate, Parts, Pool, PoolSlot};
 use crate::wire::ipv4;
 
 const PEERS: [[u8; 4]; 3] = [BACKEND, [198, 51, 100, 12], [198, 51, 100, 13]];

@@ -10,13 +10,14 @@ mod modes;
 mod ports;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use config::words::Mode;
 use proptest::prelude::*;
 
 use super::*;
 use crate::buf::HeapFrame;
-use crate::snapshot::NeighbourTable;
+use crate::snapshot::{BackendSlot, NeighbourTable};
 use crate::testing::{self, CLIENT, OWN, Packet, VIP, mac, packet};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 

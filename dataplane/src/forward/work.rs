@@ -1,0 +1,126 @@
+//! What the stages know of the packets of a burst.
+
+use std::net::IpAddr;
+
+use config::words::Protocol;
+
+use crate::burst::BURST;
+use crate::flow::table::FlowHash;
+use crate::local::LocalSlot;
+use crate::packet::{Addresses, Headers, Packet};
+use crate::snapshot::{BackendSlot, Found, Gateway, ServiceSlot};
+use crate::wire::eth::Tags;
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// From a client to a service.
+    Request(Found),
+    /// From a NAT backend to a client; the flow tells the service.
+    Reply,
+    /// From a full NAT backend to a local address.
+    LocalReply(LocalSlot),
+    /// From a station on an inside interface to the world.
+    Outward(Gateway),
+    /// From the world to a station on an inside interface.
+    Inward,
+}
+
+/// What becomes of a packet whose flow is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// To the backend, by its mode.
+    Backend,
+    /// To the backend, from this local address and port.
+    BackendFrom(LocalSlot, u16),
+    /// To the client that it is addressed to, from this port of the service.
+    Client { from: u16 },
+    /// To this client, from this port of the service.
+    ClientAt { client: IpAddr, port: u16, from: u16 },
+    /// On its way, as a router does.
+    Onward,
+    /// The same, from this local address and port.
+    OnwardFrom(LocalSlot, u16),
+    /// To this station inside, which a local address stood for.
+    Inside { station: IpAddr, port: u16 },
+}
+
+/// A packet on its way through the stages.
+#[derive(Clone, Copy)]
+pub(super) struct Work {
+    pub headers: Headers,
+    pub tags: Tags,
+    pub role: Role,
+    pub hash: FlowHash,
+    /// The backend of a new flow, if the fast path had one chosen and went no further.
+    pub chosen: Option<BackendSlot>,
+    /// Set by the third stage.
+    pub service: ServiceSlot,
+    /// Set by the third stage.
+    pub backend: BackendSlot,
+    /// Set by the third stage.
+    pub target: Target,
+}
+
+impl Work {
+    pub const NONE: Self = Self {
+        headers: Headers {
+            ip: Packet {
+                addresses: Addresses::V4 { src: 0, dst: 0 },
+                l3: 0,
+                l4: 0,
+                len: 0,
+                ttl: 0,
+                tos: 0,
+                next: 0,
+                dont_fragment: false,
+                fragment: None,
+            },
+            src_port: 0,
+            dst_port: 0,
+            protocol: Protocol::Tcp,
+            tcp_flags: 0,
+        },
+        tags: Tags { outer: 0, inner: 0 },
+        role: Role::Reply,
+        hash: FlowHash::ZERO,
+        chosen: None,
+        service: ServiceSlot(0),
+        backend: BackendSlot(0),
+        target: Target::Backend,
+    };
+}
+
+/// The packets of a burst, by their places in it. Each stage writes its part of a packet's work in place:
+/// copying the whole of it from stage to stage was a quarter of a packet's cost.
+pub(super) type Batch = [Work; BURST];
+
+/// Places in the burst whose packets are still on their way.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Live(u32);
+
+const _: () = assert!(BURST == u32::BITS as usize);
+
+impl Live {
+    #[inline]
+    pub fn keep(&mut self, slot: usize) {
+        self.0 |= 1 << slot;
+    }
+
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl Iterator for Live {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let slot = self.0.trailing_zeros();
+        // Takes the lowest bit away.
+        self.0 &= self.0.wrapping_sub(1);
+        (slot < u32::BITS).then_some(slot as usize)
+    }
+}
