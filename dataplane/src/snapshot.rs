@@ -12,7 +12,7 @@ mod way;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use config::words::{MacAddr, Protocol};
+use config::words::{MacAddr, NoBackend, Protocol};
 
 use crate::flow::state::Timeouts;
 use crate::local::LocalSlot;
@@ -67,6 +67,8 @@ pub struct Snapshot {
     /// How the gateways of routes are reached, by range of their table; none where stations are on the link.
     gateways_v4: Vec<Option<Egress>>,
     gateways_v6: Vec<Option<Egress>>,
+    /// Whether there are inside networks, whose packets pass.
+    is_gateway: bool,
     /// The shortest of all timeouts, in seconds: no flow that is idle for less is dead.
     pub shortest_timeout: u32,
 }
@@ -81,6 +83,7 @@ impl Snapshot {
             ways: Arc::default(),
             gateways_v4: Vec::new(),
             gateways_v6: Vec::new(),
+            is_gateway: parts.interfaces.iter().any(|interface| interface.gateway.is_some()),
             shortest_timeout: shortest(&parts),
             parts,
         };
@@ -268,6 +271,13 @@ impl Snapshot {
         listener: Option<Listener>,
     ) -> Option<Direction<A>> {
         self.tables.direction(plain, listener)
+    }
+
+    /// Whether a plain packet that this worker knows no way for is for nobody, and its sender is told nothing.
+    #[inline]
+    pub fn is_for_nobody<A: Address>(&self, plain: &Plain<A>) -> bool {
+        let silent = self.parts.no_service == NoBackend::Drop;
+        self.tables.is_for_nobody(plain, silent, self.is_gateway)
     }
 
     /// The address of a service of this IP version.

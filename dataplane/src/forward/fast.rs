@@ -14,6 +14,7 @@ use super::flows::{Hashed, Tabled};
 use super::{Context, Forwarder, Live, Outbox, PREFETCH_AHEAD};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
+use crate::drops::DropReason;
 use crate::flow::table::FlowHash;
 use crate::flow::{FlowKey, Key, WideKey};
 use crate::local::LocalSlot;
@@ -23,7 +24,8 @@ use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
 use crate::snapshot::{Address, Direction, Kept, Listener, Routed, ServiceSlot, Snapshot};
 use crate::toeplitz::Owners;
-use crate::wire::{eth, tcp};
+use crate::wire::eth::{self, Tags};
+use crate::wire::tcp;
 
 /// An IP version whose packets the fast path takes.
 trait Fast: Address + Routed + Hashed + Kept + Rewrite + Whole {
@@ -118,6 +120,8 @@ struct Lanes {
     narrow: Live,
     wide_v4: WideLane,
     wide_v6: WideLane,
+    /// Of either version, for addresses and ports where nobody listens.
+    nobodys: Live,
 }
 
 #[derive(Default)]
@@ -183,9 +187,9 @@ impl<F: Frame> Forwarder<F> {
             self.foresee_backends(context, lanes.wide_v4.live, &sights.wide_v4);
             self.foresee_backends(context, lanes.wide_v6.live, &sights.wide_v6);
         }
+        let mut sent = self.drop_nobodys(snapshot, port, lanes.nobodys, burst);
         // Narrow flows come behind wide ones: where a service has both, requests of the narrow ones are found to
         // wait in the other lane, and so do their replies.
-        let mut sent = 0;
         if !lanes.wide_v4.live.is_empty() {
             sent += self.carry_lane(context, (lanes.wide_v4.live, &mut waiting), &sights.wide_v4, burst, out);
         }
@@ -253,7 +257,9 @@ impl<F: Frame> Forwarder<F> {
         sights: &mut Sights,
         (lanes, waiting): (&mut Lanes, &mut Waiting),
     ) {
-        let Some(direction) = self.direction(snapshot, slot, &plain, listener, waiting) else { return };
+        let nobodys = &mut lanes.nobodys;
+        let direction = self.direction(snapshot, slot, &plain, listener, (waiting, nobodys));
+        let Some(direction) = direction else { return };
         let narrow = (&mut sights.narrow, &mut lanes.narrow);
         match direction {
             Direction::Request { service, full_nat: false } => {
@@ -280,7 +286,8 @@ impl<F: Frame> Forwarder<F> {
     ) {
         let Some(plain) = glance_v6(ip, frame_len) else { return waiting.leave(slot) };
         let listener = snapshot.listener(&plain);
-        if let Some(direction) = self.direction(snapshot, slot, &plain, listener, waiting) {
+        let nobodys = &mut lanes.nobodys;
+        if let Some(direction) = self.direction(snapshot, slot, &plain, listener, (waiting, nobodys)) {
             self.sight_wide(slot, plain, direction, &mut sights.wide_v6, &mut lanes.wide_v6);
         }
     }
@@ -293,9 +300,13 @@ impl<F: Frame> Forwarder<F> {
         slot: usize,
         plain: &Plain<A>,
         listener: Option<Listener>,
-        waiting: &mut Waiting,
+        (waiting, nobodys): (&mut Waiting, &mut Live),
     ) -> Option<Direction<A>> {
         let Some(direction) = snapshot.direction(plain, listener) else {
+            if listener.is_none() && snapshot.is_for_nobody(plain) && !A::is_martian(plain) {
+                nobodys.keep(slot);
+                return None;
+            }
             waiting.leave(slot);
             if opens(plain) {
                 // Either end may be the client: under NAT backends can open, too.
@@ -370,6 +381,16 @@ impl<F: Frame> Forwarder<F> {
         let key = WideKey::new(client.wide(), port, service, service_port);
         sighted[slot] = Sighted { plain, heading, key, hash, line };
         lane.live.keep(slot);
+    }
+
+    /// Drops what is for nobody. Returns how many packets these were.
+    #[inline]
+    fn drop_nobodys(&self, snapshot: &Snapshot, port: PortId, nobodys: Live, burst: &mut Burst<F>) -> usize {
+        // Without such an interface there is another reason.
+        if nobodys.is_empty() || snapshot.interface_of(port, Tags::default()).is_none() {
+            return 0;
+        }
+        nobodys.map(|slot| self.drop(burst.take(slot), DropReason::NoService)).count()
     }
 
     /// Finds out the clients for whom local addresses stand, and asks for their flows.

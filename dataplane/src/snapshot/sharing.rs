@@ -19,6 +19,7 @@ impl Snapshot {
             ways: Arc::clone(&before.ways),
             gateways_v4: before.gateways_v4.clone(),
             gateways_v6: before.gateways_v6.clone(),
+            is_gateway: before.is_gateway,
             shortest_timeout: shortest(&parts),
             parts,
         }

@@ -345,6 +345,20 @@ impl Tables {
         (replier.first == replier.last).then_some(Direction::Reply { service: replier.service, vip })
     }
 
+    /// Whether a plain packet to which nobody listens is for a VIP, if that is `silent`, or for an address that is not
+    /// ours, if nothing passes through us, and is no reply of a backend.
+    #[inline]
+    pub(super) fn is_for_nobody<A: Address>(&self, plain: &Plain<A>, silent: bool, passes: bool) -> bool {
+        let tables = A::tables(self);
+        let untold = match tables.local.get(plain.dst.key(ANY, 0)) {
+            Some(Local::Vip { .. }) => silent,
+            Some(_) => false,
+            None => !passes,
+        };
+        let (start, end) = tables.repliers(plain.protocol, plain.src, plain.src_port);
+        untold && start == end && !self.ranges && !self.reply_ranges
+    }
+
     /// The address of a service; of no meaning if it is of another IP version.
     #[inline]
     pub(super) fn vip<A: Address>(&self, service: ServiceSlot) -> Option<A> {

@@ -3,11 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
+use config::words::NoBackend;
+
 use super::*;
 use crate::flow::{FlowOwner, FlowValue};
 use crate::local::{LocalAddress, LocalSlot};
 use crate::samples::{Body, Sample, cases, endpoint, syn};
-use crate::snapshot::{Backend, BackendSlot, Candidate, Parts, Pool, PoolSlot};
+use crate::snapshot::{Backend, BackendSlot, Candidate, Gateway, Parts, Pool, PoolSlot};
 use crate::wire::ipv4;
 
 const PEERS: [[u8; 4]; 3] = [BACKEND, [198, 51, 100, 12], [198, 51, 100, 13]];
@@ -48,11 +50,12 @@ fn steps() -> impl Strategy<Value = Step> {
     let telling = prop::sample::select(vec![14, 16, 17, 20, 21, 22, 23, 38, 39, 46, 47]);
     let flaw =
         prop::option::weighted(0.3, (prop_oneof![telling, 0usize..54], (0u8..8).prop_map(|bit| 1 << bit)));
-    let ends = (0u16..4, 0usize..3, any::<bool>());
+    let to = prop::sample::select(vec![(VIP, 80), (VIP, 80), (VIP, 81), (OWN, 80), ([8, 8, 8, 8], 80)]);
+    let ends = (0u16..4, 0usize..3, any::<bool>(), to);
     (ends, flags, shape, flaw, any::<bool>()).prop_map(|(ends, flags, shape, flaw, mended)| {
-        let ((port, peer, reply), (udp, dont_fragment, options, padding, ttl, tos)) = (ends, shape);
-        let (client, vip) = ((CLIENT, 40000 + port), (VIP, 80));
-        let packet = if reply { packet((PEERS[peer], 8000), client) } else { packet(client, vip) };
+        let ((port, peer, reply, to), (udp, dont_fragment, options, padding, ttl, tos)) = (ends, shape);
+        let client = (CLIENT, 40000 + port);
+        let packet = if reply { packet((PEERS[peer], 8000), client) } else { packet(client, to) };
         let packet = if udp { packet.udp() } else { packet.flags(flags) };
         let options = if options && peer == 0 { vec![1, 1, 1, 0] } else { Vec::new() };
         Step { packet: Packet { ttl, tos, dont_fragment, options, ..packet }, padding, flaw, mended }
@@ -100,7 +103,7 @@ fn counts(path: &Path) -> Vec<u64> {
     drops.chain(backends).chain([path.stats.punted.get(), path.stats.answered.get()]).collect()
 }
 
-/// What services ask of the first packets of their flows.
+/// What is asked of packets besides.
 #[derive(Clone, Copy, Debug)]
 enum Asks {
     Nothing,
@@ -110,16 +113,26 @@ enum Asks {
     OnePacket,
     /// No new flows.
     Retired,
+    /// That senders to other ports are told.
+    Telling,
+    /// That what is for others passes.
+    Passing,
 }
 
-const ASKS: [Asks; 5] = [Asks::Nothing, Asks::Nothing, Asks::Mss, Asks::OnePacket, Asks::Retired];
+const ASKS: [Asks; 7] =
+    [Asks::Nothing, Asks::Nothing, Asks::Mss, Asks::OnePacket, Asks::Retired, Asks::Telling, Asks::Passing];
 
 impl Asks {
     fn put(self, parts: &mut Parts) {
+        match self {
+            Self::Telling => parts.no_service = NoBackend::Icmp,
+            Self::Passing => parts.interfaces[0].gateway = Some(Gateway::default()),
+            _ => {}
+        }
         for service in parts.services.iter_mut().flatten() {
             let service = Arc::make_mut(service);
             match self {
-                Self::Nothing => {}
+                Self::Nothing | Self::Telling | Self::Passing => {}
                 Self::Mss => service.mss = Some(500),
                 Self::OnePacket => service.one_packet = true,
                 Self::Retired => service.retired = true,
