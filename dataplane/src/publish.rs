@@ -1,10 +1,12 @@
 //! Hands immutable values from the control thread to the workers.
 //!
-//! A worker looks for news once per turn, by one acquire load, and takes them between bursts. Old values
-//! are freed by the publisher when every worker reported a newer one, never by a worker.
+//! A worker looks for news once per turn, by one acquire load, and takes them between bursts: whatever their
+//! size, that is a pointer, two counts of owners and no system call. Old values are freed by the publisher when
+//! every worker reported a newer one, never by a worker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::thread;
 
 use crossbeam::utils::CachePadded;
 
@@ -51,9 +53,21 @@ impl<T> Publisher<T> {
         let value = Arc::new(value);
         let generation = self.generation() + 1;
         self.kept.push(Arc::clone(&value));
-        *self.shared.latest.lock().unwrap_or_else(PoisonError::into_inner) = (generation, value);
+        *self.lock() = (generation, value);
         self.shared.generation.store(generation, Ordering::Release);
         generation
+    }
+
+    /// Waits for a worker that is just taking a value by looking again and again: if it slept, the worker would
+    /// have to wake it, by a system call.
+    fn lock(&self) -> MutexGuard<'_, (u64, Arc<T>)> {
+        loop {
+            match self.shared.latest.try_lock() {
+                Ok(latest) => return latest,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => thread::yield_now(),
+            }
+        }
     }
 
     /// The last published value.
@@ -141,6 +155,20 @@ mod tests {
         assert_eq!(publisher.in_force(), 2);
         publisher.reclaim();
         assert_eq!(Arc::strong_count(&first), 1);
+    }
+
+    #[test]
+    fn a_worker_that_takes_a_value_is_waited_for() {
+        let (mut publisher, mut readers) = channel(0, 1);
+        let shared = Arc::clone(&publisher.shared);
+        let taking = shared.latest.lock().unwrap();
+        let publishing = thread::spawn(move || (publisher.publish(1), publisher));
+        thread::yield_now();
+        assert_eq!((taking.0, readers[0].refresh()), (1, false));
+        drop(taking);
+        let (generation, publisher) = publishing.join().unwrap();
+        assert!(readers[0].refresh());
+        assert_eq!((generation, publisher.in_force(), *readers[0].current()), (2, 2, 1));
     }
 
     /// Notes the thread that frees it.
