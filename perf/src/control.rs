@@ -13,6 +13,7 @@ mod memory;
 mod report;
 mod site;
 mod tally;
+mod traffic;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use changes::{Change, Window};
 use report::{By, Report, Row};
 use site::Site;
 use tally::Tally;
+use traffic::Load;
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -48,7 +50,8 @@ pub fn run(args: &Args) -> Result<(), String> {
         let site = Site::write(services, backends)?;
         build::measure(&site, repeats.min(10), &report)?;
         in_force(&site, repeats, &report)?;
-        gaps(&site, repeats, &report)?;
+        gaps(&site, Load::Idle, repeats, &report)?;
+        gaps(&site, Load::Full, repeats, &report)?;
     }
     Ok(())
 }
@@ -67,15 +70,20 @@ fn in_force(site: &Site, repeats: usize, report: &Report) -> Result<(), String> 
 }
 
 /// How long a worker does not poll when it takes a new snapshot, and how often else, with and without changes.
-fn gaps(site: &Site, repeats: usize, report: &Report) -> Result<(), String> {
-    let appliance = appliance::Appliance::start(site)?;
+fn gaps(site: &Site, load: Load, repeats: usize, report: &Report) -> Result<(), String> {
+    let appliance = appliance::Appliance::start(site, load)?;
     let mut client = Client::connect(site.socket()).map_err(|error| error.to_string())?;
     for change in Change::ALL {
         let mut tally = Tally::default();
-        let watch = |window: Window, length: Duration| tally.add(window, length, appliance.gaps.take());
+        let watch = |window: Window, length: Duration| tally.add(window, length, appliance.turns.try_iter());
         let times = changes::repeat(&mut client, site, change, repeats, watch)?;
-        report.line(&Row::in_force(site, By::InProcess, change, &times)?);
-        report.line(&Row::gap(site, change, tally)?);
+        match load {
+            Load::Idle => {
+                report.line(&Row::in_force(site, By::InProcess, change, &times)?);
+                report.line(&Row::gap(site, change, &tally)?);
+            }
+            Load::Full => report.line(&Row::burst(site, change, &tally)?),
+        }
     }
     drop(client);
     appliance.stop(site)

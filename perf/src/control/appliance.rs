@@ -1,8 +1,9 @@
-//! The appliance without DPDK, in this process: the same control thread, socket and worker, with devices that
-//! have no frames, so that every turn of the worker can be watched.
+//! The appliance without DPDK, in this process: the same control thread, socket and worker, with devices in
+//! memory, so that every turn of the worker can be watched.
 
 use std::hash::RandomState;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,37 +15,23 @@ use controlplane::host::Host;
 use controlplane::server;
 use controlplane::state::Limits;
 use dataplane::buf::HeapFrame;
-use dataplane::burst::Burst;
 use dataplane::clock::Clock;
 use dataplane::flow::table::HashSecret;
 use dataplane::forward::{PieceSetup, Setup};
-use dataplane::port::Queue;
 use dataplane::publish;
 use dataplane::worker::{self, Shared, Worker};
 use tokio::sync::mpsc;
 
-use super::gaps::{self, Gaps};
+use super::gaps::{self, Turn};
 use super::site::Site;
+use super::traffic::{Load, Source};
 
 /// Time after the start in which announcements are sent, in IPv4 twice within two seconds.
 const SETTLE: Duration = Duration::from_secs(3);
 const MAC: MacAddr = MacAddr([0x02, 0x00, 0x5e, 0x00, 0x53, 0xfe]);
 
-/// A device where nothing arrives, and what is sent is gone.
+/// What the control thread sees of the devices.
 struct Null;
-
-impl Queue for Null {
-    type Frame = HeapFrame;
-
-    fn receive(&mut self, _: &mut Burst<HeapFrame>) {}
-
-    fn send(&mut self, burst: &mut Burst<HeapFrame>) -> usize {
-        let count = burst.len();
-        (0..count).for_each(|place| drop(burst.take(place)));
-        burst.clear();
-        count
-    }
-}
 
 impl Devices for Null {
     type Frame = HeapFrame;
@@ -73,7 +60,7 @@ impl Devices for Null {
 /// What runs.
 pub struct Appliance {
     /// What is seen of the worker.
-    pub gaps: Arc<Gaps>,
+    pub turns: Receiver<Turn>,
     worker: JoinHandle<Result<(), String>>,
     control: JoinHandle<Result<(), String>>,
 }
@@ -84,21 +71,22 @@ impl Appliance {
     ///
     /// # Errors
     /// The operating system refuses something.
-    pub fn start(site: &Site) -> Result<Self, String> {
+    pub fn start(site: &Site, load: Load) -> Result<Self, String> {
         let limits = Limits::for_config(&site.config);
         let plan = Plan::new(site.config.clone(), &[MAC], limits).map_err(|error| error.to_string())?;
         let (publisher, readers) = publish::channel(plan.snapshot(), 1);
         let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: Idle::Poll };
-        let team = worker::team(vec![vec![Null]], &setup(site, limits), limits.backends, readers, &shared);
-        let (workers, handles): (Vec<Worker<Null>>, Vec<_>) = team.into_iter().unzip();
-        let gaps = Arc::<Gaps>::default();
-        let (watched, stop) = (Arc::clone(&gaps), Arc::clone(&shared.stop));
+        let burst_ns = Arc::default();
+        let queues = vec![vec![Source::new(load, &site.config, &burst_ns)]];
+        let team = worker::team(queues, &setup(site, limits), limits.backends, readers, &shared);
+        let (workers, handles): (Vec<Worker<Source>>, Vec<_>) = team.into_iter().unzip();
+        let ((told, turns), stop) = (channel(), Arc::clone(&shared.stop));
         let cores = &site.config.cores;
         let (control_core, worker_core) = (cores.control, cores.workers[0]);
         let work = move || {
             pin(worker_core)?;
             workers.into_iter().try_for_each(|worker| {
-                gaps::watch(worker, &stop, &watched).map_err(|error| error.to_string())
+                gaps::watch(worker, &stop, &burst_ns, load.long(), &told).map_err(|error| error.to_string())
             })
         };
         let identity = Identity {
@@ -128,7 +116,7 @@ impl Appliance {
                 serving.await.map_err(|error| error.to_string())
             })
         };
-        let appliance = Self { gaps, worker: thread::spawn(work), control: thread::spawn(control) };
+        let appliance = Self { turns, worker: thread::spawn(work), control: thread::spawn(control) };
         thread::sleep(SETTLE);
         Ok(appliance)
     }

@@ -1,104 +1,129 @@
-//! Watches a worker's turns: how long until it polls again.
+//! Watches a worker's turns: how long until it polls again, and how much of that it had its core.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use dataplane::port::Queue;
-use dataplane::worker::Worker;
+use dataplane::worker::{HOUSEKEEPING_TURNS, Worker};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::{ClockId, clock_gettime};
 
-/// Turns between housekeeping turns, as in [`Worker::run`].
-const HOUSEKEEPING_TURNS: u32 = 256;
-/// A gap of so many nanoseconds is looked into; asking the kernel takes longer than a turn.
-const SUSPECT_NS: u64 = 2_000;
-/// The longest gap, in nanoseconds, that is no stall.
-const STALL_NS: u64 = 10_000;
+/// Turns from one that is told of although nothing is special about it to the next.
+const USUAL_TURNS: u32 = 1 << 14;
 
-/// What is seen of one worker. Written by its thread.
-#[derive(Default)]
-pub struct Gaps {
-    /// Nanoseconds of the last turn that took a new snapshot; 0 if there was none, or the thread lost its core in it.
-    adopting: AtomicU64,
-    /// Stalls in all other turns, of those in which the thread had its core.
-    stalls: AtomicU64,
-    /// Gaps in which another thread had the core.
-    disturbed: AtomicU64,
+/// Two looks at clocks are no further apart than this, unless something comes between them.
+const LOOK: Duration = Duration::from_micros(1);
+
+/// What is special about a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It took a new snapshot.
+    Adopts,
+    /// It was long.
+    Long,
+    /// Nothing.
+    Usual,
 }
 
-/// What was seen since it was last asked for.
+/// One turn of a worker, and the look at two clocks behind it.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
-    /// Microseconds of the turn that took a new snapshot, if there was one and nothing else in it.
-    pub adopting: Option<f64>,
-    /// Other gaps that are longer than 10 µs.
-    pub stalls: u64,
-    /// Gaps in which another thread had the core.
-    pub disturbed: u64,
+pub struct Turn {
+    /// Why it is told of.
+    pub why: Why,
+    /// From poll to poll.
+    pub gap: Duration,
+    /// For how much of it the thread had its core; the rest another thread had, or the hypervisor. Interrupts of
+    /// the core, and what the kernel does to switch threads, count as the thread's.
+    pub own: Duration,
+    /// The same of its burst, from when it was received until it was sent.
+    pub burst: Duration,
+    /// Page faults since the last turn that was told of.
+    pub faults: u64,
 }
 
-impl Gaps {
-    /// What was seen since this was last asked.
-    pub fn take(&self) -> Seen {
-        let [adopting, stalls, disturbed] =
-            [&self.adopting, &self.stalls, &self.disturbed].map(|number| number.swap(0, Ordering::Relaxed));
-        Seen { adopting: (adopting > 0).then_some(adopting as f64 / 1e3), stalls, disturbed }
+impl Turn {
+    /// Whether somebody else had the core.
+    pub fn lost_its_core(&self) -> bool {
+        self.gap > self.own + LOOK
     }
 }
 
-/// Runs a worker as [`Worker::run`] does, until `stop` is set, with a look at the clock after each turn.
+/// Runs a worker as [`Worker::run`] does, until `stop` is set, and tells of its turns. `burst_ns` is what its queue
+/// notes of each burst; turns longer than `long` are told of.
 ///
 /// # Errors
-/// The kernel does not tell when another thread had the core.
-pub fn watch<Q: Queue>(mut worker: Worker<Q>, stop: &AtomicBool, gaps: &Arc<Gaps>) -> std::io::Result<()> {
-    let core = Core::open()?;
-    let mut seen = core.slices()?;
-    let mut turns = 0u32;
+/// The kernel does not count for a thread.
+pub fn watch<Q: Queue>(
+    mut worker: Worker<Q>,
+    stop: &AtomicBool,
+    burst_ns: &AtomicU64,
+    long: Duration,
+    turns: &Sender<Turn>,
+) -> io::Result<()> {
+    let mut count = 0u32;
     let mut generation = worker.generation();
-    let mut last = Instant::now();
+    let mut faults = page_faults()?;
+    let (mut began, mut had) = (Instant::now(), own_time()?);
     while !stop.load(Ordering::Relaxed) {
-        turns = turns.wrapping_add(1);
-        if turns.is_multiple_of(HOUSEKEEPING_TURNS) {
+        count = count.wrapping_add(1);
+        if count.is_multiple_of(HOUSEKEEPING_TURNS) {
             worker.housekeeping();
         }
         worker.turn();
-        let now = Instant::now();
-        // A gap of more than 500 years is none.
-        let gap = now.duration_since(last).as_nanos() as u64;
-        last = now;
-        let adopted = worker.generation() != generation;
-        if gap > SUSPECT_NS || adopted {
-            generation = worker.generation();
-            let slices = core.slices()?;
-            if slices != seen {
-                gaps.disturbed.fetch_add(1, Ordering::Relaxed);
-            } else if adopted {
-                gaps.adopting.store(gap, Ordering::Relaxed);
-            } else if gap > STALL_NS {
-                gaps.stalls.fetch_add(1, Ordering::Relaxed);
-            }
-            seen = slices;
-            last = Instant::now();
-        }
+        let (now, has) = (Instant::now(), own_time()?);
+        let (gap, own) = (now.duration_since(began), has.saturating_sub(had));
+        (began, had) = (now, has);
+        let why = if worker.generation() != generation {
+            Why::Adopts
+        } else if count.is_multiple_of(USUAL_TURNS) {
+            Why::Usual
+        } else if gap > long {
+            Why::Long
+        } else {
+            continue;
+        };
+        let burst = Duration::from_nanos(burst_ns.load(Ordering::Relaxed));
+        let all_faults = page_faults()?;
+        // Nobody listens any more at the end.
+        let _ = turns.send(Turn { why, gap, own, burst, faults: all_faults - faults });
+        generation = worker.generation();
+        // Telling takes longer than a turn.
+        faults = page_faults()?;
+        (began, had) = (Instant::now(), own_time()?);
     }
     Ok(())
 }
 
-/// The kernel's word on who has the core.
-struct Core(File);
+/// Time for which the calling thread had a core.
+///
+/// # Errors
+/// The kernel has no such clock.
+pub fn own_time() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
 
-impl Core {
-    /// Of the calling thread.
-    fn open() -> std::io::Result<Self> {
-        Ok(Self(File::open("/proc/thread-self/schedstat")?))
-    }
+/// Page faults of the calling thread.
+fn page_faults() -> io::Result<u64> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
+    // A number of events is not negative.
+    Ok((usage.minor_page_faults() + usage.major_page_faults()) as u64)
+}
 
-    /// How many times the thread was given a core so far: the last of three numbers.
-    fn slices(&self) -> std::io::Result<u64> {
-        let mut text = [0; 64];
-        let len = self.0.read_at(&mut text, 0)?;
-        let number = String::from_utf8_lossy(&text[..len]).split_whitespace().last().map(str::parse);
-        number.and_then(Result::ok).ok_or_else(|| std::io::Error::other("schedstat has another form"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_sleeps_or_touches_memory_is_seen() {
+        let (begun, had, faults) = (Instant::now(), own_time().unwrap(), page_faults().unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        drop(std::hint::black_box(vec![1u8; 64 << 20]));
+        let (gap, own) = (begun.elapsed(), own_time().unwrap() - had);
+        assert!(page_faults().unwrap() > faults);
+        assert!(own > Duration::ZERO && gap - own >= Duration::from_millis(50), "{gap:?} {own:?}");
+        let turn = Turn { why: Why::Usual, gap, own, burst: own, faults };
+        assert!(turn.lost_its_core() && !Turn { gap: own, ..turn }.lost_its_core());
     }
 }

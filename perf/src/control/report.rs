@@ -1,13 +1,20 @@
 //! Results as lines for people, or as JSON for programs.
 
+use std::fmt;
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::build::Part;
 use super::changes::Change;
+use super::gaps::Turn;
 use super::memory::Resident;
 use super::site::Site;
-use super::tally::Tally;
+use super::tally::{Sum, Tally};
 use crate::summary::Summary;
+
+/// What is said instead of a result.
+const NOTHING: &str = "nothing was measured undisturbed; try again on an idle machine";
 
 /// Which appliance was measured.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -33,17 +40,20 @@ pub struct Row {
 enum Measured {
     /// Milliseconds from a request to its answer: all workers use the result.
     InForce { by: By, change: Change, ms: f64, min: f64, max: f64, changes: usize },
-    /// Microseconds of the turns in which a worker took a new snapshot; of its other turns, how many in a second
-    /// were longer than 10 µs, while changes were made and while none was.
+    /// Microseconds of the turns in which an idle worker took a new snapshot; of its other turns, how many were longer
+    /// than 10 µs, while changes were made and while none was.
     Gap {
         change: Change,
-        us: f64,
-        min: f64,
-        max: f64,
-        turns: usize,
-        stalls_per_s: f64,
-        quiet_stalls_per_s: f64,
-        disturbed: u64,
+        #[serde(flatten)]
+        turns: Turns,
+        stalls: Stalls,
+        quiet_stalls: Stalls,
+    },
+    /// Microseconds of a busy worker's burst in such turns.
+    Burst {
+        change: Change,
+        #[serde(flatten)]
+        bursts: Turns,
     },
     /// Milliseconds that a part of the work takes.
     Build { part: Part, ms: f64, min: f64, max: f64 },
@@ -51,6 +61,28 @@ enum Measured {
     Snapshot { mib: f64 },
     /// MiB of the daemon.
     Memory { when: &'static str, rss_mib: f64, most_mib: f64 },
+}
+
+/// Turns that took a snapshot; `own` is for how long the worker had its core, in those in which nobody else had it
+/// for a while, and `usual` the same of turns that took none.
+#[derive(Debug, Serialize)]
+struct Turns {
+    us: f64,
+    min: f64,
+    max: f64,
+    own_us: f64,
+    own_max: f64,
+    usual_us: f64,
+    page_faults: u64,
+}
+
+/// Gaps over 10 µs; `own` of those in which the worker had its core for longer than that.
+#[derive(Debug, Serialize)]
+struct Stalls {
+    per_s: f64,
+    own_per_s: f64,
+    longest_us: f64,
+    own_longest_us: f64,
 }
 
 impl Row {
@@ -68,21 +100,23 @@ impl Row {
         Ok(Self::of(site, Measured::InForce { by, change, ms, min, max, changes: times.len() }))
     }
 
-    /// How long a worker did not poll.
+    /// How long an idle worker did not poll.
     ///
     /// # Errors
-    /// It lost its core whenever it took a snapshot, so that nothing is known.
-    pub fn gap(site: &Site, change: Change, tally: Tally) -> Result<Self, String> {
-        let Tally { adopting, change: sum, quiet } = tally;
-        let turns = adopting.len();
-        let Summary { median, min, max } = summary(adopting)?;
-        let (us, min, max) = (rounded(median), rounded(min), rounded(max));
-        let (stalls_per_s, quiet_stalls_per_s) = (rounded(sum.rate()), rounded(quiet.rate()));
-        let disturbed = sum.disturbed + quiet.disturbed;
-        Ok(Self::of(
-            site,
-            Measured::Gap { change, us, min, max, turns, stalls_per_s, quiet_stalls_per_s, disturbed },
-        ))
+    /// Here and below: it lost its core whenever it took a snapshot, so that nothing is known.
+    pub fn gap(site: &Site, change: Change, tally: &Tally) -> Result<Self, String> {
+        let turns = Turns::of(tally, |turn| turn.gap, |turn| turn.own)?;
+        let (stalls, quiet_stalls) = (Stalls::of(&tally.change), Stalls::of(&tally.quiet));
+        Ok(Self::of(site, Measured::Gap { change, turns, stalls, quiet_stalls }))
+    }
+
+    /// How long a busy worker's bursts took.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn burst(site: &Site, change: Change, tally: &Tally) -> Result<Self, String> {
+        let bursts = Turns::of(tally, |turn| turn.burst, |turn| turn.burst)?;
+        Ok(Self::of(site, Measured::Burst { change, bursts }))
     }
 
     /// How long a part of the work took.
@@ -111,9 +145,10 @@ impl Row {
             Measured::InForce { by, change, ms, min, max, .. } => {
                 format!("in force ({by:?}, {change:?}): {ms} ms ({min} to {max})")
             }
-            Measured::Gap { change, us, min, max, stalls_per_s, quiet_stalls_per_s, .. } => format!(
-                "turn that adopts ({change:?}): {us} us ({min} to {max}); other gaps over 10 us: {stalls_per_s} a second, {quiet_stalls_per_s} without changes"
+            Measured::Gap { change, turns, stalls, quiet_stalls } => format!(
+                "turn that adopts ({change:?}): {turns}; others over 10 us: {stalls}; without changes: {quiet_stalls}"
             ),
+            Measured::Burst { change, bursts } => format!("burst in such a turn ({change:?}): {bursts}"),
             Measured::Build { part, ms, min, max } => format!("{part:?}: {ms} ms ({min} to {max})"),
             Measured::Snapshot { mib } => format!("a snapshot: {mib} MiB"),
             Measured::Memory { when, rss_mib, most_mib } => {
@@ -121,6 +156,49 @@ impl Row {
             }
         };
         format!("{:>6} services {:>7} backends  {what}", self.services, self.backends)
+    }
+}
+
+impl Turns {
+    fn of(
+        tally: &Tally,
+        all: impl Fn(&Turn) -> Duration,
+        own: impl Fn(&Turn) -> Duration,
+    ) -> Result<Self, String> {
+        let own = |turn: &Turn| micros(own(turn));
+        let seen = |summary: Option<Summary>| summary.ok_or_else(|| NOTHING.to_owned());
+        let Summary { median: us, min, max } = seen(tally.adopting(|turn| micros(all(turn))))?;
+        let Summary { median: own_us, max: own_max, .. } = seen(tally.undisturbed(own))?;
+        let usual_us = seen(tally.usual(own))?.median;
+        let [us, own_us, usual_us] = [us, own_us, usual_us].map(rounded);
+        Ok(Self { us, min, max, own_us, own_max, usual_us, page_faults: tally.faults() })
+    }
+}
+
+impl fmt::Display for Turns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { us, min, max, own_us, own_max, usual_us, page_faults } = self;
+        write!(f, "{us} us ({min} to {max}), own {own_us} (to {own_max}, usually {usual_us}), ")?;
+        write!(f, "{page_faults} page faults")
+    }
+}
+
+impl Stalls {
+    fn of(sum: &Sum) -> Self {
+        let (per_s, own_per_s) = sum.rates();
+        Self {
+            per_s: rounded(per_s),
+            own_per_s: rounded(own_per_s),
+            longest_us: micros(sum.longest),
+            own_longest_us: micros(sum.longest_own),
+        }
+    }
+}
+
+impl fmt::Display for Stalls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { per_s, own_per_s, longest_us, own_longest_us } = self;
+        write!(f, "{per_s} a second, {own_per_s} of them own, to {longest_us}, own {own_longest_us}")
     }
 }
 
@@ -146,8 +224,11 @@ impl Report {
 }
 
 fn summary(values: Vec<f64>) -> Result<Summary, String> {
-    Summary::of(values)
-        .ok_or_else(|| "nothing was measured undisturbed; try again on an idle machine".to_owned())
+    Summary::of(values).ok_or_else(|| NOTHING.to_owned())
+}
+
+fn micros(time: Duration) -> f64 {
+    rounded(time.as_nanos() as f64 / 1e3)
 }
 
 /// To thousandths.
