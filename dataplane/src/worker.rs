@@ -32,6 +32,10 @@ const LIST_LINES: usize = 64;
 /// Attempts to give a frame to a device whose transmit queue is full.
 const SEND_TRIES: usize = 16;
 
+/// Bytes of the flow tables for each flow that they are rated for.
+const NARROW_FLOW_BYTES: usize = 32;
+const WIDE_FLOW_BYTES: usize = 64;
+
 /// Capacity of the queue from a worker to the control thread.
 const PUNT_QUEUE: usize = 512;
 /// Capacity of the queue from the control thread to a worker.
@@ -111,7 +115,27 @@ pub struct Worker<Q: Queue> {
     idle: Idle,
 }
 
-/// Makes as many workers as there are sets of queues, and their handles. `queues` is by worker and port.
+/// What a worker is made of. It is made by the thread that will run it, so that its memory is on that thread's
+/// NUMA node: the kernel takes a page from the node of the core that first touches it.
+pub struct Blueprint<Q: Queue> {
+    queues: Vec<Q>,
+    setup: Setup,
+    backends: usize,
+    /// The queue of each worker for frames that others hand over.
+    owners: Vec<Arc<ArrayQueue<HandedOver<Q::Frame>>>>,
+    snapshot: Reader<Snapshot>,
+    shared: Shared,
+}
+
+/// A worker's flow tables are larger than what the kernel gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no memory for a worker's flow tables, {mib} MiB; make the capacities of [flow_table] smaller")]
+pub struct NoMemory {
+    /// What they need.
+    pub mib: usize,
+}
+
+/// Plans as many workers as there are sets of queues. `queues` is by worker and port.
 ///
 /// `setup` is completed with each worker's number; `backends` is the number of backend slots there may be.
 pub fn team<Q: Queue>(
@@ -120,47 +144,69 @@ pub fn team<Q: Queue>(
     backends: usize,
     snapshots: Vec<Reader<Snapshot>>,
     shared: &Shared,
-) -> Vec<(Worker<Q>, Handle<Q::Frame>)> {
+) -> Vec<Blueprint<Q>> {
     let owners: Vec<_> = queues.iter().map(|_| Arc::new(ArrayQueue::new(HAND_OVER_QUEUE))).collect();
     let workers = owners.len();
     let members = queues.into_iter().zip(snapshots).enumerate();
     members
-        .map(|(number, (queues, snapshot))| {
-            let handle = Handle {
-                punt: Arc::new(ArrayQueue::new(PUNT_QUEUE)),
-                inject: Arc::new(ArrayQueue::new(INJECT_QUEUE)),
-                list: Arc::default(),
-                listing: Arc::new(ArrayQueue::new(LISTING_QUEUE)),
-                locals: Arc::new(ArrayQueue::new(local::SLOTS)),
-                stats: Arc::new(WorkerStats::new(backends)),
-            };
-            let worker = Worker {
-                forwarder: Forwarder::new(
-                    &Setup { number, workers, ..setup.clone() },
-                    Arc::clone(&handle.stats),
-                ),
-                out: Outbox {
-                    transmit: queues.iter().map(|_| Burst::default()).collect(),
-                    punt: Arc::clone(&handle.punt),
-                    owners: owners.clone(),
-                },
-                queues,
-                inject: Arc::clone(&handle.inject),
-                taken_over: Arc::clone(&owners[number]),
-                locals: Arc::clone(&handle.locals),
-                list: Arc::clone(&handle.list),
-                listing: Arc::clone(&handle.listing),
-                list_line: None,
-                snapshot,
-                shared: shared.clone(),
-                stats: Arc::clone(&handle.stats),
-                now: shared.clock.now(),
-                burst: Burst::default(),
-                idle: Idle::new(shared.idle),
-            };
-            (worker, handle)
+        .map(|(number, (queues, snapshot))| Blueprint {
+            queues,
+            setup: Setup { number, workers, ..setup.clone() },
+            backends,
+            owners: owners.clone(),
+            snapshot,
+            shared: shared.clone(),
         })
         .collect()
+}
+
+impl<Q: Queue> Blueprint<Q> {
+    /// Makes the worker, and what the control thread holds of it.
+    ///
+    /// # Errors
+    /// [`NoMemory`]; a kernel that promises more than it has may still end the process later.
+    pub fn build(self) -> Result<(Worker<Q>, Handle<Q::Frame>), NoMemory> {
+        let Self { queues, setup, backends, owners, snapshot, shared } = self;
+        may_allocate(&setup)?;
+        let handle = Handle {
+            punt: Arc::new(ArrayQueue::new(PUNT_QUEUE)),
+            inject: Arc::new(ArrayQueue::new(INJECT_QUEUE)),
+            list: Arc::default(),
+            listing: Arc::new(ArrayQueue::new(LISTING_QUEUE)),
+            locals: Arc::new(ArrayQueue::new(local::SLOTS)),
+            stats: Arc::new(WorkerStats::new(backends)),
+        };
+        let worker = Worker {
+            forwarder: Forwarder::new(&setup, Arc::clone(&handle.stats)),
+            taken_over: Arc::clone(&owners[setup.number]),
+            out: Outbox {
+                transmit: queues.iter().map(|_| Burst::default()).collect(),
+                punt: Arc::clone(&handle.punt),
+                owners,
+            },
+            queues,
+            inject: Arc::clone(&handle.inject),
+            locals: Arc::clone(&handle.locals),
+            list: Arc::clone(&handle.list),
+            listing: Arc::clone(&handle.listing),
+            list_line: None,
+            snapshot,
+            now: shared.clock.now(),
+            idle: Idle::new(shared.idle),
+            shared,
+            stats: Arc::clone(&handle.stats),
+            burst: Burst::default(),
+        };
+        Ok((worker, handle))
+    }
+}
+
+/// Whether the kernel would give what flow tables need. It is asked for as much in one piece, for an allocation
+/// that fails where they are made ends the process without a word on what to do.
+fn may_allocate(setup: &Setup) -> Result<(), NoMemory> {
+    let narrow = setup.flow_capacity.saturating_mul(NARROW_FLOW_BYTES);
+    let bytes = narrow.saturating_add(setup.wide_capacity.saturating_mul(WIDE_FLOW_BYTES));
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| NoMemory { mib: bytes >> 20 })
 }
 
 impl<Q: Queue> Worker<Q> {

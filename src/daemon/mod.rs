@@ -3,35 +3,32 @@
 mod devices;
 mod pages;
 mod ports;
+mod workers;
 
 use std::hash::RandomState;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc as ready;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use config::model::Config;
 use controlplane::engine::{Devices as _, Engine, Identity, Plan, Signals};
 use controlplane::host::Host;
 use controlplane::state::Limits;
 use controlplane::{metrics, report, server};
 use dataplane::clock::Clock;
-use dataplane::dpdk::eal::{Eal, Registered};
-use dataplane::dpdk::ethdev::PortQueue;
-use dataplane::dpdk::mbuf::Mbuf;
+use dataplane::dpdk::eal::Eal;
 use dataplane::flow::table::HashSecret;
 use dataplane::forward::{PieceSetup, Setup};
 use dataplane::publish;
 use dataplane::stats::WorkerStats;
-use dataplane::worker::{self, Handle, Shared, Worker};
+use dataplane::worker::{self, Shared};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use devices::DpdkDevices;
 use ports::{Mempools, Opened};
+use workers::Workers;
 
 /// Calls and scrapes that wait for the control thread.
 const WAITING_CALLS: usize = 64;
@@ -69,15 +66,13 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
     let (publisher, readers) = publish::channel(plan.snapshot(), config.cores.workers.len());
     let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: config.cores.idle };
     let team = worker::team(queues, &setup(&config, limits), limits.backends, readers, &shared);
-    let (workers, handles): (Vec<_>, Vec<Handle<Mbuf>>) = team.into_iter().unzip();
+    let (workers, handles) = Workers::make(&config.cores.workers, team)?;
     let stats: Vec<Arc<WorkerStats>> = handles.iter().map(|handle| Arc::clone(&handle.stats)).collect();
-    // It gives workers what they need from their first packet on, so it comes before they run.
+    // It gives workers what they need from their first packet on, so it comes before they poll.
     let engine = Engine::new(identity, plan, devices, host, publisher, handles, shared.clone());
-    let threads = start_workers(&config, workers, &shared);
-    let ended = threads.and_then(|threads| {
-        runtime.block_on(control(engine, socket, scraped, signals));
-        stop_workers(threads, &shared)
-    });
+    workers.begin();
+    runtime.block_on(control(engine, socket, scraped, signals));
+    let ended = workers.stop(&shared);
     drop(in_runtime);
     // A file that is just being read again does not hold the end up.
     runtime.shutdown_background();
@@ -108,57 +103,6 @@ fn setup(config: &Config, limits: Limits) -> Setup {
         services: limits.services,
         secret: HashSecret::random(),
     }
-}
-
-/// Starts a pinned thread for each worker and waits until all of them poll.
-fn start_workers(
-    config: &Config,
-    workers: Vec<Worker<PortQueue>>,
-    shared: &Shared,
-) -> anyhow::Result<Vec<JoinHandle<()>>> {
-    let (report, reports) = ready::channel();
-    let mut threads = Vec::new();
-    for (number, (worker, &core)) in workers.into_iter().zip(&config.cores.workers).enumerate() {
-        let report = report.clone();
-        let body = move || {
-            let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: core });
-            let registered =
-                match Registered::new(core) {
-                    Ok(registered) if pinned => registered,
-                    Ok(_) => return drop(report.send(Err(anyhow!(
-                        "core {core} cannot be used; pinning a thread to it failed; change [cores] workers"
-                    )))),
-                    Err(error) => return drop(report.send(Err(error.into()))),
-                };
-            // The kernel may make sleeps 50 µs longer to end several at once, unless told not to. That it knows
-            // this call is certain, and a worker that sleeps longer is no reason not to start.
-            let _ = nix::sys::prctl::set_timerslack(1);
-            // The main thread waits for it.
-            let _ = report.send(Ok(()));
-            drop(report);
-            worker.run();
-            drop(registered);
-        };
-        threads.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(body)?);
-    }
-    drop(report);
-    for answer in reports {
-        if let Err(error) = answer {
-            stop_workers(threads, shared)?;
-            return Err(error);
-        }
-    }
-    Ok(threads)
-}
-
-fn stop_workers(threads: Vec<JoinHandle<()>>, shared: &Shared) -> anyhow::Result<()> {
-    shared.stop.store(true, Ordering::Relaxed);
-    for thread in threads {
-        thread
-            .join()
-            .map_err(|_| anyhow!("a worker panicked; its flows are lost; report this as a defect"))?;
-    }
-    Ok(())
 }
 
 /// Serves the control socket and the metrics while the engine runs.

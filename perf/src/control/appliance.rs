@@ -19,7 +19,7 @@ use dataplane::clock::Clock;
 use dataplane::flow::table::HashSecret;
 use dataplane::forward::{PieceSetup, Setup};
 use dataplane::publish;
-use dataplane::worker::{self, Shared, Worker};
+use dataplane::worker::{self, Shared};
 use tokio::sync::mpsc;
 
 use super::gaps::{self, Turn};
@@ -79,16 +79,21 @@ impl Appliance {
         let burst_ns = Arc::default();
         let queues = vec![vec![Source::new(load, &site.config, &burst_ns)]];
         let team = worker::team(queues, &setup(site, limits), limits.backends, readers, &shared);
-        let (workers, handles): (Vec<Worker<Source>>, Vec<_>) = team.into_iter().unzip();
-        let ((told, turns), stop) = (channel(), Arc::clone(&shared.stop));
+        let ((told, turns), (made, handles)) = (channel(), channel());
+        let stop = Arc::clone(&shared.stop);
         let cores = &site.config.cores;
         let (control_core, worker_core) = (cores.control, cores.workers[0]);
         let work = move || {
             pin(worker_core)?;
-            workers.into_iter().try_for_each(|worker| {
+            team.into_iter().try_for_each(|blueprint| {
+                let (worker, handle) = blueprint.build().map_err(|error| error.to_string())?;
+                // Who made this thread waits for it.
+                let _ = made.send(handle);
                 gaps::watch(worker, &stop, &burst_ns, load.long(), &told).map_err(|error| error.to_string())
             })
         };
+        let worker = thread::spawn(work);
+        let handles = vec![handles.recv().map_err(|_| "the worker could not be made".to_owned())?];
         let identity = Identity {
             version: "perf".to_owned(),
             dpdk: "none".to_owned(),
@@ -116,7 +121,7 @@ impl Appliance {
                 serving.await.map_err(|error| error.to_string())
             })
         };
-        let appliance = Self { turns, worker: thread::spawn(work), control: thread::spawn(control) };
+        let appliance = Self { turns, worker, control: thread::spawn(control) };
         thread::sleep(SETTLE);
         Ok(appliance)
     }

@@ -9,7 +9,7 @@ use config::words::{self, Mode};
 
 use super::*;
 use crate::buf::HeapFrame;
-use crate::flow::table::HashSecret;
+use crate::flow::table::{HashSecret, NarrowTable, WideTable};
 use crate::publish;
 use crate::testing::{self, CLIENT, VIP, mac, packet};
 use crate::wire::tcp::{ACK, SYN};
@@ -67,7 +67,8 @@ fn team_that(idle: words::Idle, size: usize) -> Team {
     let setup = Setup { number: 0, workers: size, flow_capacity: 300, secret, ..testing::setup() };
     let wires = vec![Wire::default(); size].into_iter().map(|_| Wire::default()).collect::<Vec<_>>();
     let queues = wires.iter().map(|wire| vec![wire.clone()]).collect();
-    let (workers, handles) = super::team(queues, &setup, 16, readers, &shared).into_iter().unzip();
+    let team = super::team(queues, &setup, 16, readers, &shared);
+    let (workers, handles) = team.into_iter().map(|worker| worker.build().unwrap()).unzip();
     Team { workers, handles, wires, publisher, shared }
 }
 
@@ -115,6 +116,23 @@ fn frames_pass_in_turns_and_the_balance_holds() {
         team.assert_balance();
     }
     assert_eq!((team.sent(0), team.handles[0].stats.drops.total()), (100, 1));
+}
+
+#[test]
+fn tables_for_which_there_is_no_memory_are_an_error_that_says_what_to_do() {
+    let (_publisher, readers) = publish::channel(testing::snapshot(Mode::Nat), 1);
+    let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: words::Idle::Poll };
+    let setup = Setup { flow_capacity: usize::MAX / 64, ..testing::setup() };
+    let mut team = super::team(vec![vec![Wire::default()]], &setup, 16, readers, &shared);
+    let error = team.remove(0).build().err().unwrap();
+    assert!(error.mib > 1 << 40 && error.to_string().contains("[flow_table]"), "{error}");
+}
+
+#[test]
+fn what_is_asked_for_is_what_tables_take() {
+    let secret = HashSecret([1, 2]);
+    assert_eq!(NarrowTable::new(1000, secret).bytes(), 1000 * NARROW_FLOW_BYTES);
+    assert_eq!(WideTable::new(1000, secret).bytes(), 1000 * WIDE_FLOW_BYTES);
 }
 
 #[test]
