@@ -32,6 +32,7 @@ RUNS = {
     "hit": pipeline(flows="1,10k,100k,1M,4M,10M"),
     "new": pipeline("new,expired", flows="10k,1M"),
     "none": pipeline("none", mode=("dr",), flows="1,10k,1M"),
+    "exhausted": pipeline("exhausted", mode=("full-nat",), flows="10k,1M"),
     "zipf": pipeline(draw="zipf", flows="1M,10M"),
     "frame": pipeline(frame="64,512,1500", flows="10k"),
     "fill": pipeline("hit,new", mode=BOTH, fill="1,1.5,full", flows="1M"),

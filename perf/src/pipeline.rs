@@ -41,8 +41,8 @@ pub struct Args {
     /// IP version of all packets
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Family::Ipv4, Family::Ipv6])]
     family: Vec<Family>,
-    /// What packets meet: their flow, a service only, a flow that is over, or nothing; sweep: their flow, while
-    /// others end
+    /// What packets meet: their flow, a service only, a flow that is over, or nothing; exhausted: a service whose
+    /// full NAT has no port left; sweep: their flow, while others end
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = EVENTS)]
     event: Vec<Event>,
     /// Flows, for which the table is rated; k and M may follow the number
@@ -72,7 +72,7 @@ pub struct Args {
 }
 
 const MODES: [Mode; 4] = [Mode::Dr, Mode::Tunnel, Mode::Nat, Mode::FullNat];
-const EVENTS: [Event; 4] = [Event::Hit, Event::New, Event::Expired, Event::None];
+const EVENTS: [Event; 5] = [Event::Hit, Event::New, Event::Expired, Event::None, Event::Exhausted];
 
 /// Reads a number of flows such as `10k`.
 pub fn flows(text: &str) -> Result<u32, String> {

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use clap::ValueEnum;
+use config::words::Mode;
 use dataplane::clock::Seconds;
 use dataplane::wire::tcp::SYN;
 use serde::Serialize;
 
 use super::draw::Flows;
 use super::known::Known;
-use super::path::{Fate, Path, Tally, Tell};
+use super::path::{Fate, Path, Tally, Tell, from_client};
 use super::pool::{FRAMES, Pool};
 use super::traffic::{Segment, client_of};
 use super::world::{Fill, Shape, World};
@@ -37,6 +38,8 @@ pub enum Event {
     None,
     /// Its flow, while as many others expire and are swept out
     Sweep,
+    /// Its service, whose backends know clients by addresses that have no port left; full NAT only
+    Exhausted,
 }
 
 impl fmt::Display for Event {
@@ -47,6 +50,7 @@ impl fmt::Display for Event {
             Self::Expired => "expired",
             Self::None => "none",
             Self::Sweep => "sweep",
+            Self::Exhausted => "exhausted",
         })
     }
 }
@@ -57,6 +61,7 @@ impl Event {
         let many = shape.flows as usize >= FRAMES;
         match self {
             Self::Hit | Self::None => true,
+            Self::Exhausted => shape.mode == Mode::FullNat,
             Self::New => many,
             Self::Expired | Self::Sweep => many && shape.fill <= Fill::RATED,
         }
@@ -109,6 +114,7 @@ pub fn measure(world: &World, event: Event, plan: &Plan, pool: &Pool) -> Result<
         Event::New => Measured::new(openings(world, plan, pool)?),
         Event::Expired => Measured::new(reopenings(world, plan, pool)?),
         Event::None => Measured::new(strangers(world, plan, pool)?),
+        Event::Exhausted => Measured::new(newcomers(world, plan, pool)?),
         Event::Sweep => {
             let (while_swept, undisturbed) = sweeping(world, plan, pool)?;
             let undisturbed = Some(Measured::new(undisturbed)?.ns);
@@ -146,6 +152,18 @@ fn strangers(world: &World, plan: &Plan, pool: &Pool) -> Result<Tally, String> {
     };
     let mut path = Path::new(world, pool);
     path.repeat(plan.repeats, random, Fate::Dropped)?;
+    Ok(path.tally)
+}
+
+/// First packets, over and over, of as many flows as there are in the table, none of which gets a local port.
+fn newcomers(world: &World, plan: &Plan, pool: &Pool) -> Result<Tally, String> {
+    let Shape { draw, .. } = world.shape;
+    let live = world.shape.live();
+    let mut path = Path::new(world, pool);
+    path.establish(live)?;
+    path.exhaust();
+    let mut flows = Flows::new(draw, live, Rng::new(2));
+    path.repeat(plan.repeats, || from_client(world, live + flows.next(), SYN), Fate::Dropped)?;
     Ok(path.tally)
 }
 
@@ -210,7 +228,6 @@ mod tests {
     use super::*;
     use crate::pipeline::draw::Draw;
     use crate::pipeline::family::Family;
-    use config::words::Mode;
 
     /// As few packets as there can be.
     const PLAN: Plan = Plan { repeats: 2, openings: 1 };
@@ -234,6 +251,12 @@ mod tests {
                 assert_eq!(refused, [0.0; 2], "{mode} {event}");
             }
         }
+    }
+
+    #[test]
+    fn newcomers_are_dropped_when_full_nat_has_no_port_left() {
+        let both = measured(Event::Exhausted, Mode::FullNat, Fill::RATED);
+        assert!(both.iter().all(|measured| measured.packets == 2 * FRAMES as u64 && measured.refused == 0.0));
     }
 
     #[test]

@@ -11,13 +11,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::words::Protocol;
 use crossbeam::queue::ArrayQueue;
 use dataplane::burst::{BURST, Burst};
 use dataplane::clock::Seconds;
 use dataplane::drops::DropReason;
 use dataplane::flow::table::HashSecret;
 use dataplane::forward::{Context, Flows, Forwarder, Outbox, PieceSetup, Setup};
-use dataplane::local::{LocalAddress, LocalSlot};
+use dataplane::local::{Back, LocalAddress, LocalPorts, LocalSlot};
 use dataplane::stats::WorkerStats;
 use dataplane::toeplitz::Owners;
 use dataplane::wire::tcp::{ACK, SYN};
@@ -113,6 +114,18 @@ impl<'a> Path<'a> {
             forwarder.install(LocalSlot(slot as u8), Box::new(ports));
         }
         Self { world, now: BEGIN, tally: Tally::default(), pool, forwarder, stats }
+    }
+
+    /// Takes all ports of local addresses for flows that are not in the table.
+    pub fn exhaust(&mut self) {
+        let owners = Owners::new(1);
+        for (slot, address) in self.world.snapshot.parts.locals.iter().enumerate() {
+            let slot = LocalSlot(slot as u8);
+            let mut ports = LocalPorts::new(owners.clone());
+            ports.install(slot, Some(Box::new(LocalAddress::new(*address, &owners, 0))));
+            while ports.take(slot, Protocol::Tcp, Back::default()).is_some() {}
+            ports.install(slot, None).into_iter().for_each(|taken| self.forwarder.install(slot, taken));
+        }
     }
 
     /// Its flows.
@@ -306,7 +319,7 @@ fn pieces(range: Range<u32>, most: usize) -> impl Iterator<Item = Range<u32>> {
 }
 
 /// A packet of a flow from its client.
-fn from_client(world: &World, flow: u32, flags: u8) -> Segment {
+pub fn from_client(world: &World, flow: u32, flags: u8) -> Segment {
     let Shape { family, frame, .. } = world.shape;
     Segment { src: client_of(family, flow), dst: world.vip_of(flow), flags, frame }
 }
