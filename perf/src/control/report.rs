@@ -14,7 +14,7 @@ use super::tally::{Sum, Tally};
 use crate::summary::Summary;
 
 /// What is said instead of a result.
-const NOTHING: &str = "nothing was measured undisturbed; try again on an idle machine";
+const NOTHING: &str = "nothing was measured; try again on an idle machine";
 
 /// Which appliance was measured.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -70,8 +70,9 @@ struct Turns {
     us: f64,
     min: f64,
     max: f64,
-    own_us: f64,
-    own_max: f64,
+    /// None if somebody else had it in all of them.
+    own_us: Option<f64>,
+    own_max: Option<f64>,
     usual_us: f64,
     page_faults: u64,
 }
@@ -103,7 +104,7 @@ impl Row {
     /// How long an idle worker did not poll.
     ///
     /// # Errors
-    /// Here and below: it lost its core whenever it took a snapshot, so that nothing is known.
+    /// Here and below: it was not seen to take a snapshot, or to take none.
     pub fn gap(site: &Site, change: Change, tally: &Tally) -> Result<Self, String> {
         let turns = Turns::of(tally, |turn| turn.gap, |turn| turn.own)?;
         let (stalls, quiet_stalls) = (Stalls::of(&tally.change), Stalls::of(&tally.quiet));
@@ -168,9 +169,10 @@ impl Turns {
         let own = |turn: &Turn| micros(own(turn));
         let seen = |summary: Option<Summary>| summary.ok_or_else(|| NOTHING.to_owned());
         let Summary { median: us, min, max } = seen(tally.adopting(|turn| micros(all(turn))))?;
-        let Summary { median: own_us, max: own_max, .. } = seen(tally.undisturbed(own))?;
-        let usual_us = seen(tally.usual(own))?.median;
-        let [us, own_us, usual_us] = [us, own_us, usual_us].map(rounded);
+        let undisturbed = tally.undisturbed(own);
+        let own_us = undisturbed.map(|summary| rounded(summary.median));
+        let own_max = undisturbed.map(|summary| summary.max);
+        let [us, usual_us] = [us, seen(tally.usual(own))?.median].map(rounded);
         Ok(Self { us, min, max, own_us, own_max, usual_us, page_faults: tally.faults() })
     }
 }
@@ -178,8 +180,12 @@ impl Turns {
 impl fmt::Display for Turns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { us, min, max, own_us, own_max, usual_us, page_faults } = self;
-        write!(f, "{us} us ({min} to {max}), own {own_us} (to {own_max}, usually {usual_us}), ")?;
-        write!(f, "{page_faults} page faults")
+        write!(f, "{us} us ({min} to {max}), own ")?;
+        match own_us.zip(*own_max) {
+            Some((own_us, own_max)) => write!(f, "{own_us} (to {own_max}")?,
+            None => write!(f, "unknown (never undisturbed")?,
+        }
+        write!(f, ", usually {usual_us}), {page_faults} page faults")
     }
 }
 
