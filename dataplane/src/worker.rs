@@ -129,7 +129,9 @@ pub struct Blueprint<Q: Queue> {
 
 /// A worker's flow tables are larger than what the kernel gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no memory for a worker's flow tables, {mib} MiB; make the capacities of [flow_table] smaller")]
+#[error(
+    "no memory for a worker's flow tables; the kernel refuses {mib} MiB; make the capacities of [flow_table] smaller"
+)]
 pub struct NoMemory {
     /// What they need.
     pub mib: usize,

@@ -64,6 +64,17 @@ def test_more_workers_than_queues(idle_lab):
     assert "queue" in said and "qpairs" in said
 
 
+def test_flow_tables_larger_than_memory(idle_lab):
+    # The most that can be configured needs 32 GiB for each worker. A kernel may promise what it does not have.
+    if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >= 24 << 30:
+        pytest.skip("this machine may have the memory")
+    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1":
+        pytest.skip("this kernel promises any memory")
+    code, said = refused(idle_lab, idle_lab.config.changed(flows=1 << 30))
+    assert code == EXIT_FAILED
+    assert "memory" in said and "[flow_table]" in said
+
+
 def test_invalid_file_is_refused_with_its_line(idle_lab):
     text, file = idle_lab.config.toml(), idle_lab.appliance.file
     line = text[: text.index('scheduler = "rr"')].count("\n") + 1

@@ -95,6 +95,7 @@ class Config:
     workers: list[int] = field(default_factory=lambda: [worker_core()])
     shared: bool = False
     idle: str = "poll"
+    flows: int = 100_000
     # On the loopback of the appliance's own namespace.
     metrics: str = "127.0.0.1:9400"
 
@@ -115,7 +116,7 @@ class Config:
             table("[[port]]", {"name": "lan", "device": self.device, "addresses": own}),
             *(table("[[route]]", route) for route in routes),
             table("[[snat_pool]]", pool),
-            table("[flow_table]", {"capacity": 100_000, "wide_capacity": 100_000}),
+            table("[flow_table]", {"capacity": self.flows, "wide_capacity": 100_000}),
             table("[control]", {"socket": self.socket}),
             table("[metrics]", {"listen": self.metrics}),
         ]
