@@ -8,7 +8,7 @@ AS_ROOT := $(SUDO) env $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR=$(CARGO_TARGET_
 DEMO := $(AS_ROOT) tests/demo.py
 PYTEST := -m pytest -ra -p no:cacheprovider
 
-.PHONY: help deps build demo demo-down test test-nic test-oracle bench figures compare instructions lint clean
+.PHONY: help deps build build-pgo demo demo-down test test-nic test-oracle bench figures compare instructions lint clean
 
 help:
 	@echo "make demo       build, and show the appliance balancing real HTTP traffic"
@@ -26,6 +26,7 @@ help:
 	@echo "make compare    against nftables, haproxy and nginx, in namespaces; installs them; ten minutes"
 	@echo "make instructions  count instructions per packet into perf/instructions.tsv; needs valgrind"
 	@echo "make build      release binaries in target/release"
+	@echo "make build-pgo  the same, trutinad laid out by a trial run; needs huge pages and rustup's llvm-tools"
 	@echo "make deps       install the Debian packages that all of this needs"
 	@echo "make clean      remove what was built"
 
@@ -34,6 +35,9 @@ deps:
 
 build: deps
 	cargo build --release
+
+build-pgo: build
+	@$(PYTHON) perf/pgo.py
 
 demo: build
 	@$(DEMO) --device $(DEVICE) $(if $(filter 1,$(KEEP)),--keep)

@@ -11,7 +11,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 
 /// Turns from one that is told of although nothing is special about it to the next.
-const USUAL_TURNS: u32 = 1 << 14;
+const USUAL_TURNS: u32 = 1 << 11;
 
 /// Two looks at clocks are no further apart than this, unless something comes between them.
 const LOOK: Duration = Duration::from_micros(1);
