@@ -1,17 +1,18 @@
 //! The real `trutinad` on software devices, beside DPDK's own `testpmd` on the same ones.
 //!
 //! [`capture`] writes the frames, [`testpmd`] and [`appliance`] run the programs, each a [`process`] that is
-//! ended with its guard; [`machine`] knows cores and huge pages; [`rows`] prints.
+//! ended with its guard; [`generator`] fills shared memory; [`machine`] knows cores and huge pages; [`rows`] prints.
 
 mod appliance;
 mod capture;
+mod generator;
 pub mod machine;
 pub mod process;
 mod rows;
 mod testpmd;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use config::words::Mode;
@@ -20,6 +21,7 @@ use serde::Serialize;
 use crate::pipeline::flows;
 use appliance::Appliance;
 use capture::Capture;
+use generator::Generator;
 use machine::{Interrupt, Machine};
 use process::Process;
 use rows::{Report, Row};
@@ -34,8 +36,8 @@ pub struct Args {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
-    /// What frames come from; of memif see README.md, its figures do not hold yet
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Device::Pcap])]
+    /// What frames come from
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Device::Pcap, Device::Memif])]
     device: Vec<Device>,
     /// How packets reach their backends
     #[arg(long, value_delimiter = ',', default_values_t = MODES)]
@@ -118,6 +120,15 @@ struct Case<'a> {
     window: Duration,
 }
 
+/// What one round found of a program.
+#[derive(Clone, Copy)]
+struct Measured {
+    /// CPU time of the worker per packet, in nanoseconds.
+    ns: f64,
+    /// Share of the generator's frames for which there was no room: packets never were to be waited for.
+    surplus: Option<f64>,
+}
+
 /// Measures all cases and prints them.
 ///
 /// # Errors
@@ -148,10 +159,10 @@ pub fn run(args: &Args) -> Result<(), String> {
         for &device in &args.device {
             let case =
                 Case { machine: &machine, interrupt: &interrupt, device, flows, frames: &frames, window };
-            let rates = case.rounds(&programs, rounds)?;
-            let testpmd = &rates[0];
-            for (program, rates) in programs.iter().zip(&rates) {
-                report.line(&Row::new(device, *program, flows, rates, testpmd));
+            let results = case.rounds(&programs, rounds)?;
+            let testpmd = &results[0];
+            for (program, results) in programs.iter().zip(&results) {
+                report.line(&Row::new(device, *program, flows, results, testpmd));
             }
         }
     }
@@ -159,8 +170,8 @@ pub fn run(args: &Args) -> Result<(), String> {
 }
 
 impl Case<'_> {
-    /// Nanoseconds per packet by program and round; the programs alternate.
-    fn rounds(&self, programs: &[Program], rounds: u32) -> Result<Vec<Vec<f64>>, String> {
+    /// Results by program and round; the programs alternate.
+    fn rounds(&self, programs: &[Program], rounds: u32) -> Result<Vec<Vec<Measured>>, String> {
         let mut values = vec![Vec::new(); programs.len()];
         for _ in 0..rounds {
             for (program, values) in programs.iter().zip(&mut values) {
@@ -170,8 +181,8 @@ impl Case<'_> {
         Ok(values)
     }
 
-    /// Runs one program for a while. Returns the CPU time of its worker per packet, in nanoseconds.
-    fn measure(&self, program: Program) -> Result<f64, String> {
+    /// Runs one program for a while.
+    fn measure(&self, program: Program) -> Result<Measured, String> {
         let capture = if program.sees_replies() { &self.frames.both } else { &self.frames.requests };
         let directory = tempfile::tempdir().map_err(|why| format!("no temporary directory; {why}"))?;
         let socket = directory.path().join("memif.sock");
@@ -202,27 +213,21 @@ impl Case<'_> {
                 capture,
             )?),
         };
-        let generator = match self.device {
+        let mut generator = match self.device {
             Device::Pcap => None,
-            Device::Memif => Some(self.generator(directory.path(), &socket, capture)?),
+            Device::Memif => Some(Generator::start(self.machine, directory.path(), &socket, capture)?),
         };
-        let value = self.time(tested.as_mut(), capture)?;
+        self.wait_for_flows(tested.as_mut(), capture)?;
+        let measured = self.time(tested.as_mut(), generator.as_mut())?;
         // Two ends of a shared memory are killed: testpmd crashes when the other one goes first.
         if generator.is_none() {
             tested.stop()?;
         }
-        Ok(value)
+        Ok(measured)
     }
 
-    /// Starts what replays the capture into shared memory, and takes away what comes back.
-    fn generator(&self, directory: &Path, socket: &Path, capture: &Capture) -> Result<Testpmd, String> {
-        let devices = [capture.device(), memif("client", socket)];
-        let core = self.machine.control;
-        Testpmd::start(self.machine, core, directory, "generator", &devices, &["--forward-mode=io"], capture)
-    }
-
-    /// Waits until all flows are known, then counts for a while.
-    fn time(&self, tested: &mut dyn UnderTest, capture: &Capture) -> Result<f64, String> {
+    /// Waits until all flows are known.
+    fn wait_for_flows(&self, tested: &mut dyn UnderTest, capture: &Capture) -> Result<(), String> {
         const PATIENCE: u32 = 1000;
         let mut counts = Counts::default();
         for _ in 0..PATIENCE {
@@ -234,8 +239,40 @@ impl Case<'_> {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// Counts for a while; with a generator anew, as long as something keeps it from filling the ring.
+    fn time(
+        &self,
+        tested: &mut dyn UnderTest,
+        generator: Option<&mut Generator>,
+    ) -> Result<Measured, String> {
+        const ATTEMPTS: u32 = 10;
+        let Some(generator) = generator else {
+            return Ok(Measured { ns: self.count(tested)?, surplus: None });
+        };
+        let mut pressures = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let (before, begin) = (generator.work()?, Instant::now());
+            let ns = self.count(tested)?;
+            let time = begin.elapsed();
+            let pressure = generator.work()?.since(before, time);
+            if pressure.is_enough() {
+                return Ok(Measured { ns, surplus: Some(pressure.surplus) });
+            }
+            pressures.push(pressure);
+        }
+        Err(format!(
+            "the generator did not keep the ring full, so the device under test waited for it; \
+             end what else runs on its core; {pressures:.2?}"
+        ))
+    }
+
+    /// Counts for a while. Returns the CPU time of the worker per packet, in nanoseconds.
+    fn count(&self, tested: &mut dyn UnderTest) -> Result<f64, String> {
         let cpu = tested.process().worker_time()?;
-        counts = tested.counts()?;
+        let counts = tested.counts()?;
         self.interrupt.sleep(self.window)?;
         let spent = tested.process().worker_time()?.saturating_sub(cpu);
         let after = tested.counts()?;

@@ -3,7 +3,7 @@
 use config::words::Mode;
 use serde::Serialize;
 
-use super::{Device, Program};
+use super::{Device, Measured, Program};
 use crate::pipeline::family::Family;
 use crate::pipeline::traffic::wire_len;
 use crate::summary::Summary;
@@ -31,6 +31,8 @@ pub struct Row {
     share: f64,
     share_min: f64,
     share_max: f64,
+    /// Share of the frames offered that found no room; the least of the rounds. None if a driver makes frames.
+    surplus: Option<f64>,
 }
 
 /// Where results go.
@@ -43,7 +45,7 @@ impl Report {
     pub fn begin(json: bool) -> Self {
         if !json {
             println!(
-                "device  program   mode        flows  ways  ns/packet     min     max   Mpps  share   min   max"
+                "device  program   mode        flows  ways  ns/packet     min     max   Mpps  share   min   max  surplus"
             );
         }
         Self { json }
@@ -56,11 +58,18 @@ impl Report {
 }
 
 impl Row {
-    /// The result of one program's rounds beside testpmd's; both are nanoseconds per packet, one at least.
-    pub fn new(device: Device, program: Program, flows: u32, ns: &[f64], testpmd: &[f64]) -> Self {
-        let shares = testpmd.iter().zip(ns).map(|(theirs, ours)| theirs / ours).collect();
+    /// The result of one program's rounds, one at least, beside testpmd's.
+    pub fn new(
+        device: Device,
+        program: Program,
+        flows: u32,
+        rounds: &[Measured],
+        testpmd: &[Measured],
+    ) -> Self {
+        let shares = testpmd.iter().zip(rounds).map(|(theirs, ours)| theirs.ns / ours.ns).collect();
         let nothing = Summary { median: 0.0, min: 0.0, max: 0.0 };
-        let ns = Summary::of(ns.to_vec()).unwrap_or(nothing);
+        let ns = Summary::of(rounds.iter().map(|round| round.ns).collect()).unwrap_or(nothing);
+        let surplus = rounds.iter().filter_map(|round| round.surplus).reduce(f64::min);
         let share = Summary::of(shares).unwrap_or(nothing);
         let (name, mode) = match program {
             Program::Testpmd => ("testpmd", "macswap".to_owned()),
@@ -73,7 +82,7 @@ impl Row {
             flows,
             frame: wire_len(Family::Ipv4, 64),
             directions: if program == Program::Trutinad(Mode::Nat) { 2 } else { 1 },
-            rounds: testpmd.len(),
+            rounds: rounds.len(),
             ns_per_packet: rounded(ns.median),
             min: rounded(ns.min),
             max: rounded(ns.max),
@@ -81,6 +90,7 @@ impl Row {
             share: rounded(share.median),
             share_min: rounded(share.min),
             share_max: rounded(share.max),
+            surplus: surplus.map(rounded),
         }
     }
 
@@ -92,9 +102,10 @@ impl Row {
         let device = format!("{:?}", self.device).to_lowercase();
         let Self { program, mode, flows, directions, ns_per_packet, min, max, mpps, .. } = self;
         let Self { share, share_min, share_max, .. } = self;
+        let surplus = self.surplus.map_or_else(|| "-".to_owned(), |surplus| format!("{surplus:.2}"));
         format!(
             "{device:<6}  {program:<8}  {mode:<8}  {flows:>7}  {directions:>4}  {ns_per_packet:>9.1}  {min:>6.1}  \
-             {max:>6.1}  {mpps:>5.1}  {share:>5.2}  {share_min:>4.2}  {share_max:>4.2}"
+             {max:>6.1}  {mpps:>5.1}  {share:>5.2}  {share_min:>4.2}  {share_max:>4.2}  {surplus:>7}"
         )
     }
 }
@@ -110,15 +121,17 @@ mod tests {
 
     #[test]
     fn a_result_has_its_stable_keys_and_its_share_is_taken_in_each_round() {
-        let ns = [40.0, 50.0, 100.0];
-        let row = Row::new(Device::Pcap, Program::Trutinad(Mode::Nat), 10_000, &ns, &[20.0, 20.0, 80.0]);
+        let rounds = |ns: [f64; 3]| ns.map(|ns| Measured { ns, surplus: Some(ns / 400.0) });
+        let (ours, testpmd) = (rounds([40.0, 50.0, 100.0]), rounds([20.0, 20.0, 80.0]));
+        let row = Row::new(Device::Memif, Program::Trutinad(Mode::Nat), 10_000, &ours, &testpmd);
         let json: serde_json::Value = serde_json::from_str(&row.json()).unwrap();
         let expected = serde_json::json!({
-            "device": "pcap", "program": "trutinad", "mode": "nat", "flows": 10_000, "frame": 64, "directions": 2,
+            "device": "memif", "program": "trutinad", "mode": "nat", "flows": 10_000, "frame": 64, "directions": 2,
             "rounds": 3, "ns_per_packet": 50.0, "min": 40.0, "max": 100.0, "mpps": 20.0,
-            "share": 0.5, "share_min": 0.4, "share_max": 0.8
+            "share": 0.5, "share_min": 0.4, "share_max": 0.8,
+            "surplus": 0.1
         });
         assert_eq!(json, expected);
-        assert!(row.text().starts_with("pcap    trutinad  nat         10000     2       50.0"));
+        assert!(row.text().starts_with("memif   trutinad  nat         10000     2       50.0"));
     }
 }

@@ -18,6 +18,14 @@ const WORKER: &str = "rte-worker-1";
 /// Longest message of the telemetry socket.
 const MESSAGE_LEN: usize = 16 << 10;
 
+/// Frames of one device.
+pub struct Stats {
+    /// Frames that it received.
+    pub received: u64,
+    /// Frames that it sent.
+    pub sent: u64,
+}
+
 /// A running testpmd.
 pub struct Testpmd {
     process: Process,
@@ -44,6 +52,8 @@ impl Testpmd {
         let mut command = Command::new(&machine.testpmd);
         command.args(["--no-pci", "--in-memory", "--file-prefix", name]);
         command.args(["--lcores", &format!("0@{},1@{core}", machine.control)]);
+        // So that memory can be shared with another process without copying.
+        command.arg("--single-file-segments");
         command.args(["-m", &memory_mib(capture.packets).to_string()]);
         command.args(devices.iter().map(|device| format!("--vdev={device}")));
         command.args(["--", "--auto-start", "--no-flush-rx", "--nb-cores=1"]);
@@ -57,10 +67,18 @@ impl Testpmd {
         Ok(started)
     }
 
+    /// Frames of a device, by its number, since it started.
+    ///
+    /// # Errors
+    /// A sentence, if it does not answer.
+    pub fn stats(&mut self, device: u16) -> Result<Stats, String> {
+        stats(&mut self.telemetry, device)
+    }
+
     /// The socket is there before the devices are.
     fn wait_until_it_runs(&mut self) -> Result<(), String> {
         let Self { process, telemetry } = self;
-        process.wait_for(|| stats(telemetry).ok()).map(|_| ())
+        process.wait_for(|| stats(telemetry, 0).ok()).map(|_| ())
     }
 }
 
@@ -70,7 +88,7 @@ impl UnderTest for Testpmd {
     }
 
     fn counts(&mut self) -> Result<Counts, String> {
-        Ok(Counts { received: stats(&mut self.telemetry)?, dropped: 0 })
+        Ok(Counts { received: self.stats(0)?.received, dropped: 0 })
     }
 
     fn stop(mut self: Box<Self>) -> Result<(), String> {
@@ -88,13 +106,13 @@ fn connect(path: &PathBuf) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// Frames that the first device received.
-fn stats(telemetry: &mut Socket) -> Result<u64, String> {
+fn stats(telemetry: &mut Socket, device: u16) -> Result<Stats, String> {
     const QUESTION: &str = "/ethdev/stats";
     let failed = |why: std::io::Error| format!("testpmd's telemetry does not answer; {why}");
-    telemetry.write_all(format!("{QUESTION},0").as_bytes()).map_err(failed)?;
+    telemetry.write_all(format!("{QUESTION},{device}").as_bytes()).map_err(failed)?;
     let mut answer = [0; MESSAGE_LEN];
     let len = telemetry.read(&mut answer).map_err(failed)?;
     let answer: Value = serde_json::from_slice(&answer[..len]).unwrap_or_default();
-    answer[QUESTION]["ipackets"].as_u64().ok_or_else(|| "testpmd's telemetry has no counters".to_owned())
+    let frames = |key| answer[QUESTION][key].as_u64().ok_or("testpmd's telemetry has no counters");
+    Ok(Stats { received: frames("ipackets")?, sent: frames("opackets")? })
 }
