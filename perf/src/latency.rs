@@ -1,11 +1,12 @@
 //! How long a frame is inside the appliance, beside DPDK's `testpmd` on the same memory shared with it.
 //!
-//! [`generator`] sends paced frames that carry their time, in a process of its own for each measurement;
-//! [`tested`] starts what sends them back; [`rows`] prints.
+//! [`generator`] sends paced frames that carry their time, in a process of its own for each measurement, in slices
+//! between which [`undisturbed`] sees whether both had their cores; [`tested`] starts what sends them back; [`rows`] prints.
 
 pub mod generator;
 mod rows;
 mod tested;
+mod undisturbed;
 
 use std::path::Path;
 use std::process::Command;
@@ -119,6 +120,7 @@ fn measure(
         core: machine.control,
         rate_pps,
         millis: time.as_millis() as u64,
+        worker: tested.worker.clone(),
         result: directory.path().join("result.json"),
     };
     let measured = generate(interrupt, directory.path(), &order, &mut tested);

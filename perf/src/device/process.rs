@@ -80,18 +80,21 @@ impl Process {
     /// # Errors
     /// A sentence, if there is no such thread.
     pub fn worker_time(&self) -> Result<Duration, String> {
-        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
-        let missing = || format!("{} has no thread {}", self.name, self.worker);
-        let task = fs::read_dir(tasks)
-            .map_err(|_| missing())?
-            .flatten()
-            .map(|task| task.path())
-            .find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == self.worker))
-            .ok_or_else(missing)?;
+        let task = task(self.child.id(), self.worker)
+            .ok_or_else(|| format!("{} has no thread {}", self.name, self.worker))?;
         let text =
             fs::read_to_string(task.join("schedstat")).map_err(|why| format!("no schedstat; {why}"))?;
         let nanoseconds = text.split(' ').next().and_then(|word| word.parse().ok());
         nanoseconds.map(Duration::from_nanos).ok_or_else(|| format!("schedstat is not understood: {text}"))
+    }
+
+    /// Waits until the worker's thread is there; returns its directory under `/proc`.
+    ///
+    /// # Errors
+    /// A sentence and the end of its log, if it ends first or takes too long.
+    pub fn wait_for_worker(&mut self) -> Result<PathBuf, String> {
+        let (process, worker) = (self.child.id(), self.worker);
+        self.wait_for(|| task(process, worker))
     }
 
     /// Presses a key for it.
@@ -121,6 +124,13 @@ impl Process {
         }
         Err(format!("{} does not end; it is killed", self.name))
     }
+}
+
+/// The directory of a process's thread of this name.
+fn task(process: u32, name: &str) -> Option<PathBuf> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let mut tasks = tasks.flatten().map(|task| task.path());
+    tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|found| found.trim() == name))
 }
 
 impl Drop for Process {

@@ -1,7 +1,8 @@
 //! Sends frames that carry the time, at a rate of its own, and sees how late they come back.
 //!
 //! The loop is open: a frame is sent when it is due, whether or not others came back. What this process
-//! itself is late by is not counted, since a frame carries the time at which it really went.
+//! itself is late by is not counted, since a frame carries the time at which it really went. Slices of time in which
+//! it or the worker lost its core do not count.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use dataplane::toeplitz::Owners;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::undisturbed::Watched;
 use crate::device::machine::memory_mib;
 
 /// Ethernet address of both ends; nobody looks at it.
@@ -52,6 +54,10 @@ const LATE: Duration = Duration::from_millis(100);
 const LONGEST_NS: u64 = 60_000_000_000;
 /// Longest time until the other end is there.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Time that is kept or left out as a whole. Most of those that others disturb are disturbed once.
+const SLICE: Duration = Duration::from_millis(5);
+/// Times as long as there is to be measured, after which the machine has too much else to do.
+const MOST_TIMES: u32 = 20;
 
 /// What the generator is told on its command line.
 #[derive(clap::Args)]
@@ -68,6 +74,9 @@ pub struct Order {
     /// Time to measure
     #[arg(long)]
     pub millis: u64,
+    /// Directory under /proc of the thread that sends frames back
+    #[arg(long)]
+    pub worker: PathBuf,
     /// File for the result
     #[arg(long)]
     pub result: PathBuf,
@@ -80,6 +89,7 @@ impl Order {
             format!("--device={}", self.device),
             format!("--core={}", self.core),
             format!("--millis={}", self.millis),
+            format!("--worker={}", self.worker.display()),
             format!("--result={}", self.result.display()),
         ];
         words.extend(self.rate_pps.map(|rate| format!("--rate-pps={rate}")));
@@ -104,6 +114,8 @@ pub struct Measured {
     pub p999_ns: u64,
     /// Nanoseconds of the slowest.
     pub max_ns: u64,
+    /// Share of the slices that were left out, and are in none of the other numbers.
+    pub disturbed: f64,
 }
 
 /// Measures as told and writes what it found.
@@ -113,12 +125,8 @@ pub struct Measured {
 pub fn run(order: &Order) -> Result<(), String> {
     let mut generator = Generator::open(order)?;
     generator.wait_for_the_other_end()?;
-    let time = Duration::from_millis(order.millis);
-    let passed = match order.rate_pps {
-        Some(rate_pps) => generator.send_at(rate_pps, time),
-        None => generator.send_all(time),
-    };
-    let text = serde_json::to_vec(&generator.measured(passed)).map_err(|why| why.to_string())?;
+    generator.measure(order.rate_pps, Duration::from_millis(order.millis))?;
+    let text = serde_json::to_vec(&generator.measured()).map_err(|why| why.to_string())?;
     // Whoever sees the file sees all of it.
     let partial = order.result.with_extension("partial");
     let written = std::fs::write(&partial, text).and_then(|()| std::fs::rename(&partial, &order.result));
@@ -135,9 +143,29 @@ struct Generator {
     next_flow: u16,
     out: Burst<Mbuf>,
     back: Burst<Mbuf>,
+    watched: Watched,
+    /// The slice that is being measured.
+    slice: Slice,
+    kept: Kept,
+}
+
+/// What happened in one slice.
+#[derive(Default)]
+struct Slice {
+    /// When it began, as stamps count.
+    begin_ns: u64,
     sent: u64,
-    received: u64,
+    /// Nanoseconds of each frame that came back.
+    times: Vec<u64>,
+}
+
+/// All slices that were not disturbed.
+struct Kept {
+    time: Duration,
+    sent: u64,
     times: Histogram<u64>,
+    slices: u32,
+    disturbed: u32,
 }
 
 impl Generator {
@@ -169,36 +197,67 @@ impl Generator {
             next_flow: 0,
             out: Burst::default(),
             back: Burst::default(),
-            sent: 0,
-            received: 0,
-            times: Histogram::new_with_bounds(1, LONGEST_NS, 3).map_err(|why| why.to_string())?,
+            watched: Watched::new(&order.worker),
+            slice: Slice::default(),
+            kept: Kept {
+                time: Duration::ZERO,
+                sent: 0,
+                times: Histogram::new_with_bounds(1, LONGEST_NS, 3).map_err(|why| why.to_string())?,
+                slices: 0,
+                disturbed: 0,
+            },
         })
     }
 
-    /// Sends now and then until every flow has come back twice, and forgets what that took.
+    /// Sends now and then until every flow has come back twice.
     fn wait_for_the_other_end(&mut self) -> Result<(), String> {
         let begin = Instant::now();
-        while self.received < 2 * u64::from(FLOWS) {
+        while self.slice.times.len() < 2 * usize::from(FLOWS) {
             if begin.elapsed() > PATIENCE {
-                return Err(format!("{} of {} frames came back in {PATIENCE:?}", self.received, self.sent));
+                let Slice { sent, times, .. } = &self.slice;
+                return Err(format!("{} of {sent} frames came back in {PATIENCE:?}", times.len()));
             }
             self.send(1);
             self.receive_for(Duration::from_micros(20));
         }
-        self.receive_for(LATE);
-        (self.sent, self.received) = (0, 0);
-        self.times.reset();
         Ok(())
     }
 
-    /// Sends at a rate; returns the time it took. Frames that are overdue go together.
-    fn send_at(&mut self, rate_pps: u64, time: Duration) -> Duration {
+    /// Measures in slices, until those that nothing disturbed are so long together.
+    fn measure(&mut self, rate_pps: Option<u64>, time: Duration) -> Result<(), String> {
+        let begin = Instant::now();
+        while self.kept.time < time {
+            let Kept { slices, disturbed, .. } = self.kept;
+            if begin.elapsed() > MOST_TIMES * time {
+                return Err(format!(
+                    "other processes disturbed {disturbed} slices of {}; end what else runs on these cores",
+                    slices + disturbed
+                ));
+            }
+            let before = self.watched.interrupted()?;
+            self.slice.begin(self.start.elapsed().as_nanos() as u64);
+            let passed = match rate_pps {
+                Some(rate_pps) => self.send_at(rate_pps),
+                None => self.send_all(),
+            };
+            self.receive_rest();
+            if self.watched.interrupted()? == before {
+                self.kept.add(&self.slice, passed);
+            } else {
+                self.kept.disturbed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends at a rate for a slice; returns the time it took. Frames that are overdue go together.
+    fn send_at(&mut self, rate_pps: u64) -> Duration {
         let begin = Instant::now();
         let mut due = 0u64;
         loop {
             let passed = begin.elapsed();
-            if passed >= time {
-                break;
+            if passed >= SLICE {
+                return passed;
             }
             let now = passed.as_nanos() as u64 * rate_pps / 1_000_000_000;
             if now > due {
@@ -208,15 +267,13 @@ impl Generator {
             }
             self.receive();
         }
-        self.receive_for(LATE);
-        time
     }
 
-    /// Sends as long as few enough are on their way; returns the time it took.
-    fn send_all(&mut self, time: Duration) -> Duration {
+    /// Sends for a slice as long as few enough are on their way; returns the time it took.
+    fn send_all(&mut self) -> Duration {
         let begin = Instant::now();
-        while begin.elapsed() < time {
-            if self.sent - self.received < WINDOW {
+        while begin.elapsed() < SLICE {
+            if self.slice.on_their_way() < WINDOW {
                 self.send(BURST);
             }
             self.receive();
@@ -241,7 +298,7 @@ impl Generator {
                 frame.head_mut()[STAMP..STAMP + 8].copy_from_slice(&now);
             }
         }
-        self.sent += self.queue.send(&mut self.out) as u64;
+        self.slice.sent += self.queue.send(&mut self.out) as u64;
         for slot in 0..self.out.len() {
             drop(self.out.take(slot));
         }
@@ -255,6 +312,14 @@ impl Generator {
         }
     }
 
+    /// Takes what comes back until all has, or is too late.
+    fn receive_rest(&mut self) {
+        let begin = Instant::now();
+        while self.slice.on_their_way() > 0 && begin.elapsed() < LATE {
+            self.receive();
+        }
+    }
+
     /// Takes what has come back.
     fn receive(&mut self) {
         self.queue.receive(&mut self.back);
@@ -264,25 +329,49 @@ impl Generator {
         let now = self.start.elapsed().as_nanos() as u64;
         for slot in 0..self.back.len() {
             let Some(frame) = self.back.take(slot) else { continue };
-            if let Some(sent) = stamp(frame.head()) {
-                self.received += 1;
-                self.times.saturating_record(now.saturating_sub(sent));
+            // Of an earlier slice were those that were too late.
+            if let Some(sent) = stamp(frame.head()).filter(|&sent| sent >= self.slice.begin_ns) {
+                self.slice.times.push(now.saturating_sub(sent));
             }
         }
         self.back.clear();
     }
 
-    fn measured(&self, passed: Duration) -> Measured {
-        let at = |quantile| self.times.value_at_quantile(quantile);
+    fn measured(&self) -> Measured {
+        let Kept { time, sent, times, slices, disturbed } = &self.kept;
         Measured {
-            sent: self.sent,
-            received: self.received,
-            rate_pps: self.received as f64 / passed.as_secs_f64(),
-            p50_ns: at(0.5),
-            p99_ns: at(0.99),
-            p999_ns: at(0.999),
-            max_ns: self.times.max(),
+            sent: *sent,
+            received: times.len(),
+            rate_pps: times.len() as f64 / time.as_secs_f64(),
+            p50_ns: times.value_at_quantile(0.5),
+            p99_ns: times.value_at_quantile(0.99),
+            p999_ns: times.value_at_quantile(0.999),
+            max_ns: times.max(),
+            disturbed: f64::from(*disturbed) / f64::from(slices + disturbed),
         }
+    }
+}
+
+impl Slice {
+    /// Forgets the one before.
+    fn begin(&mut self, begin_ns: u64) {
+        self.begin_ns = begin_ns;
+        self.sent = 0;
+        self.times.clear();
+    }
+
+    fn on_their_way(&self) -> u64 {
+        self.sent.saturating_sub(self.times.len() as u64)
+    }
+}
+
+impl Kept {
+    /// Adds a slice that took a time.
+    fn add(&mut self, slice: &Slice, time: Duration) {
+        self.time += time;
+        self.sent += slice.sent;
+        self.slices += 1;
+        slice.times.iter().for_each(|&ns| self.times.saturating_record(ns));
     }
 }
 
@@ -314,6 +403,20 @@ fn stamp(head: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slice_ends_with_what_did_not_come_back_and_only_its_own_frames_are_kept() {
+        let mut slice = Slice { sent: 3, times: vec![10, 20], ..Slice::default() };
+        assert_eq!(slice.on_their_way(), 1);
+        let times = Histogram::new_with_bounds(1, LONGEST_NS, 3).unwrap();
+        let mut kept = Kept { time: Duration::ZERO, sent: 0, times, slices: 0, disturbed: 0 };
+        kept.add(&slice, SLICE);
+        slice.begin(7);
+        assert_eq!((slice.begin_ns, slice.on_their_way()), (7, 0));
+        kept.add(&Slice { sent: 1, times: vec![30], ..slice }, SLICE);
+        assert_eq!((kept.sent, kept.times.len(), kept.times.max(), kept.slices), (4, 3, 30, 2));
+        assert_eq!(kept.time, 2 * SLICE);
+    }
 
     #[test]
     fn frames_are_right_and_known_again() {

@@ -23,6 +23,8 @@ pub struct Row {
     max_ns: f64,
     /// Frames of all rounds that did not come back.
     lost: u64,
+    /// Share of the slices that were left out, since others had a core.
+    disturbed: f64,
 }
 
 impl Row {
@@ -45,6 +47,7 @@ impl Row {
             p99_ns: median(|result| result.p99_ns),
             p999_ns: median(|result| result.p999_ns),
             max_ns: median(|result| result.max_ns),
+            disturbed: results.iter().map(|result| result.disturbed).sum::<f64>() / results.len() as f64,
             lost: results.iter().map(|result| result.sent - result.received).sum(),
         }
     }
@@ -64,7 +67,7 @@ impl Report {
                 capacity_pps / 1e6
             );
             println!(
-                "program   idle   load %       pps      p50      p99    p99.9       max   added p50   lost"
+                "program   idle   load %       pps      p50      p99    p99.9       max   added p50   lost   left out"
             );
         }
         Self { json }
@@ -79,12 +82,12 @@ impl Report {
             println!("{line}");
             return;
         }
-        let Row { program, idle, rate_pps, lost, .. } = row;
+        let Row { program, idle, rate_pps, lost, disturbed, .. } = row;
         let load = row.load.map_or_else(|| "-".to_owned(), |load| load.to_string());
         let [p50, p99, p999, max, added] =
             [row.p50_ns, row.p99_ns, row.p999_ns, row.max_ns, added].map(|ns| ns / 1e3);
         println!(
-            "{program:8}  {idle:5}  {load:>6} {rate_pps:>9} {p50:>8.2} {p99:>8.2} {p999:>8.2} {max:>9.1} {added:>11.2} {lost:>6}"
+            "{program:8}  {idle:5}  {load:>6} {rate_pps:>9} {p50:>8.2} {p99:>8.2} {p999:>8.2} {max:>9.1} {added:>11.2} {lost:>6} {disturbed:>10.2}"
         );
     }
 }

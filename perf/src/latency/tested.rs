@@ -1,7 +1,7 @@
 //! What is between sending and receiving: testpmd or trutinad, as the server of a shared memory.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use config::words::Idle;
@@ -15,6 +15,8 @@ use crate::device::process::Process;
 pub struct Tested {
     process: Process,
     program: Program,
+    /// Directory of its worker's thread under `/proc`.
+    pub worker: PathBuf,
 }
 
 impl Tested {
@@ -35,7 +37,8 @@ impl Tested {
         let mut process = Process::start(command, directory, worker)?;
         let socket = directory.join("memif.sock");
         process.wait_for(|| socket.exists().then_some(()))?;
-        Ok(Self { process, program })
+        let worker = process.wait_for_worker()?;
+        Ok(Self { process, program, worker })
     }
 
     /// Sees whether it still runs.
