@@ -1,8 +1,7 @@
 //! Sends frames that carry the time, at a rate of its own, and sees how late they come back.
 //!
-//! The loop is open: a frame is sent when it is due, whether or not others came back. What this process
-//! itself is late by is not counted, since a frame carries the time at which it really went. Slices of time in which
-//! it or the worker lost its core do not count.
+//! The loop is open: a frame is sent when it is due, whether or not others came back. Its clock stands still while
+//! this thread does not run, and slices of time in which the worker lost its core do not count.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -52,10 +51,12 @@ const WINDOW: u64 = 1024;
 const LATE: Duration = Duration::from_millis(100);
 /// Longest time that is told from longer ones, in nanoseconds, to three digits.
 const LONGEST_NS: u64 = 60_000_000_000;
+/// Longest time from one look at the clock to the next while this thread runs: a few bursts.
+const STEP_NS: u64 = 5000;
 /// Longest time until the other end is there.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Time that is kept or left out as a whole. Most of those that others disturb are disturbed once.
-const SLICE: Duration = Duration::from_millis(5);
+const SLICE_NS: u64 = 5_000_000;
 /// Times as long as there is to be measured, after which the machine has too much else to do.
 const MOST_TIMES: u32 = 20;
 
@@ -137,8 +138,7 @@ struct Generator {
     queue: PortQueue,
     _port: Arc<Port>,
     mempool: Arc<Mempool>,
-    /// What stamps count from.
-    start: Instant,
+    clock: Clock,
     template: [u8; FRAME_LEN],
     next_flow: u16,
     out: Burst<Mbuf>,
@@ -147,6 +147,36 @@ struct Generator {
     /// The slice that is being measured.
     slice: Slice,
     kept: Kept,
+}
+
+/// Time for which this thread ran: when it lost its core, and found out, no time has passed. So frames that were out
+/// meanwhile are not charged with it, and none is overdue.
+struct Clock {
+    start: Instant,
+    /// When it was looked at last.
+    looked_ns: u64,
+    /// For how long it stood still.
+    stood_ns: u64,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { start: Instant::now(), looked_ns: 0, stood_ns: 0 }
+    }
+
+    /// Nanoseconds.
+    fn now(&mut self) -> u64 {
+        self.at(self.start.elapsed().as_nanos() as u64)
+    }
+
+    fn at(&mut self, real_ns: u64) -> u64 {
+        let step = real_ns - self.looked_ns;
+        if step > STEP_NS {
+            self.stood_ns += step;
+        }
+        self.looked_ns = real_ns;
+        real_ns - self.stood_ns
+    }
 }
 
 /// What happened in one slice.
@@ -192,7 +222,7 @@ impl Generator {
             queue: queues.into_iter().next().ok_or("the device has no queue")?,
             _port: opened,
             mempool,
-            start: Instant::now(),
+            clock: Clock::start(),
             template: template(),
             next_flow: 0,
             out: Burst::default(),
@@ -235,11 +265,12 @@ impl Generator {
                 ));
             }
             let before = self.watched.interrupted()?;
-            self.slice.begin(self.start.elapsed().as_nanos() as u64);
-            let passed = match rate_pps {
+            self.slice.begin(self.clock.now());
+            match rate_pps {
                 Some(rate_pps) => self.send_at(rate_pps),
                 None => self.send_all(),
-            };
+            }
+            let passed = Duration::from_nanos(self.clock.now() - self.slice.begin_ns);
             self.receive_rest();
             if self.watched.interrupted()? == before {
                 self.kept.add(&self.slice, passed);
@@ -250,16 +281,15 @@ impl Generator {
         Ok(())
     }
 
-    /// Sends at a rate for a slice; returns the time it took. Frames that are overdue go together.
-    fn send_at(&mut self, rate_pps: u64) -> Duration {
-        let begin = Instant::now();
+    /// Sends at a rate for a slice. Frames that are overdue go together.
+    fn send_at(&mut self, rate_pps: u64) {
         let mut due = 0u64;
         loop {
-            let passed = begin.elapsed();
-            if passed >= SLICE {
-                return passed;
+            let passed_ns = self.clock.now() - self.slice.begin_ns;
+            if passed_ns >= SLICE_NS {
+                break;
             }
-            let now = passed.as_nanos() as u64 * rate_pps / 1_000_000_000;
+            let now = passed_ns * rate_pps / 1_000_000_000;
             if now > due {
                 let count = (now - due).min(BURST as u64);
                 self.send(count as usize);
@@ -269,16 +299,14 @@ impl Generator {
         }
     }
 
-    /// Sends for a slice as long as few enough are on their way; returns the time it took.
-    fn send_all(&mut self) -> Duration {
-        let begin = Instant::now();
-        while begin.elapsed() < SLICE {
+    /// Sends for a slice as long as few enough are on their way.
+    fn send_all(&mut self) {
+        while self.clock.now() - self.slice.begin_ns < SLICE_NS {
             if self.slice.on_their_way() < WINDOW {
                 self.send(BURST);
             }
             self.receive();
         }
-        begin.elapsed()
     }
 
     /// Sends so many frames, as far as there is room for them.
@@ -292,7 +320,7 @@ impl Generator {
             // A burst holds as many as this loop makes.
             let _ = self.out.push(frame);
         }
-        let now = (self.start.elapsed().as_nanos() as u64).to_be_bytes();
+        let now = self.clock.now().to_be_bytes();
         for slot in 0..self.out.len() {
             if let Some(frame) = self.out.get_mut(slot) {
                 frame.head_mut()[STAMP..STAMP + 8].copy_from_slice(&now);
@@ -323,10 +351,8 @@ impl Generator {
     /// Takes what has come back.
     fn receive(&mut self) {
         self.queue.receive(&mut self.back);
-        if self.back.is_empty() {
-            return;
-        }
-        let now = self.start.elapsed().as_nanos() as u64;
+        // In every turn, or the clock would stand still.
+        let now = self.clock.now();
         for slot in 0..self.back.len() {
             let Some(frame) = self.back.take(slot) else { continue };
             // Of an earlier slice were those that were too late.
@@ -410,12 +436,19 @@ mod tests {
         assert_eq!(slice.on_their_way(), 1);
         let times = Histogram::new_with_bounds(1, LONGEST_NS, 3).unwrap();
         let mut kept = Kept { time: Duration::ZERO, sent: 0, times, slices: 0, disturbed: 0 };
-        kept.add(&slice, SLICE);
+        kept.add(&slice, Duration::from_millis(5));
         slice.begin(7);
         assert_eq!((slice.begin_ns, slice.on_their_way()), (7, 0));
-        kept.add(&Slice { sent: 1, times: vec![30], ..slice }, SLICE);
+        kept.add(&Slice { sent: 1, times: vec![30], ..slice }, Duration::from_millis(5));
         assert_eq!((kept.sent, kept.times.len(), kept.times.max(), kept.slices), (4, 3, 30, 2));
-        assert_eq!(kept.time, 2 * SLICE);
+        assert_eq!(kept.time, Duration::from_millis(10));
+    }
+
+    #[test]
+    fn the_clock_stands_still_while_the_thread_is_gone() {
+        let mut clock = Clock::start();
+        assert_eq!([clock.at(1000), clock.at(1000 + STEP_NS)], [1000, 1000 + STEP_NS]);
+        assert_eq!([clock.at(5_000_000), clock.at(5_000_700)], [1000 + STEP_NS, 1700 + STEP_NS]);
     }
 
     #[test]

@@ -14,7 +14,6 @@ use crate::device::process::Process;
 /// A program that sends back what comes.
 pub struct Tested {
     process: Process,
-    program: Program,
     /// Directory of its worker's thread under `/proc`.
     pub worker: PathBuf,
 }
@@ -38,7 +37,7 @@ impl Tested {
         let socket = directory.join("memif.sock");
         process.wait_for(|| socket.exists().then_some(()))?;
         let worker = process.wait_for_worker()?;
-        Ok(Self { process, program, worker })
+        Ok(Self { process, worker })
     }
 
     /// Sees whether it still runs.
@@ -47,21 +46,6 @@ impl Tested {
     /// A sentence and the end of its log, if not.
     pub fn check(&mut self) -> Result<(), String> {
         self.process.check()
-    }
-
-    /// Ends it.
-    ///
-    /// # Errors
-    /// A sentence, if it does not end well.
-    pub fn stop(mut self) -> Result<(), String> {
-        match self.program {
-            Program::Testpmd => {
-                self.process.press_enter()?;
-                self.process.wait()
-            }
-            // Ended with its guard: nothing of it is needed any more.
-            Program::Trutinad(_) => Ok(()),
-        }
     }
 }
 

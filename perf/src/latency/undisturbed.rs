@@ -1,35 +1,31 @@
-//! Whether threads kept their cores while something was measured.
+//! Whether a worker kept its core while something was measured.
 //!
-//! A frame that waits because another process has the core of a worker, or of the generator, tells nothing of the
-//! appliance. The kernel counts how often it took a core from a thread that did not give it away itself.
+//! A frame that waits because another process has the worker's core tells nothing of the appliance. The kernel counts
+//! how often it took a core from a thread that did not give it away itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Threads that are watched.
+/// A thread that is watched.
 pub struct Watched {
-    /// Their `status` files (proc_pid_status(5)).
-    files: Vec<PathBuf>,
+    /// Its `status` file (proc_pid_status(5)).
+    status: PathBuf,
 }
 
 impl Watched {
-    /// Watches the calling thread, and the one of this directory under `/proc`.
-    pub fn new(other: &Path) -> Self {
-        Self { files: vec!["/proc/thread-self/status".into(), other.join("status")] }
+    /// Watches the thread of this directory under `/proc`.
+    pub fn new(thread: &Path) -> Self {
+        Self { status: thread.join("status") }
     }
 
-    /// Times that the kernel took a core from one of them.
+    /// Times that the kernel took its core from it.
     ///
     /// # Errors
-    /// A sentence, if one is gone.
+    /// A sentence, if it is gone.
     pub fn interrupted(&self) -> Result<u64, String> {
-        self.files
-            .iter()
-            .map(|file| {
-                let text = fs::read_to_string(file).map_err(|why| format!("{}: {why}", file.display()))?;
-                involuntary(&text).ok_or_else(|| format!("{} does not count switches", file.display()))
-            })
-            .sum()
+        let text =
+            fs::read_to_string(&self.status).map_err(|why| format!("{}: {why}", self.status.display()))?;
+        involuntary(&text).ok_or_else(|| format!("{} does not count switches", self.status.display()))
     }
 }
 
