@@ -77,20 +77,45 @@ pub struct NewHeader {
 
 impl NewHeader {
     /// The header's bytes, with its checksum.
-    #[inline]
+    // Put together in registers, and inlined so that it stays there: a load of bytes that were just stored one by one
+    // waits until all stores are done. That was a fifth of a packet into a tunnel.
+    #[inline(always)]
     pub fn bytes(&self) -> [u8; HEADER_LEN] {
+        let first = u64::from(0x4500 | u16::from(self.tos)) << 48
+            | u64::from(self.total_len) << 32
+            | u64::from(self.id) << 16
+            | u64::from(self.fragment);
+        let second = u64::from(self.ttl) << 56 | u64::from(self.protocol) << 48 | u64::from(self.src);
+        let checksum = !csum::sum_of(first, second, self.dst);
+        let second = second | u64::from(checksum) << 32;
         let mut bytes = [0; HEADER_LEN];
-        bytes[0] = 0x45;
-        bytes[TOS] = self.tos;
-        bytes[TOTAL_LEN..][..2].copy_from_slice(&self.total_len.to_be_bytes());
-        bytes[ID..][..2].copy_from_slice(&self.id.to_be_bytes());
-        bytes[FRAGMENT..][..2].copy_from_slice(&self.fragment.to_be_bytes());
-        bytes[TTL] = self.ttl;
-        bytes[PROTOCOL] = self.protocol;
-        bytes[SRC..][..4].copy_from_slice(&self.src.to_be_bytes());
-        bytes[DST..][..4].copy_from_slice(&self.dst.to_be_bytes());
-        let checksum = !csum::sum_header(&bytes);
-        bytes[CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
+        bytes[..8].copy_from_slice(&first.to_be_bytes());
+        bytes[8..16].copy_from_slice(&second.to_be_bytes());
+        bytes[16..].copy_from_slice(&self.dst.to_be_bytes());
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::hex;
+
+    /// The bytes are scapy's.
+    #[test]
+    fn headers_are_as_another_encoder_makes_them() {
+        let header = NewHeader {
+            tos: 0xb9,
+            total_len: 1480,
+            id: 0xbeef,
+            fragment: DONT_FRAGMENT,
+            ttl: 63,
+            protocol: PROTOCOL_IPIP,
+            src: 0xc000_0201,
+            dst: 0xc633_64fe,
+        };
+        let bytes = header.bytes();
+        assert_eq!(bytes[..], hex("45b905c8beef40003f048956c0000201c63364fe"));
+        assert_eq!(csum::sum_header(&bytes), 0xffff);
     }
 }
