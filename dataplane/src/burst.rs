@@ -9,13 +9,13 @@ pub struct Burst<F> {
     /// The first `len` are `Some`, but for those already taken; all others are `None`.
     slots: [Option<F>; BURST],
     len: usize,
-    /// Whether a frame was taken and left its place empty.
-    gaps: bool,
+    /// Places among them whose frames were taken.
+    taken: usize,
 }
 
 impl<F> Default for Burst<F> {
     fn default() -> Self {
-        Self { slots: [const { None }; BURST], len: 0, gaps: false }
+        Self { slots: [const { None }; BURST], len: 0, taken: 0 }
     }
 }
 
@@ -37,7 +37,9 @@ impl<F> Burst<F> {
     pub fn push(&mut self, frame: F) -> Result<(), F> {
         match self.slots.get_mut(self.len) {
             Some(slot) => {
-                *slot = Some(frame);
+                debug_assert!(slot.is_none());
+                // Nothing is there to be freed, and nobody has to look.
+                std::mem::forget(slot.replace(frame));
                 self.len += 1;
                 Ok(())
             }
@@ -60,18 +62,20 @@ impl<F> Burst<F> {
     /// Moves a frame out of its place, which stays empty.
     #[inline]
     pub fn take(&mut self, place: usize) -> Option<F> {
-        self.gaps = true;
-        self.slots.get_mut(place)?.take()
+        let frame = self.slots.get_mut(place)?.take()?;
+        self.taken += 1;
+        Some(frame)
     }
 
     /// Forgets all places; frames still in them are freed.
     #[inline]
     pub fn clear(&mut self) {
-        for slot in &mut self.slots[..self.len] {
-            *slot = None;
+        // Nearly every burst is emptied frame by frame.
+        if self.taken < self.len {
+            self.slots[..self.len].fill_with(|| None);
         }
         self.len = 0;
-        self.gaps = false;
+        self.taken = 0;
     }
 
     /// Moves the first frame out and the rest to the front.
@@ -85,7 +89,7 @@ impl<F> Burst<F> {
     /// Moves the frames together, so that the first `len` places all hold one.
     #[inline]
     pub(crate) fn close_gaps(&mut self) {
-        if self.gaps {
+        if self.taken > 0 {
             self.compact();
         }
     }
@@ -100,7 +104,7 @@ impl<F> Burst<F> {
             }
         }
         self.len = kept;
-        self.gaps = false;
+        self.taken = 0;
     }
 
     /// Forgets the first `count` frames without freeing them, because a driver owns them now; the rest moves
@@ -133,13 +137,14 @@ impl<F> Burst<F> {
     pub(crate) fn set_len(&mut self, len: usize) {
         debug_assert!(self.slots[..len].iter().all(Option::is_some));
         self.len = len;
-        self.gaps = false;
+        self.taken = 0;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::rc::Rc;
 
     #[test]
     fn a_burst_is_bounded_and_gives_back_what_does_not_fit() {
@@ -153,6 +158,23 @@ mod tests {
         assert_eq!(burst.take(BURST), None);
         burst.clear();
         assert!(burst.is_empty() && burst.get(0).is_none());
+    }
+
+    #[test]
+    fn a_cleared_burst_frees_what_was_left_and_takes_as_many_again() {
+        let freed = Rc::new(());
+        let mut burst = Burst::default();
+        for left in [0, 1, BURST] {
+            for _ in 0..BURST {
+                burst.push(Rc::clone(&freed)).unwrap();
+            }
+            for place in left..BURST {
+                // A place is taken once, whoever tries again.
+                assert!(burst.take(place).is_some() && burst.take(place).is_none());
+            }
+            burst.clear();
+            assert_eq!((Rc::strong_count(&freed), burst.len()), (1, 0), "{left}");
+        }
     }
 
     #[test]
