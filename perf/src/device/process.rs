@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// Time that a program has to end by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// More than a worker takes before it polls.
+const STARTED: Duration = Duration::from_millis(5);
+
 /// A running program. Dropping it ends it.
 pub struct Process {
     name: String,
@@ -82,19 +85,17 @@ impl Process {
     pub fn worker_time(&self) -> Result<Duration, String> {
         let task = task(self.child.id(), self.worker)
             .ok_or_else(|| format!("{} has no thread {}", self.name, self.worker))?;
-        let text =
-            fs::read_to_string(task.join("schedstat")).map_err(|why| format!("no schedstat; {why}"))?;
-        let nanoseconds = text.split(' ').next().and_then(|word| word.parse().ok());
-        nanoseconds.map(Duration::from_nanos).ok_or_else(|| format!("schedstat is not understood: {text}"))
+        time_of(&task)
     }
 
-    /// Waits until the worker's thread is there; returns its directory under `/proc`.
+    /// Waits until the worker polls, which it does when its devices are ready; returns the directory of its thread
+    /// under `/proc`.
     ///
     /// # Errors
     /// A sentence and the end of its log, if it ends first or takes too long.
     pub fn wait_for_worker(&mut self) -> Result<PathBuf, String> {
         let (process, worker) = (self.child.id(), self.worker);
-        self.wait_for(|| task(process, worker))
+        self.wait_for(|| task(process, worker).filter(|task| time_of(task).is_ok_and(|time| time > STARTED)))
     }
 
     /// Presses a key for it.
@@ -131,6 +132,13 @@ fn task(process: u32, name: &str) -> Option<PathBuf> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
     let mut tasks = tasks.flatten().map(|task| task.path());
     tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|found| found.trim() == name))
+}
+
+/// Time that a thread has had on a core.
+fn time_of(task: &Path) -> Result<Duration, String> {
+    let text = fs::read_to_string(task.join("schedstat")).map_err(|why| format!("no schedstat; {why}"))?;
+    let nanoseconds = text.split(' ').next().and_then(|word| word.parse().ok());
+    nanoseconds.map(Duration::from_nanos).ok_or_else(|| format!("schedstat is not understood: {text}"))
 }
 
 impl Drop for Process {
