@@ -3,6 +3,7 @@
 use config::words::Mode;
 use serde::Serialize;
 
+use super::generator::PLENTY;
 use super::{Device, Measured, Program};
 use crate::pipeline::family::Family;
 use crate::pipeline::traffic::wire_len;
@@ -31,6 +32,8 @@ pub struct Row {
     share: f64,
     share_min: f64,
     share_max: f64,
+    /// Whether testpmd may have waited for frames: it would be faster, and the shares smaller.
+    share_at_most: bool,
     /// Share of the frames offered that found no room; the least of the rounds. None if a driver makes frames.
     surplus: Option<f64>,
 }
@@ -69,7 +72,7 @@ impl Row {
         let shares = testpmd.iter().zip(rounds).map(|(theirs, ours)| theirs.ns / ours.ns).collect();
         let nothing = Summary { median: 0.0, min: 0.0, max: 0.0 };
         let ns = Summary::of(rounds.iter().map(|round| round.ns).collect()).unwrap_or(nothing);
-        let surplus = rounds.iter().filter_map(|round| round.surplus).reduce(f64::min);
+        let least = |rounds: &[Measured]| rounds.iter().filter_map(|round| round.surplus).reduce(f64::min);
         let share = Summary::of(shares).unwrap_or(nothing);
         let (name, mode) = match program {
             Program::Testpmd => ("testpmd", "macswap".to_owned()),
@@ -90,7 +93,9 @@ impl Row {
             share: rounded(share.median),
             share_min: rounded(share.min),
             share_max: rounded(share.max),
-            surplus: surplus.map(rounded),
+            share_at_most: program != Program::Testpmd
+                && least(testpmd).is_some_and(|surplus| surplus < PLENTY),
+            surplus: least(rounds).map(rounded),
         }
     }
 
@@ -102,10 +107,11 @@ impl Row {
         let device = format!("{:?}", self.device).to_lowercase();
         let Self { program, mode, flows, directions, ns_per_packet, min, max, mpps, .. } = self;
         let Self { share, share_min, share_max, .. } = self;
+        let share = format!("{}{share:.2}", if self.share_at_most { "<" } else { "" });
         let surplus = self.surplus.map_or_else(|| "-".to_owned(), |surplus| format!("{surplus:.2}"));
         format!(
             "{device:<6}  {program:<8}  {mode:<8}  {flows:>7}  {directions:>4}  {ns_per_packet:>9.1}  {min:>6.1}  \
-             {max:>6.1}  {mpps:>5.1}  {share:>5.2}  {share_min:>4.2}  {share_max:>4.2}  {surplus:>7}"
+             {max:>6.1}  {mpps:>5.1}  {share:>5}  {share_min:>4.2}  {share_max:>4.2}  {surplus:>7}"
         )
     }
 }
@@ -129,9 +135,10 @@ mod tests {
             "device": "memif", "program": "trutinad", "mode": "nat", "flows": 10_000, "frame": 64, "directions": 2,
             "rounds": 3, "ns_per_packet": 50.0, "min": 40.0, "max": 100.0, "mpps": 20.0,
             "share": 0.5, "share_min": 0.4, "share_max": 0.8,
-            "surplus": 0.1
+            "share_at_most": true, "surplus": 0.1
         });
         assert_eq!(json, expected);
+        assert!(row.text().contains(" <0.50 "), "{}", row.text());
         assert!(row.text().starts_with("memif   trutinad  nat         10000     2       50.0"));
     }
 }
