@@ -40,38 +40,30 @@ impl<F: Frame> Forwarder<F> {
         out: &mut Outbox<F>,
     ) -> bool {
         let Some(frame) = burst.get_mut(slot) else { return false };
-        let unopened = match self.open(context, known, frame) {
+        let chosen = match self.open(context, known, frame) {
             Ok(port) => {
                 burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out));
                 return true;
             }
-            Err(unopened) => unopened,
+            // Nobody is told of these reasons.
+            Err(Unopened::Refused(why)) => {
+                self.drop(burst.take(slot), why);
+                return true;
+            }
+            Err(Unopened::Unasked) => None,
+            Err(Unopened::Chosen(backend)) => Some(backend),
         };
         let Some(mut work) = known.work(frame.head()) else { return false };
         let Some(frame) = burst.take(slot) else { return false };
-        self.work_through(context, &mut work, unopened, frame, out);
+        work.chosen = chosen;
+        self.work_through(context, &mut work, frame, out);
         true
     }
 
     /// Takes one packet through the third and the fourth stage.
     #[inline(never)]
-    fn work_through(
-        &mut self,
-        context: Context,
-        work: &mut Work,
-        unopened: Unopened,
-        frame: F,
-        out: &mut Outbox<F>,
-    ) {
-        let bound = match unopened {
-            Unopened::Refused(why) => Err(why),
-            Unopened::Chosen(backend) => {
-                work.chosen = Some(backend);
-                self.bind_one(context, work)
-            }
-            Unopened::Unasked => self.bind_one(context, work),
-        };
-        match bound {
+    fn work_through(&mut self, context: Context, work: &mut Work, frame: F, out: &mut Outbox<F>) {
+        match self.bind_one(context, work) {
             Ok(()) => self.deliver_one(context, work, frame, out),
             Err(why) => self.unbound(context, work, why, Some(frame), out),
         }
@@ -159,7 +151,7 @@ impl<A: Fast, K: Tabled> Sighted<A, K> {
             Heading::LocalReply { local, .. } => Role::LocalReply(local),
         };
         let headers = self.plain.headers(head).filter(|_| !A::is_martian(&self.plain))?;
-        Some(Work { headers, role, hash: self.hash, service, ..Work::NONE })
+        Some(Work { headers, role, hash: self.hash, ..Work::NONE })
     }
 }
 
