@@ -45,6 +45,9 @@ use work::{Batch, Live, Role, Target, Work};
 /// Frames ahead of the one being parsed whose headers are asked for.
 const PREFETCH_AHEAD: usize = 4;
 
+/// Bursts after which what is often used of a small snapshot is in the cache.
+const COLD_BURSTS: u32 = 16;
+
 /// A frame for the control thread.
 #[derive(Debug)]
 pub struct Punt<F> {
@@ -145,6 +148,8 @@ pub struct Forwarder<F: Frame> {
     batch: Option<Box<Batch>>,
     /// The same for the fast path.
     sights: Option<Box<Sights>>,
+    /// Bursts to come for which the snapshot's tables are not in the cache yet.
+    cold: u32,
 }
 
 impl<F: Frame> Forwarder<F> {
@@ -162,12 +167,18 @@ impl<F: Frame> Forwarder<F> {
             pieces: pieces::Pieces::new(setup),
             batch: Some(Box::new([Work::NONE; BURST])),
             sights: Some(Sights::new()),
+            cold: COLD_BURSTS,
         }
     }
 
     /// Takes over this worker's ports of a local address.
     pub fn install(&mut self, slot: LocalSlot, address: Box<LocalAddress>) {
         self.flows.install(slot, address);
+    }
+
+    /// Says that the next burst comes with another snapshot.
+    pub fn adopt(&mut self) {
+        self.cold = COLD_BURSTS;
     }
 
     /// The worker's flows.

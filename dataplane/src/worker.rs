@@ -234,6 +234,7 @@ impl<Q: Queue> Worker<Q> {
     pub fn turn(&mut self) -> bool {
         let mut found = false;
         if self.snapshot.refresh() {
+            self.forwarder.adopt();
             self.install_locals();
         }
         for number in 0..self.queues.len() {

@@ -174,7 +174,9 @@ impl<F: Frame> Forwarder<F> {
     ) -> bool {
         let Some(mut sights) = self.sights.take() else { return false };
         let snapshot = context.snapshot;
-        if snapshot.is_large() {
+        let far = snapshot.is_large() || self.cold > 0;
+        self.cold = self.cold.saturating_sub(1);
+        if far {
             self.foresee_directions(snapshot, port, burst);
         }
         let (mut lanes, mut waiting) = self.sight(snapshot, port, burst, &mut sights);
@@ -182,7 +184,7 @@ impl<F: Frame> Forwarder<F> {
             self.look_behind(snapshot, &mut lanes.wide_v4, &mut sights.wide_v4);
             self.look_behind(snapshot, &mut lanes.wide_v6, &mut sights.wide_v6);
         }
-        if snapshot.is_large() {
+        if far {
             self.foresee_backends(context, lanes.narrow, &sights.narrow);
             self.foresee_backends(context, lanes.wide_v4.live, &sights.wide_v4);
             self.foresee_backends(context, lanes.wide_v6.live, &sights.wide_v6);
