@@ -1,6 +1,7 @@
 """Fixtures of the end to end tests: labs, and the proof that they leave nothing behind."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lab import netns, whole  # noqa: E402
 from support import PREFIX  # noqa: E402
+
+
+# A background job of a script ignores it, and so would whatever is started here, which some tests end by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
