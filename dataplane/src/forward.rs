@@ -1,10 +1,9 @@
 //! A burst of frames through all its stages: the whole packet path of one worker.
 //!
-//! The fast path first takes out what nearly all packets are: plain ones of known flows. The rest goes through
-//! four stages. Both are short loops over the burst instead of one long one over each frame, so that the cache
-//! misses of 32 frames overlap; what is no TCP or UDP packet waits for their end. Every frame ends in exactly
-//! one place: a transmit burst, the control thread, another worker, a table of waiting pieces, or a drop
-//! counter.
+//! The fast path first takes out what nearly all packets are: plain ones. The rest goes through four stages.
+//! Both are short loops over the burst instead of one long one over each frame, so that the cache misses of
+//! 32 frames overlap; what is no TCP or UDP packet waits for their end. Every frame ends in exactly one place:
+//! a transmit burst, the control thread, another worker, a table of waiting pieces, or a drop counter.
 
 mod answer;
 mod bind;

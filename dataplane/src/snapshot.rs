@@ -207,8 +207,7 @@ impl Snapshot {
     /// The local addresses of a pool that backends of the same IP version as `toward` see.
     #[inline]
     pub fn pool(&self, slot: PoolSlot, toward: IpAddr) -> Option<&[LocalSlot]> {
-        let pool = self.parts.pools.get(usize::from(slot.0))?;
-        Some(if toward.is_ipv4() { &pool.v4 } else { &pool.v6 })
+        if toward.is_ipv4() { self.pool_of::<u32>(slot) } else { self.pool_of::<u128>(slot) }
     }
 
     /// The same for backends of IP version `A`.

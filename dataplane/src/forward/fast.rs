@@ -1,4 +1,5 @@
-//! The fast path: plain packets of flows that are known and stay as they are, which nearly all packets are.
+//! The fast path: plain packets, which nearly all are. Those of flows that are known and stay as they are have the
+//! shortest way; others begin a flow, or are for nobody.
 //!
 //! It takes such packets out of a burst and leaves all others to the four stages, which are its slow twin: they
 //! would do the same with every packet, and tests hold both against each other. Packets of one flow keep their
@@ -164,7 +165,7 @@ impl Waiting {
 }
 
 impl<F: Frame> Forwarder<F> {
-    /// Sends the plain packets of known flows. Returns whether these were all.
+    /// Takes the plain packets to their ends, but for those that must wait. Returns whether these were all.
     pub(super) fn forward_known(
         &mut self,
         context: Context,

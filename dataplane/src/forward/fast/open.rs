@@ -18,7 +18,7 @@ use crate::snapshot::{BackendSlot, Carriage, Found, Service, Snapshot};
 
 /// Why the fast path did not open a flow and send its packet, whose frame is as it was.
 #[derive(Clone, Copy)]
-pub(super) enum Unopened {
+enum Unopened {
     /// The packet has no easy way, or none any more: its flow is stored.
     Unasked,
     /// It has no easy way to the backend that the scheduler chose for it, which is to be asked no more.
@@ -72,7 +72,7 @@ impl<F: Frame> Forwarder<F> {
     /// Chooses the backend of a client's first packet, stores the flow and rewrites the packet. Returns the port it
     /// leaves by.
     #[inline(always)]
-    pub(super) fn open<A: Fast, K: Tabled>(
+    fn open<A: Fast, K: Tabled>(
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
