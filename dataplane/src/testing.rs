@@ -104,7 +104,7 @@ pub fn timeouts() -> Timeouts {
     Timeouts::new(&config::model::Timeouts::preset(Preset::Ipvs))
 }
 
-pub fn service(key: &str, weights: &[(u32, u16)]) -> Service {
+pub fn service(key: &str, weights: &[(u32, u32)]) -> Service {
     let candidates =
         weights.iter().map(|&(slot, weight)| Candidate { backend: BackendSlot(slot), weight }).collect();
     Service::new(key.parse().unwrap(), Scheduler::Rr, 1, candidates)

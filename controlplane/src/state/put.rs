@@ -131,7 +131,7 @@ impl State {
         let takes_flows = |slot: &BackendSlot| {
             let backend = self.backend(*slot)?;
             let up = backend.health != Health::Down && backend.config.weight > 0;
-            up.then_some(Candidate { backend: *slot, weight: backend.config.weight })
+            up.then_some(Candidate { backend: *slot, weight: backend.config.weight.into() })
         };
         let candidates = service.backends.iter().filter_map(takes_flows).collect();
         let version = self.versions + 1;

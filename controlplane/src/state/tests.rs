@@ -70,7 +70,7 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
 }
 
 /// The last bytes of the addresses of those that take new flows, with their weights.
-fn candidates(state: &State, key: ServiceKey) -> Vec<(u8, u16)> {
+fn candidates(state: &State, key: ServiceKey) -> Vec<(u8, u32)> {
     let slot = state.slot_of[&key];
     let compiled = &state.service(slot).unwrap().compiled;
     let last = |slot: BackendSlot| match state.backend(slot).unwrap().config.address {

@@ -60,7 +60,7 @@ impl Position {
         for _ in 0..2 {
             while let Some(candidate) = service.candidates.get(self.next as usize) {
                 self.next += 1;
-                if u32::from(candidate.weight) >= self.threshold {
+                if candidate.weight >= self.threshold {
                     return Some(candidate.backend);
                 }
             }
@@ -110,7 +110,7 @@ mod tests {
     use config::words::Scheduler;
     use proptest::prelude::*;
 
-    fn service(scheduler: Scheduler, version: u64, weights: &[(u32, u16)]) -> Service {
+    fn service(scheduler: Scheduler, version: u64, weights: &[(u32, u32)]) -> Service {
         Service { scheduler, version, ..testing::service("tcp:192.0.2.100:80", weights) }
     }
 
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn wrr_sequences_are_those_of_ipvs() {
-        let sequence = |weights: &[(u32, u16)], count| {
+        let sequence = |weights: &[(u32, u32)], count| {
             picks(&mut Position::default(), &service(Scheduler::Wrr, 1, weights), count)
         };
         assert_eq!(sequence(&[(0, 4), (1, 3), (2, 2)], 18), "AABABCABCAABABCABC");
@@ -180,17 +180,17 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         #[test]
-        fn a_round_of_wrr_gives_each_its_weight(weights in prop::collection::vec(1u16..60, 1..8)) {
-            let list: Vec<(u32, u16)> = weights.iter().enumerate().map(|(slot, &weight)| (slot as u32, weight)).collect();
+        fn a_round_of_wrr_gives_each_its_weight(weights in prop::collection::vec(1u32..60, 1..8)) {
+            let list: Vec<(u32, u32)> = weights.iter().enumerate().map(|(slot, &weight)| (slot as u32, weight)).collect();
             let service = service(Scheduler::Wrr, 1, &list);
             let gcd = service.weight_gcd;
-            let round = weights.iter().map(|&weight| u32::from(weight) / gcd).sum::<u32>() as usize;
+            let round = weights.iter().map(|&weight| weight / gcd).sum::<u32>() as usize;
             let mut position = Position::default();
             for _ in 0..2 {
                 let picks = picks(&mut position, &service, round);
                 for &(slot, weight) in &list {
                     let letter = char::from(b'A' + slot as u8);
-                    prop_assert_eq!(picks.matches(letter).count() as u32, u32::from(weight) / gcd);
+                    prop_assert_eq!(picks.matches(letter).count() as u32, weight / gcd);
                 }
             }
         }

@@ -49,13 +49,13 @@ pub struct Candidate {
     /// Which one.
     pub backend: BackendSlot,
     /// Its share of new flows; not 0.
-    pub weight: u16,
+    pub weight: u32,
 }
 
 impl Service {
     /// A service with these candidates, and of everything else what a file that says nothing means.
     pub fn new(key: ServiceKey, scheduler: Scheduler, version: u64, candidates: Vec<Candidate>) -> Self {
-        let weights = || candidates.iter().map(|candidate| u32::from(candidate.weight));
+        let weights = || candidates.iter().map(|candidate| candidate.weight);
         let (max_weight, weight_gcd) = (weights().max().unwrap_or(0), weights().fold(0, gcd));
         Self {
             key,
