@@ -40,7 +40,7 @@ fn service(key: &str, backends: &[Backend]) -> Service {
     Service {
         name: key.to_owned(),
         key: key.parse().unwrap(),
-        scheduler: Scheduler::Wrr,
+        scheduler: Scheduler::Wlc,
         check: None,
         no_backend: NoBackend::Icmp,
         no_flow: NoFlow::Drop,

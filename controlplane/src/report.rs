@@ -9,9 +9,10 @@ use dataplane::clock::Seconds;
 use dataplane::drops::DropReason;
 use dataplane::flow::state::Timeouts;
 use dataplane::flow::{FlowOwner, FlowValue};
+use dataplane::load::Load;
 use dataplane::local::LocalSlot;
 use dataplane::snapshot::{self, BackendSlot};
-use dataplane::stats::{BackendCounters, DropCounters, WorkerStats};
+use dataplane::stats::{DropCounters, WorkerStats};
 
 use crate::api::{self, BackendStatus, Counters, InterfaceStatus, LocalStats, ServiceStatus};
 use crate::compile::Frame;
@@ -38,12 +39,8 @@ pub fn counted(workers: &[&WorkerStats], slot: BackendSlot) -> Counters {
 
 /// Flows of a backend slot on all workers: active, and all others.
 pub fn flows(workers: &[&WorkerStats], slot: BackendSlot) -> (u64, u64) {
-    let sum = |of: fn(&BackendCounters) -> u64| -> u64 {
-        workers.iter().map(|worker| of(worker.backend(slot))).sum()
-    };
-    let (flows, active) = (sum(|counters| counters.flows.get()), sum(|counters| counters.active.get()));
-    // The two are read one after the other, while flows begin and end.
-    (active, flows.saturating_sub(active))
+    let load = workers.iter().map(|worker| worker.loads.get(slot)).fold(Load::default(), Load::plus);
+    (load.active(), load.inactive())
 }
 
 /// Every configured service with its backends.

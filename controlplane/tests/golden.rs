@@ -24,6 +24,7 @@ use dataplane::port::PortId;
 use dataplane::route::NextHop;
 use dataplane::snapshot::{NeighbourTable, Snapshot};
 use dataplane::stats::WorkerStats;
+use dataplane::team::Team;
 use dataplane::toeplitz::Owners;
 
 /// What DPDK's net_pcap gives its first device, in the replay that has the same frames.
@@ -124,16 +125,16 @@ impl Worker {
         let neighbours = Arc::new(NeighbourTable::new(stations));
         let snapshot = compile(&state, &Frame::new(&config, &[PORT_MAC]), &neighbours);
         let capacity = config.flow_table.capacity as usize;
+        let backends = config.services.iter().map(|service| service.backends.len()).sum();
         let setup = Setup {
             number: 0,
-            workers: 1,
+            team: Team::new(1, backends),
             flow_capacity: capacity,
             wide_capacity: capacity,
             pieces: PieceSetup { capacity: 64, timeout: 5, remember: 30, secret: RandomState::new() },
             services: config.services.len(),
             secret: HashSecret([0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03]),
         };
-        let backends = config.services.iter().map(|service| service.backends.len()).sum();
         let stats = Arc::new(WorkerStats::new(backends));
         let mut forwarder = Forwarder::new(&setup, Arc::clone(&stats));
         for (slot, address) in state.ground.locals.addresses().iter().enumerate() {

@@ -34,6 +34,7 @@ use crate::route::{InterfaceId, NextHop};
 use crate::schedule::Schedulers;
 use crate::snapshot::{Egress, Local, Snapshot};
 use crate::stats::WorkerStats;
+use crate::team::Team;
 use crate::toeplitz::Owners;
 use crate::wire::eth::Tags;
 pub use bind::RESERVED_SERVICES;
@@ -102,10 +103,10 @@ pub struct Context<'a> {
 /// How a worker is set up; the same for all but for `number`.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Its number among `workers`.
+    /// Its number in the team.
     pub number: usize,
-    /// How many there are.
-    pub workers: usize,
+    /// All workers.
+    pub team: Arc<Team>,
     /// Flows its narrow table is rated for.
     pub flow_capacity: usize,
     /// Flows its wide table is rated for.
@@ -154,12 +155,14 @@ pub struct Forwarder<F: Frame> {
 impl<F: Frame> Forwarder<F> {
     /// A packet path with empty tables.
     pub fn new(setup: &Setup, stats: Arc<WorkerStats>) -> Self {
+        let workers = setup.team.workers();
+        setup.team.join(setup.number, &stats);
         Self {
             number: setup.number,
-            workers: setup.workers,
-            owners: Owners::new(setup.workers),
+            workers,
+            owners: Owners::new(workers),
             flows: Flows::new(setup, Arc::clone(&stats)),
-            schedulers: Schedulers::new(setup.services),
+            schedulers: Schedulers::new(setup),
             stats,
             next_id: 0,
             icmp_budget: answer::Budget::default(),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use crate::drops::DropReason;
+use crate::load::Loads;
 use crate::local::{self, LocalSlot};
 use crate::prefetch::{gathered, prefetch};
 use crate::snapshot::BackendSlot;
@@ -84,10 +85,6 @@ pub struct BackendCounters {
     pub out_packets: Counter,
     /// Bytes of IP packets to clients.
     pub out_bytes: Counter,
-    /// Gauge: flows. Written only when one begins or ends, so that a reader never sees too few.
-    pub flows: Counter,
-    /// Gauge: flows among them in states that IPVS calls active.
-    pub active: Counter,
 }
 
 const _: () = assert!(size_of::<BackendCounters>() == 64);
@@ -130,6 +127,8 @@ pub struct WorkerStats {
     /// Gauges: local ports in use, by local slot.
     locals: Box<[Counter]>,
     backends: Box<[BackendCounters]>,
+    /// Gauges: flows, by backend slot.
+    pub loads: Loads,
     /// Where slots beyond the table would be counted; there are none (`Limits` of the control thread).
     beyond: BackendCounters,
 }
@@ -155,6 +154,7 @@ impl WorkerStats {
             drops: DropCounters::default(),
             locals: (0..local::SLOTS).map(|_| Counter::default()).collect(),
             backends: gathered((0..backends).map(|_| BackendCounters::default())).into(),
+            loads: Loads::new(backends),
             beyond: BackendCounters::default(),
         }
     }
@@ -169,6 +169,7 @@ impl WorkerStats {
     #[inline]
     pub fn prefetch_backend(&self, slot: BackendSlot) {
         prefetch(self.backends.as_ptr().wrapping_add(slot.0 as usize));
+        self.loads.prefetch(slot);
     }
 
     /// The counters of the backend in a slot.

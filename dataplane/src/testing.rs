@@ -19,6 +19,7 @@ use crate::snapshot::{
     Backend, BackendSlot, Candidate, Interface, NeighbourTable, Parts, Routes, Service, ServiceSlot,
     Snapshot, Tunnel,
 };
+use crate::team::Team;
 use crate::wire::eth::Tags;
 use crate::wire::{eth, ipv4, tcp, udp};
 
@@ -90,7 +91,7 @@ fn routes_v6() -> RouteTable<u128> {
 pub fn setup() -> Setup {
     Setup {
         number: 0,
-        workers: 1,
+        team: Team::new(1, 16),
         flow_capacity: 100,
         wide_capacity: 100,
         pieces: PieceSetup { capacity: 16, timeout: 5, remember: 30, secret: RandomState::new() },
@@ -106,7 +107,7 @@ pub fn timeouts() -> Timeouts {
 
 pub fn service(key: &str, weights: &[(u32, u32)]) -> Service {
     let candidates =
-        weights.iter().map(|&(slot, weight)| Candidate { backend: BackendSlot(slot), weight }).collect();
+        weights.iter().map(|&(slot, weight)| Candidate::new(BackendSlot(slot), weight)).collect();
     Service::new(key.parse().unwrap(), Scheduler::Rr, 1, candidates)
 }
 

@@ -120,7 +120,6 @@ pub struct Worker<Q: Queue> {
 pub struct Blueprint<Q: Queue> {
     queues: Vec<Q>,
     setup: Setup,
-    backends: usize,
     /// The queue of each worker for frames that others hand over.
     owners: Vec<Arc<ArrayQueue<HandedOver<Q::Frame>>>>,
     snapshot: Reader<Snapshot>,
@@ -139,22 +138,19 @@ pub struct NoMemory {
 
 /// Plans as many workers as there are sets of queues. `queues` is by worker and port.
 ///
-/// `setup` is completed with each worker's number; `backends` is the number of backend slots there may be.
+/// `setup` is completed with each worker's number.
 pub fn team<Q: Queue>(
     queues: Vec<Vec<Q>>,
     setup: &Setup,
-    backends: usize,
     snapshots: Vec<Reader<Snapshot>>,
     shared: &Shared,
 ) -> Vec<Blueprint<Q>> {
     let owners: Vec<_> = queues.iter().map(|_| Arc::new(ArrayQueue::new(HAND_OVER_QUEUE))).collect();
-    let workers = owners.len();
     let members = queues.into_iter().zip(snapshots).enumerate();
     members
         .map(|(number, (queues, snapshot))| Blueprint {
             queues,
-            setup: Setup { number, workers, ..setup.clone() },
-            backends,
+            setup: Setup { number, ..setup.clone() },
             owners: owners.clone(),
             snapshot,
             shared: shared.clone(),
@@ -168,7 +164,7 @@ impl<Q: Queue> Blueprint<Q> {
     /// # Errors
     /// [`NoMemory`]; a kernel that promises more than it has may still end the process later.
     pub fn build(self) -> Result<(Worker<Q>, Handle<Q::Frame>), NoMemory> {
-        let Self { queues, setup, backends, owners, snapshot, shared } = self;
+        let Self { queues, setup, owners, snapshot, shared } = self;
         may_allocate(&setup)?;
         let handle = Handle {
             punt: Arc::new(ArrayQueue::new(PUNT_QUEUE)),
@@ -176,7 +172,7 @@ impl<Q: Queue> Blueprint<Q> {
             list: Arc::default(),
             listing: Arc::new(ArrayQueue::new(LISTING_QUEUE)),
             locals: Arc::new(ArrayQueue::new(local::SLOTS)),
-            stats: Arc::new(WorkerStats::new(backends)),
+            stats: Arc::new(WorkerStats::new(setup.team.backends())),
         };
         let worker = Worker {
             forwarder: Forwarder::new(&setup, Arc::clone(&handle.stats)),

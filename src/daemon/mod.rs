@@ -22,6 +22,7 @@ use dataplane::flow::table::HashSecret;
 use dataplane::forward::{PieceSetup, Setup};
 use dataplane::publish;
 use dataplane::stats::WorkerStats;
+use dataplane::team::Team;
 use dataplane::worker::{self, Shared};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -65,7 +66,7 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
     let host = runtime.block_on(Host::open(&config, &devices.macs()))?;
     let (publisher, readers) = publish::channel(plan.snapshot(), config.cores.workers.len());
     let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: config.cores.idle };
-    let team = worker::team(queues, &setup(&config, limits), limits.backends, readers, &shared);
+    let team = worker::team(queues, &setup(&config, limits), readers, &shared);
     let (workers, handles) = Workers::make(&config.cores.workers, team)?;
     let stats: Vec<Arc<WorkerStats>> = handles.iter().map(|handle| Arc::clone(&handle.stats)).collect();
     // It gives workers what they need from their first packet on, so it comes before they poll.
@@ -91,7 +92,7 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
 fn setup(config: &Config, limits: Limits) -> Setup {
     Setup {
         number: 0,
-        workers: config.cores.workers.len(),
+        team: Team::new(config.cores.workers.len(), limits.backends),
         flow_capacity: config.flow_table.capacity as usize,
         wide_capacity: config.flow_table.wide_capacity as usize,
         pieces: PieceSetup {

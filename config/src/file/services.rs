@@ -91,7 +91,7 @@ fn service(
     let service = key.zip(backends).map(|(key, backends)| Service {
         name: name.unwrap_or_else(|| key.to_string()),
         key,
-        scheduler: scheduler.unwrap_or(Scheduler::Wrr),
+        scheduler: scheduler.unwrap_or_default(),
         check: check.flatten(),
         no_backend: no_backend.unwrap_or(NoBackend::Icmp),
         no_flow,

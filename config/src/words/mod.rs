@@ -123,12 +123,37 @@ pub enum Idle {
 }
 
 /// How a service chooses the backend of a new flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Scheduler {
     /// Round robin, as IPVS `rr`.
     Rr,
     /// Weighted round robin, as IPVS `wrr`.
     Wrr,
+    /// Least connection, as IPVS `lc`.
+    Lc,
+    /// Weighted least connection, as IPVS `wlc`.
+    #[default]
+    Wlc,
+    /// Shortest expected delay, as IPVS `sed`.
+    Sed,
+    /// Never queue, as IPVS `nq`.
+    Nq,
+    /// Weighted failover, as IPVS `fo`.
+    Fo,
+    /// Weighted overflow, as IPVS `ovf`.
+    Ovf,
+    /// Power of two choices by weight, as IPVS `twos`.
+    Twos,
+    /// Locality-based least connection, as IPVS `lblc`.
+    Lblc,
+    /// Locality-based least connection with replication, as IPVS `lblcr`.
+    Lblcr,
+    /// Smooth weighted round robin, as nginx has it.
+    Swrr,
+    /// By lot, by weight.
+    Random,
+    /// Power of two choices: the better of two different backends.
+    P2c,
 }
 
 macro_rules! words {
@@ -171,7 +196,24 @@ words!(NoBackend, "an answer: rst, icmp or drop", Rst = "rst", Icmp = "icmp", Dr
 words!(NoFlow, "a choice: drop, rst or schedule", Drop = "drop", Rst = "rst", Schedule = "schedule");
 words!(Idle, "a way to be idle: poll, pause or sleep", Poll = "poll", Pause = "pause", Sleep = "sleep");
 words!(Preset, "a preset: ipvs or dpvs", Ipvs = "ipvs", Dpvs = "dpvs");
-words!(Scheduler, "a scheduler: rr or wrr", Rr = "rr", Wrr = "wrr");
+words!(
+    Scheduler,
+    "a scheduler, such as wlc, wrr or rr",
+    Rr = "rr",
+    Wrr = "wrr",
+    Lc = "lc",
+    Wlc = "wlc",
+    Sed = "sed",
+    Nq = "nq",
+    Fo = "fo",
+    Ovf = "ovf",
+    Twos = "twos",
+    Lblc = "lblc",
+    Lblcr = "lblcr",
+    Swrr = "swrr",
+    Random = "random",
+    P2c = "p2c"
+);
 
 text_serde!(Protocol, Mode, Encapsulation, Idle, NoBackend, NoFlow, Preset, Scheduler);
 

@@ -52,8 +52,9 @@ fn services() {
             "t:11:15: service[0].scheduler: unknown scheduler `wr`; help: did you mean `wrr`?",
         ),
         (
-            service("vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nscheduler = \"maglev\""),
-            "t:11:13: service[0].scheduler: unknown scheduler `maglev`; help: use one of `rr`, `wrr`",
+            service("vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nscheduler = \"weighted\""),
+            "t:11:13: service[0].scheduler: unknown scheduler `weighted`; help: use one of `rr`, `wrr`, `lc`, `wlc`, `sed`, `nq`, \
+             `fo`, `ovf`, `twos`, `lblc`, `lblcr`, `swrr`, `random`, `p2c`",
         ),
         (
             service("vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nmode = \"NAT\""),

@@ -191,7 +191,7 @@ async fn a_reload_is_all_or_nothing() {
         let error = lab.reload().await.try_recv().unwrap().unwrap_err();
         assert_eq!(error.code, code::INVALID_CONFIG);
         assert!(error.message.contains(says), "{error}");
-        assert_eq!(scheduler(&lab), Scheduler::Wrr);
+        assert_eq!(scheduler(&lab), Scheduler::Wlc);
     }
     let changed = CONFIG.replace("mode = \"nat\"", "mode = \"nat\"\nscheduler = \"rr\"");
     std::fs::write(lab.file.path(), changed).unwrap();

@@ -131,7 +131,7 @@ impl State {
         let takes_flows = |slot: &BackendSlot| {
             let backend = self.backend(*slot)?;
             let up = backend.health != Health::Down && backend.config.weight > 0;
-            up.then_some(Candidate { backend: *slot, weight: backend.config.weight.into() })
+            up.then_some(Candidate::new(*slot, backend.config.weight.into()))
         };
         let candidates = service.backends.iter().filter_map(takes_flows).collect();
         let version = self.versions + 1;
@@ -140,8 +140,9 @@ impl State {
         let unchanged = (old.scheduler, &old.candidates) == (compiled.scheduler, &compiled.candidates)
             && old.version != 0;
         if unchanged {
-            compiled.version = old.version;
+            (compiled.version, compiled.plan) = (old.version, Arc::clone(&old.plan));
         } else {
+            compiled = compiled.planned(Some(old));
             self.versions = version;
         }
         if let Some(service) = self.services_mut(slot) {

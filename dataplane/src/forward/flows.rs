@@ -43,7 +43,7 @@ impl Flows {
             narrow: NarrowTable::new(setup.flow_capacity, setup.secret),
             wide: WideTable::new(setup.wide_capacity, setup.secret),
             secret: setup.secret,
-            locals: LocalPorts::new(Owners::new(setup.workers)),
+            locals: LocalPorts::new(Owners::new(setup.team.workers())),
             stats,
         }
     }
@@ -207,13 +207,8 @@ impl Flows {
         } else {
             flow.state()
         };
-        if next != flow.state() {
-            let counters = self.stats.backend(flow.backend());
-            match (flow.state().is_active(), next.is_active()) {
-                (true, false) => counters.active.sub(1),
-                (false, true) => counters.active.add(1),
-                _ => {}
-            }
+        if next.is_active() != flow.state().is_active() {
+            self.stats.loads.turn(flow.backend(), next.is_active());
         }
         let value = flow.seen(next, context.now);
         match stored {
@@ -340,17 +335,13 @@ impl Flows {
     }
 
     fn count_new(&self, flow: FlowValue) {
-        let counters = self.stats.backend(flow.backend());
-        counters.conns.add(1);
-        counters.flows.add(1);
-        counters.active.add(u64::from(flow.state().is_active()));
+        self.stats.backend(flow.backend()).conns.add(1);
+        self.stats.loads.begin(flow.backend(), flow.state().is_active());
     }
 
-    /// Takes a flow that left its table out of its backend's gauges.
+    /// Takes a flow that left its table out of its backend's load.
     fn forget(&self, flow: FlowValue) {
-        let counters = self.stats.backend(flow.backend());
-        counters.active.sub(u64::from(flow.state().is_active()));
-        counters.flows.sub(1);
+        self.stats.loads.end(flow.backend(), flow.state().is_active());
     }
 
     fn forget_wide(&mut self, key: &WideKey, flow: FlowValue) {

@@ -1,25 +1,43 @@
-//! Choosing the backend of a new flow.
+//! Choosing the backend of a new flow, one family of schedulers a file.
 //!
-//! Each worker keeps its own position in every service, so no choice touches shared memory; each worker's
-//! sequence is IPVS's.
+//! A choice neither allocates nor locks. Each worker keeps its own position in every service; what counts is read
+//! of all workers. What a scheduler needs besides is made with the service ([`Plan`]), when its backends change.
 
+mod least;
+mod locality;
+mod plan;
+mod random;
+mod ranked;
 mod round_robin;
+
+use std::sync::Arc;
 
 use config::words::Scheduler;
 
+use crate::clock::Seconds;
+use crate::forward::Setup;
 use crate::prefetch::prefetch;
-use crate::snapshot::{BackendSlot, Service, ServiceSlot};
+use crate::snapshot::{BackendSlot, Candidate, Service, ServiceSlot};
+use crate::team::Team;
+pub use plan::Plan;
+use random::Random;
 
 /// Positions of one worker in all services.
 pub struct Schedulers {
     /// By service slot.
     positions: Box<[round_robin::Position]>,
+    random: Random,
+    team: Arc<Team>,
 }
 
 impl Schedulers {
-    /// Positions for services in slots 0 to `services` - 1.
-    pub fn new(services: usize) -> Self {
-        Self { positions: vec![round_robin::Position::default(); services].into() }
+    /// The schedulers of a worker that is set up so.
+    pub fn new(setup: &Setup) -> Self {
+        Self {
+            positions: vec![round_robin::Position::default(); setup.services].into(),
+            random: Random::new(setup.secret.0[0] ^ setup.number as u64),
+            team: Arc::clone(&setup.team),
+        }
     }
 
     /// Asks for the position in a service to come into the cache.
@@ -36,7 +54,7 @@ impl Schedulers {
         }
     }
 
-    /// The backend that [`Self::pick`] is likely to give; it chooses nothing.
+    /// The backend that [`Self::pick`] may give; it chooses nothing.
     #[inline]
     pub fn next(&self, slot: ServiceSlot, service: &Service) -> Option<BackendSlot> {
         let position = self.positions.get(usize::from(slot.0))?;
@@ -46,11 +64,56 @@ impl Schedulers {
 
     /// The backend of the service's next flow; `None` if no backend takes new flows.
     #[inline]
-    pub fn pick(&mut self, slot: ServiceSlot, service: &Service) -> Option<BackendSlot> {
-        let position = self.positions.get_mut(usize::from(slot.0))?.of(service);
+    pub fn pick(&mut self, now: Seconds, slot: ServiceSlot, service: &Service) -> Option<BackendSlot> {
+        if service.is_limited {
+            return self.choose(now, slot, service, |team, candidate| !team.is_overloaded(candidate));
+        }
+        // The most common ones are so cheap that a call would show.
         match service.scheduler {
-            Scheduler::Rr => position.next(service),
-            Scheduler::Wrr => position.next_weighted(service),
+            Scheduler::Rr => position(&mut self.positions, slot, service)?.next(service, |_| true),
+            Scheduler::Wrr => position(&mut self.positions, slot, service)?.next_weighted(service, |_| true),
+            _ => self.choose(now, slot, service, |_, _| true),
         }
     }
+
+    /// Chooses among the candidates that are available.
+    #[inline(never)]
+    fn choose(
+        &mut self,
+        now: Seconds,
+        slot: ServiceSlot,
+        service: &Service,
+        available: impl Fn(&Team, &Candidate) -> bool + Copy,
+    ) -> Option<BackendSlot> {
+        let (candidates, plan) = (&*service.candidates, &*service.plan);
+        let Self { positions, random, team } = self;
+        let available = |candidate: &Candidate| available(team, candidate);
+        let load = |candidate: &Candidate| team.load(candidate.backend);
+        match service.scheduler {
+            Scheduler::Rr => position(positions, slot, service)?.next(service, available),
+            Scheduler::Wrr => position(positions, slot, service)?.next_weighted(service, available),
+            Scheduler::Swrr => position(positions, slot, service)?.next_planned(service, available),
+            Scheduler::Lc => least::connections(candidates, available, load),
+            Scheduler::Wlc => least::weighted_connections(candidates, available, load),
+            Scheduler::Sed => least::expected_delay(candidates, available, load),
+            Scheduler::Nq => least::never_queue(candidates, available, load),
+            Scheduler::Fo => ranked::failover(candidates, available),
+            Scheduler::Ovf => ranked::overflow(candidates, available, load),
+            Scheduler::Random => random.weighted(candidates, available),
+            Scheduler::Twos => random.twos(candidates, available, load),
+            Scheduler::P2c => random.two_choices(candidates, available, load),
+            Scheduler::Lblc => plan.locality()?.one(now, candidates, available, load),
+            Scheduler::Lblcr => plan.locality()?.set(now, candidates, available, load),
+        }
+    }
+}
+
+/// The position in a service.
+#[inline]
+fn position<'a>(
+    positions: &'a mut [round_robin::Position],
+    slot: ServiceSlot,
+    service: &Service,
+) -> Option<&'a mut round_robin::Position> {
+    Some(positions.get_mut(usize::from(slot.0))?.of(service))
 }

@@ -3,7 +3,7 @@
 //! Source: Linux 6.1, net/netfilter/ipvs/ip_vs_rr.c and ip_vs_wrr.c. There a new backend joins at the head
 //! of the list; here the list is in the order of the configuration.
 
-use crate::snapshot::{BackendSlot, Service};
+use crate::snapshot::{BackendSlot, Candidate, Service};
 
 /// Where one worker stands in one service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,39 +36,78 @@ impl Position {
         self.next as usize
     }
 
-    /// The candidate after the last pick.
+    /// The next available candidate after the last pick.
     #[inline]
-    pub(super) fn next(&mut self, service: &Service) -> Option<BackendSlot> {
+    pub(super) fn next(
+        &mut self,
+        service: &Service,
+        available: impl Fn(&Candidate) -> bool,
+    ) -> Option<BackendSlot> {
         if self.version != service.version {
             self.follow(service);
         }
-        let index = if (self.next as usize) < service.candidates.len() { self.next as usize } else { 0 };
-        let candidate = service.candidates.get(index)?;
-        self.next = index as u32 + 1;
-        self.last = candidate.backend;
-        Some(candidate.backend)
+        for _ in 0..service.candidates.len() {
+            let index = if (self.next as usize) < service.candidates.len() { self.next as usize } else { 0 };
+            let candidate = service.candidates.get(index)?;
+            self.next = index as u32 + 1;
+            if available(candidate) {
+                self.last = candidate.backend;
+                return Some(candidate.backend);
+            }
+        }
+        None
     }
 
     /// The next candidate whose weight reaches the threshold, which falls from the largest weight by the
     /// greatest common divisor each lap: weights 4, 3, 2 give A A B A B C A B C.
     #[inline]
-    pub(super) fn next_weighted(&mut self, service: &Service) -> Option<BackendSlot> {
+    pub(super) fn next_weighted(
+        &mut self,
+        service: &Service,
+        available: impl Fn(&Candidate) -> bool,
+    ) -> Option<BackendSlot> {
         if self.version != service.version {
             self.restart(service);
         }
-        // At most the rest of this lap and one more: the largest weight reaches every threshold.
-        for _ in 0..2 {
+        // The rest of this lap and one more find an available one, if one of the largest weight is. If not, laps in
+        // which nobody is reached are left out.
+        for lap in 0..3 {
             while let Some(candidate) = service.candidates.get(self.next as usize) {
                 self.next += 1;
-                if candidate.weight >= self.threshold {
+                if candidate.weight >= self.threshold && available(candidate) {
                     return Some(candidate.backend);
                 }
             }
             self.next = 0;
             let lower = self.threshold.saturating_sub(service.weight_gcd);
             self.threshold = if lower == 0 { top(service) } else { lower };
+            if lap == 1 {
+                let there = service.candidates.iter().filter(|candidate| available(candidate));
+                let most = there.map(|candidate| candidate.weight).max()?;
+                self.threshold = self.threshold.min(most - service.weight_gcd.saturating_sub(1));
+            }
         }
-        service.candidates.first().map(|candidate| candidate.backend)
+        None
+    }
+
+    /// The next available candidate of the plan's turns.
+    #[inline]
+    pub(super) fn next_planned(
+        &mut self,
+        service: &Service,
+        available: impl Fn(&Candidate) -> bool,
+    ) -> Option<BackendSlot> {
+        let turns = service.plan.turns();
+        for _ in 0..turns.len() {
+            // A changed plan goes on where the one before was.
+            let index = if (self.next as usize) < turns.len() { self.next as usize } else { 0 };
+            self.next = index as u32 + 1;
+            let candidate = service.candidates.get(*turns.get(index)? as usize)?;
+            if available(candidate) {
+                return Some(candidate.backend);
+            }
+        }
+        None
     }
 
     /// Goes on behind the last pick in a changed list. If that is gone, behind its predecessor, as IPVS's
@@ -119,8 +158,8 @@ mod tests {
         let letter = |slot: BackendSlot| char::from(b'A' + slot.0 as u8);
         (0..count)
             .map(|_| match service.scheduler {
-                Scheduler::Rr => position.next(service),
-                Scheduler::Wrr => position.next_weighted(service),
+                Scheduler::Rr => position.next(service, |_| true),
+                _ => position.next_weighted(service, |_| true),
             })
             .map(|pick| pick.map_or('-', letter))
             .collect()

@@ -1,13 +1,15 @@
 //! Services as workers see them.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use config::words::{NoBackend, NoFlow, Scheduler, ServiceKey};
 
 use super::{BackendSlot, PoolSlot};
+use crate::schedule::Plan;
 
 /// A service that is configured, or was and has flows left.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Service {
     /// Protocol, address, ports and class.
     pub key: ServiceKey,
@@ -37,6 +39,10 @@ pub struct Service {
     pub version: u64,
     /// Backends that take new flows, none with weight 0, in the order of configuration.
     pub candidates: Vec<Candidate>,
+    /// Whether any of them has a limit.
+    pub is_limited: bool,
+    /// What its scheduler needs besides.
+    pub plan: Arc<Plan>,
     /// Largest weight of the candidates.
     pub max_weight: u32,
     /// Greatest common divisor of their weights.
@@ -50,6 +56,17 @@ pub struct Candidate {
     pub backend: BackendSlot,
     /// Its share of new flows; not 0.
     pub weight: u32,
+    /// With so many flows it is overloaded and takes no new ones; 0 is no limit.
+    pub upper: u32,
+    /// With fewer flows it is not overloaded any more.
+    pub lower: u32,
+}
+
+impl Candidate {
+    /// A candidate without limits.
+    pub const fn new(backend: BackendSlot, weight: u32) -> Self {
+        Self { backend, weight, upper: 0, lower: 0 }
+    }
 }
 
 impl Service {
@@ -71,10 +88,19 @@ impl Service {
             incarnation: 0,
             rank: 0,
             version,
+            is_limited: candidates.iter().any(|candidate| candidate.upper > 0),
+            plan: Arc::default(),
             candidates,
             max_weight,
             weight_gcd,
         }
+    }
+
+    /// The same with what its scheduler needs; `before` is the service that it replaces.
+    #[must_use]
+    pub fn planned(self, before: Option<&Self>) -> Self {
+        let before = before.map(|before| (&*before.plan, &*before.candidates));
+        Self { plan: Arc::new(Plan::new(self.scheduler, &self.candidates, before)), ..self }
     }
 
     /// Whether packets find it as they find another one, whatever it then does with them.

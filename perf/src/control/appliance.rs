@@ -19,6 +19,7 @@ use dataplane::clock::Clock;
 use dataplane::flow::table::HashSecret;
 use dataplane::forward::{PieceSetup, Setup};
 use dataplane::publish;
+use dataplane::team::Team;
 use dataplane::worker::{self, Shared};
 use tokio::sync::mpsc;
 
@@ -78,7 +79,7 @@ impl Appliance {
         let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: Idle::Poll };
         let burst_ns = Arc::default();
         let queues = vec![vec![Source::new(load, &site.config, &burst_ns)]];
-        let team = worker::team(queues, &setup(site, limits), limits.backends, readers, &shared);
+        let team = worker::team(queues, &setup(site, limits), readers, &shared);
         let ((told, turns), (made, handles)) = (channel(), channel());
         let stop = Arc::clone(&shared.stop);
         let cores = &site.config.cores;
@@ -149,7 +150,7 @@ fn setup(site: &Site, limits: Limits) -> Setup {
     let flows = &site.config.flow_table;
     Setup {
         number: 0,
-        workers: 1,
+        team: Team::new(1, limits.backends),
         flow_capacity: flows.capacity as usize,
         wide_capacity: flows.wide_capacity as usize,
         pieces: PieceSetup { capacity: 1, timeout: 5, remember: 30, secret: RandomState::new() },

@@ -20,6 +20,7 @@ use dataplane::flow::table::HashSecret;
 use dataplane::forward::{Context, Flows, Forwarder, Outbox, PieceSetup, Setup};
 use dataplane::local::{Back, LocalAddress, LocalPorts, LocalSlot};
 use dataplane::stats::WorkerStats;
+use dataplane::team::Team;
 use dataplane::toeplitz::Owners;
 use dataplane::wire::tcp::{ACK, SYN};
 use dataplane::worker::{HOUSEKEEPING_TURNS, SWEEP_LINES};
@@ -100,7 +101,7 @@ impl<'a> Path<'a> {
         let (narrow, wide) = if shape.is_wide() { (0, flows) } else { (flows, 0) };
         let setup = Setup {
             number: 0,
-            workers: 1,
+            team: Team::new(1, shape.backends() as usize),
             flow_capacity: narrow,
             wide_capacity: wide,
             pieces: PieceSetup { capacity: 1, timeout: 5, remember: 30, secret: RandomState::new() },
@@ -108,7 +109,7 @@ impl<'a> Path<'a> {
             secret: SECRET,
         };
         let mut forwarder = Forwarder::new(&setup, Arc::clone(&stats));
-        let owners = Owners::new(setup.workers);
+        let owners = Owners::new(1);
         for (slot, address) in world.snapshot.parts.locals.iter().enumerate() {
             let ports = LocalAddress::new(*address, &owners, setup.number);
             forwarder.install(LocalSlot(slot as u8), Box::new(ports));

@@ -131,7 +131,7 @@ impl Shape {
 
     fn service(&self, slot: u16) -> Service {
         let first = u32::from(slot) * u32::from(self.each);
-        let candidate = |number| Candidate { backend: BackendSlot(first + u32::from(number)), weight: 1 };
+        let candidate = |number| Candidate::new(BackendSlot(first + u32::from(number)), 1);
         let vip = self.vip(slot);
         let key = ServiceKey {
             protocol: Protocol::Tcp,

@@ -17,8 +17,8 @@ pub struct ServiceAdd {
     /// The class its packets must be of; the same as @NAME behind the service
     #[arg(long, value_name = "NAME")]
     class: Option<ClassName>,
-    /// How a new flow's backend is chosen: rr or wrr
-    #[arg(long, default_value_t = Scheduler::Wrr)]
+    /// How a new flow's backend is chosen, such as wrr, rr or sed
+    #[arg(long, default_value_t = Scheduler::Wlc)]
     scheduler: Scheduler,
     /// A name for it
     #[arg(long)]

@@ -153,7 +153,7 @@ fn a_backend_takes_a_tunnel() {
 #[test]
 fn a_service_takes_a_check() {
     let bare = service("");
-    assert_eq!((bare.name.as_str(), bare.scheduler, bare.check), ("tcp:192.0.2.1:80", Scheduler::Wrr, None));
+    assert_eq!((bare.name.as_str(), bare.scheduler, bare.check), ("tcp:192.0.2.1:80", Scheduler::Wlc, None));
     let tcp =
         Check { kind: CheckKind::Tcp, port: None, interval_ms: 2000, timeout_ms: 1000, rise: 2, fall: 3 };
     assert_eq!(service("--check tcp").check, Some(tcp.clone()));

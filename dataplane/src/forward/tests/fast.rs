@@ -10,6 +10,7 @@ use crate::flow::{FlowOwner, FlowValue};
 use crate::local::{LocalAddress, LocalSlot};
 use crate::samples::{Body, Sample, cases, endpoint, syn};
 use crate::snapshot::{Backend, BackendSlot, Candidate, Gateway, Parts, Pool, PoolSlot};
+use crate::stats::Counter;
 use crate::wire::ipv4;
 
 const PEERS: [[u8; 4]; 3] = [BACKEND, [198, 51, 100, 12], [198, 51, 100, 13]];
@@ -89,16 +90,9 @@ fn counts(path: &Path) -> Vec<u64> {
     let drops = DropReason::ALL.iter().map(|why| path.stats.drops.get(*why));
     let backends = (0..6).flat_map(|slot| {
         let its = path.stats.backend(BackendSlot(slot));
-        [
-            &its.conns,
-            &its.in_packets,
-            &its.in_bytes,
-            &its.out_packets,
-            &its.out_bytes,
-            &its.flows,
-            &its.active,
-        ]
-        .map(|counter| counter.get())
+        let load = path.stats.loads.get(BackendSlot(slot));
+        let counters = [&its.conns, &its.in_packets, &its.in_bytes, &its.out_packets, &its.out_bytes];
+        counters.map(Counter::get).into_iter().chain([load.flows(), load.active()])
     });
     drops.chain(backends).chain([path.stats.punted.get(), path.stats.answered.get()]).collect()
 }
@@ -249,7 +243,7 @@ fn wide_world([_, vip, backend, local]: [&str; 4], mode: Mode, asks: Asks, up: b
         let direct = parts.backends.clone().into_iter().flatten();
         parts.backends.extend(direct.map(|backend| Some(Backend { mode: Mode::Dr, ..backend })));
         for (service, slot) in parts.services.iter_mut().flatten().zip(0u32..) {
-            let candidates = [slot, slot + 2].map(|slot| Candidate { backend: BackendSlot(slot), weight: 1 });
+            let candidates = [slot, slot + 2].map(|slot| Candidate::new(BackendSlot(slot), 1));
             Arc::make_mut(service).candidates = candidates.into();
         }
     }

@@ -57,7 +57,7 @@ impl Path {
     pub(super) fn of(snapshot: Snapshot, number: usize, workers: usize, flow_capacity: usize) -> Self {
         let stats = Arc::new(WorkerStats::new(16));
         let secret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
-        let setup = Setup { number, workers, flow_capacity, secret, ..testing::setup() };
+        let setup = Setup { number, team: Team::new(workers, 16), flow_capacity, secret, ..testing::setup() };
         Self {
             forwarder: Forwarder::new(&setup, Arc::clone(&stats)),
             stats,
@@ -419,10 +419,8 @@ fn the_sweeper_ends_what_nobody_asks_for() {
 
 /// Active and inactive flows of all backends.
 fn gauges(path: &Path) -> (u64, u64) {
-    (0..16).map(|slot| path.stats.backend(BackendSlot(slot))).fold((0, 0), |(active, inactive), it| {
-        let (flows, now_active) = (it.flows.get(), it.active.get());
-        (active + now_active, inactive + flows - now_active)
-    })
+    let loads = (0..16).map(|slot| path.stats.loads.get(BackendSlot(slot)));
+    loads.fold((0, 0), |(active, inactive), it| (active + it.active(), inactive + it.inactive()))
 }
 
 #[test]

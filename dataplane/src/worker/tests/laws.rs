@@ -163,7 +163,7 @@ proptest! {
         }
         let flows: u64 = team.workers.iter().map(|worker| worker.forwarder.flows().len() as u64).sum();
         let counted: u64 =
-            team.handles.iter().flat_map(|it| (0..12).map(|slot| it.stats.backend(crate::snapshot::BackendSlot(slot)).flows.get())).sum();
+            team.handles.iter().flat_map(|it| (0..12).map(|slot| it.stats.loads.get(crate::snapshot::BackendSlot(slot)).flows())).sum();
         prop_assert_eq!(flows, counted);
     }
 }

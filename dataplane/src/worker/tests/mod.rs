@@ -64,10 +64,11 @@ fn team_that(idle: words::Idle, size: usize) -> Team {
     let (publisher, readers) = publish::channel(testing::snapshot(Mode::Nat), size);
     let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle };
     let secret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
-    let setup = Setup { number: 0, workers: size, flow_capacity: 300, secret, ..testing::setup() };
+    let setup =
+        Setup { team: crate::team::Team::new(size, 16), flow_capacity: 300, secret, ..testing::setup() };
     let wires = vec![Wire::default(); size].into_iter().map(|_| Wire::default()).collect::<Vec<_>>();
     let queues = wires.iter().map(|wire| vec![wire.clone()]).collect();
-    let team = super::team(queues, &setup, 16, readers, &shared);
+    let team = super::team(queues, &setup, readers, &shared);
     let (workers, handles) = team.into_iter().map(|worker| worker.build().unwrap()).unzip();
     Team { workers, handles, wires, publisher, shared }
 }
@@ -123,7 +124,7 @@ fn tables_for_which_there_is_no_memory_are_an_error_that_says_what_to_do() {
     let (_publisher, readers) = publish::channel(testing::snapshot(Mode::Nat), 1);
     let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: words::Idle::Poll };
     let setup = Setup { flow_capacity: usize::MAX / 64, ..testing::setup() };
-    let mut team = super::team(vec![vec![Wire::default()]], &setup, 16, readers, &shared);
+    let mut team = super::team(vec![vec![Wire::default()]], &setup, readers, &shared);
     let error = team.remove(0).build().err().unwrap();
     assert!(error.mib > 1 << 40 && error.to_string().contains("[flow_table]"), "{error}");
 }

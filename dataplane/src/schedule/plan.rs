@@ -1,0 +1,119 @@
+//! What schedulers need besides the list of candidates. The control thread makes it when that list changes.
+
+use config::words::Scheduler;
+
+use super::locality::Locality;
+use crate::snapshot::Candidate;
+
+/// Turns of a sequence at most; weights whose sum is larger are rounded to that many parts.
+const MOST_TURNS: u64 = 1 << 16;
+
+/// What is made for a scheduler.
+#[derive(Debug, Default)]
+pub enum Plan {
+    /// It needs nothing.
+    #[default]
+    None,
+    /// Candidates in turn, by their places.
+    Turns(Box<[u32]>),
+    /// The entry of a service.
+    Locality(Locality),
+}
+
+impl Plan {
+    /// The plan for these candidates; `before` is the one that it replaces, with its candidates.
+    pub fn new(
+        scheduler: Scheduler,
+        candidates: &[Candidate],
+        before: Option<(&Self, &[Candidate])>,
+    ) -> Self {
+        match scheduler {
+            Scheduler::Swrr => Self::Turns(smooth(candidates)),
+            Scheduler::Lblc | Scheduler::Lblcr => {
+                let before = before.and_then(|(plan, its)| Some((plan.locality()?, its)));
+                Self::Locality(Locality::new(candidates, before))
+            }
+            _ => Self::None,
+        }
+    }
+
+    /// Candidates in turn.
+    #[inline]
+    pub(super) fn turns(&self) -> &[u32] {
+        if let Self::Turns(turns) = self { turns } else { &[] }
+    }
+
+    /// The entry of a service.
+    #[inline]
+    pub(super) fn locality(&self) -> Option<&Locality> {
+        if let Self::Locality(entry) = self { Some(entry) } else { None }
+    }
+}
+
+/// One round of smooth weighted round robin, as nginx has it: each gains its weight, and who has most has its turn and
+/// pays the sum of all; of equal ones the first. Weights 5, 1, 1 give A A B A C A A.
+fn smooth(candidates: &[Candidate]) -> Box<[u32]> {
+    let weights = scaled(candidates);
+    let sum: u64 = weights.iter().sum();
+    let mut credits = vec![0i64; weights.len()];
+    let turns = (0..sum).map(|_| {
+        let mut best = 0;
+        for (place, weight) in weights.iter().enumerate() {
+            credits[place] += *weight as i64;
+            if credits[place] > credits[best] {
+                best = place;
+            }
+        }
+        credits[best] -= sum as i64;
+        best as u32
+    });
+    turns.collect()
+}
+
+/// Weights without their greatest common divisor, and so small that a round is not too long. None becomes 0.
+fn scaled(candidates: &[Candidate]) -> Vec<u64> {
+    let weights = || candidates.iter().map(|it| u64::from(it.weight));
+    let divisor = weights().fold(0, gcd).max(1);
+    let sum = weights().sum::<u64>() / divisor;
+    let scale = |weight: u64| match weight / divisor {
+        weight if sum <= MOST_TURNS => weight,
+        weight => (weight * MOST_TURNS).div_ceil(sum),
+    };
+    weights().map(scale).collect()
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::BackendSlot;
+
+    fn candidates(weights: &[u32]) -> Vec<Candidate> {
+        weights.iter().zip(0..).map(|(&weight, slot)| Candidate::new(BackendSlot(slot), weight)).collect()
+    }
+
+    fn round(weights: &[u32]) -> String {
+        smooth(&candidates(weights)).iter().map(|place| char::from(b'A' + *place as u8)).collect()
+    }
+
+    #[test]
+    fn smooth_rounds_are_those_of_nginx() {
+        assert_eq!(round(&[5, 1, 1]), "AABACAA");
+        assert_eq!(round(&[4, 3, 2]), "ABCABACBA");
+        assert_eq!(round(&[100, 100]), "AB");
+        assert_eq!(round(&[300, 100, 200]), "ACABCA");
+        assert_eq!(round(&[7]), "A");
+        assert_eq!(round(&[]), "");
+    }
+
+    #[test]
+    fn weights_that_are_too_large_keep_their_shares() {
+        let turns = smooth(&candidates(&[16_776_960, 1, 8_000_001]));
+        let count = |place| turns.iter().filter(|it| **it == place).count();
+        assert!((1 << 16..(1 << 16) + 3).contains(&turns.len()));
+        assert_eq!((count(1), count(0)), (1, (16_776_960_u64 << 16).div_ceil(24_776_962) as usize));
+    }
+}

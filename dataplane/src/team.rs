@@ -1,0 +1,82 @@
+//! What the workers know of each other: how much each backend has to do for all of them.
+//!
+//! A worker joins when it is made. Everyone reads everything; who writes what is said of each part.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::load::Load;
+use crate::prefetch::gathered;
+use crate::snapshot::{BackendSlot, Candidate};
+use crate::stats::WorkerStats;
+
+/// All workers of one appliance.
+#[derive(Debug)]
+pub struct Team {
+    /// By number; written by the worker itself, once.
+    members: Box<[OnceLock<Arc<WorkerStats>>]>,
+    /// By backend slot: whether it reached its upper limit and has not come below the lower one since. Written by
+    /// whoever notices.
+    overloaded: Box<[AtomicBool]>,
+}
+
+impl Team {
+    /// So many workers that are still to be made, and backends in slots 0 to `backends` - 1.
+    pub fn new(workers: usize, backends: usize) -> Arc<Self> {
+        Arc::new(Self {
+            members: (0..workers).map(|_| OnceLock::new()).collect(),
+            overloaded: gathered((0..backends).map(|_| AtomicBool::new(false))).into(),
+        })
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Number of backend slots.
+    pub fn backends(&self) -> usize {
+        self.overloaded.len()
+    }
+
+    /// A worker is made, and counts here.
+    pub fn join(&self, number: usize, stats: &Arc<WorkerStats>) {
+        if let Some(member) = self.members.get(number) {
+            // A number has one worker.
+            let _ = member.set(Arc::clone(stats));
+        }
+    }
+
+    /// What the workers that are made count.
+    #[inline]
+    pub fn members(&self) -> impl Iterator<Item = &WorkerStats> {
+        self.members.iter().filter_map(|member| member.get().map(Arc::as_ref))
+    }
+
+    /// Flows of a backend, on all workers.
+    #[inline]
+    pub fn load(&self, slot: BackendSlot) -> Load {
+        self.members().map(|stats| stats.loads.get(slot)).fold(Load::default(), Load::plus)
+    }
+
+    /// Whether a backend with limits has all the flows that it may have: from when it reaches `upper` until it is
+    /// below `lower`, as IPVS's `IP_VS_DEST_F_OVERLOAD`.
+    ///
+    /// IPVS looks whenever a flow begins or ends. Here it is looked at before a flow may begin and after it began:
+    /// what flows that end change is of no matter before the next one.
+    #[inline]
+    pub fn is_overloaded(&self, candidate: &Candidate) -> bool {
+        let Candidate { backend, upper, lower, .. } = *candidate;
+        if upper == 0 {
+            return false;
+        }
+        let Some(overloaded) = self.overloaded.get(backend.0 as usize) else { return false };
+        let flows = self.load(backend).flows();
+        let is = overloaded.load(Ordering::Relaxed);
+        let now = if is { flows >= u64::from(lower) } else { flows >= u64::from(upper) };
+        if now != is {
+            overloaded.store(now, Ordering::Relaxed);
+        }
+        now
+    }
+}
