@@ -71,6 +71,8 @@ pub const FRAGMENTS: RangeInclusive<u32> = 1..=1 << 20;
 pub const FRAGMENT_SECS: RangeInclusive<u32> = 1..=60;
 /// Share of new flows.
 pub const WEIGHT: RangeInclusive<u16> = 0..=u16::MAX;
+/// Flows of a backend at which it takes no more, or takes some again.
+pub const THRESHOLD: RangeInclusive<u32> = 1..=u32::MAX;
 /// TCP and UDP port numbers.
 pub const L4_PORT: RangeInclusive<u16> = 1..=u16::MAX;
 /// Milliseconds between checks and for one check: up to a day.

@@ -32,7 +32,14 @@ fn route(to: &str, via: &str) -> Route {
 }
 
 fn backend(address: &str, mode: Mode) -> Backend {
-    Backend { address: address.parse().unwrap(), mode, tunnel: Tunnel::default(), weight: 1 }
+    Backend {
+        address: address.parse().unwrap(),
+        mode,
+        tunnel: Tunnel::default(),
+        weight: 1,
+        upper: 0,
+        lower: 0,
+    }
 }
 
 /// A service that says nothing but its key and backends.
@@ -93,7 +100,7 @@ fn expected_services() -> Vec<Service> {
     let spread = "2001:db8:a::/64".parse().ok();
     let gre = Tunnel { encapsulation: Encapsulation::Gre, spread, ..Tunnel::default() };
     let web = [
-        Backend { weight: 4, ..backend("192.0.2.11:80", Mode::Dr) },
+        Backend { weight: 4, upper: 1000, lower: 900, ..backend("192.0.2.11:80", Mode::Dr) },
         backend("10.0.0.12:8000", Mode::Nat),
         backend("[2001:db8:9::12]:8000", Mode::FullNat),
         Backend { tunnel: gue, ..backend("10.0.0.13:80", Mode::Tunnel) },

@@ -250,6 +250,10 @@ pub struct BackendStatus {
     pub tunnel: Option<model::Tunnel>,
     /// Share of new flows as configured.
     pub weight: u16,
+    /// With so many flows it takes no new ones; 0 is no limit.
+    pub upper: u32,
+    /// With fewer flows it takes new ones again; 0 is three quarters of `upper`.
+    pub lower: u32,
     /// Whether its check lets it take new flows.
     pub health: Health,
     /// Why it is so: the last check's result in words.

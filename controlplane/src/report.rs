@@ -87,6 +87,8 @@ fn backend_status(
         mode: config.mode,
         tunnel: (config.mode == Mode::Tunnel).then_some(config.tunnel),
         weight: config.weight,
+        upper: config.upper,
+        lower: config.lower,
         health: backend.health,
         reason: backend.reason.clone(),
         since_secs: now.saturating_sub(backend.since).as_secs(),

@@ -78,6 +78,8 @@ pub fn services() -> Vec<ServiceStatus> {
             ..Tunnel::default()
         }),
         weight,
+        upper: 0,
+        lower: 0,
         health,
         reason: reason.to_owned(),
         since_secs: 61,

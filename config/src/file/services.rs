@@ -172,6 +172,8 @@ fn backend(table: &Table, place: &Place) -> Option<Backend> {
     let vip = place.terms.map(|terms| terms.key.address);
     let tunnel = table.optional_section("tunnel", |table| tunnel(table, place.surroundings, vip)).flatten();
     let weight = table.optional("weight", number(limits::WEIGHT)).unwrap_or(1);
+    let upper = table.optional("upper", number(limits::THRESHOLD)).unwrap_or(0);
+    let lower = table.optional("lower", number(limits::THRESHOLD)).unwrap_or(0);
     let address = address?;
     // Rules of a mode that can not be read would be those of another.
     let Some(mode) = mode else {
@@ -186,7 +188,7 @@ fn backend(table: &Table, place: &Place) -> Option<Backend> {
             Tunnel::default()
         }
     };
-    let backend = Backend { address, mode, tunnel, weight };
+    let backend = Backend { address, mode, tunnel, weight, upper, lower };
     for (at, fault) in rules::backend_faults(place.surroundings, place.terms.as_ref(), &backend) {
         table.report(&[Key(at)], fault);
     }

@@ -61,6 +61,12 @@ pub struct Backend {
     pub tunnel: Tunnel,
     /// Share of new flows, 0 to 65,535; 0 gives it none and leaves the flows it has.
     pub weight: u16,
+    /// With so many flows it takes no new ones; 0 is no limit.
+    #[serde(default)]
+    pub upper: u32,
+    /// With fewer flows it takes new ones again; 0 is three quarters of `upper`.
+    #[serde(default)]
+    pub lower: u32,
 }
 
 /// `tunnel = { ... }`: how packets are wrapped for a backend.

@@ -125,6 +125,14 @@ pub enum Fault {
         /// How many the service has.
         count: u16,
     },
+    /// A lower limit that the number of flows never reaches.
+    #[error("with {lower} flows a backend cannot take new ones again, for it never has more than {upper}")]
+    LowerThreshold {
+        /// The limit at which it takes no more; 0 if there is none.
+        upper: u32,
+        /// The limit below which it takes some again.
+        lower: u32,
+    },
     /// The mode does not translate between the IP versions.
     #[error(
         "backend {backend} and VIP {vip} are of different IP versions, which mode {mode} does not translate"
@@ -263,6 +271,8 @@ impl Fault {
                 "use port 0, which stands for the one that the client asked for".to_owned()
             }
             Self::OtherPort { port, .. } => format!("use port {port}, or mode = \"nat\" to change the port"),
+            Self::LowerThreshold { upper: 0, .. } => "set upper as well, or remove this key".to_owned(),
+            Self::LowerThreshold { upper, .. } => format!("use at most {upper}"),
             Self::TooFewPorts { count, .. } => {
                 let most = u16::MAX - count + 1;
                 format!("begin at {most} or lower, or use port 0 for the one that the client asked for")

@@ -111,7 +111,14 @@ pub(crate) fn backend_faults(
     let way = way_fault(surroundings, backend).filter(|_| fits).map(|fault| ("address", fault));
     let of_address = address.into_iter().chain(in_service.map(|fault| ("address", fault))).chain(way);
     let vip = terms.map(|terms| terms.key.address);
-    tunnel_fault(surroundings, vip, backend).into_iter().chain(of_address).collect()
+    let tunnel = tunnel_fault(surroundings, vip, backend);
+    tunnel.into_iter().chain(threshold_fault(backend)).chain(of_address).collect()
+}
+
+/// The limits of a backend, as `ipvsadm` checks them.
+fn threshold_fault(backend: &Backend) -> Option<Found> {
+    let Backend { upper, lower, .. } = *backend;
+    (lower > upper).then_some(("lower", Fault::LowerThreshold { upper, lower }))
 }
 
 /// The address of a backend, whatever its mode.

@@ -37,7 +37,14 @@ fn key(text: &str) -> ServiceKey {
 }
 
 fn backend(address: &str, mode: Mode) -> Backend {
-    Backend { address: address.parse().unwrap(), mode, tunnel: Tunnel::default(), weight: 1 }
+    Backend {
+        address: address.parse().unwrap(),
+        mode,
+        tunnel: Tunnel::default(),
+        weight: 1,
+        upper: 0,
+        lower: 0,
+    }
 }
 
 fn net(text: &str) -> Option<IpNet> {

@@ -239,6 +239,20 @@ fn numbers_out_of_range() {
             "t:13:10: service[0].backend[0].weight: `65536` is out of range; help: use a number from 0 to 65535",
         ),
         (
+            backend("address = \"192.0.2.11:80\"\nupper = 0"),
+            "t:13:9: service[0].backend[0].upper: `0` is out of range; help: use a number from 1 to 4294967295",
+        ),
+        (
+            backend("address = \"192.0.2.11:80\"\nupper = 8\nlower = 9"),
+            "t:14:9: service[0].backend[0].lower: with 9 flows a backend cannot take new ones again, for it never \
+             has more than 8; help: use at most 8",
+        ),
+        (
+            backend("address = \"192.0.2.11:80\"\nlower = 1"),
+            "t:13:9: service[0].backend[0].lower: with 1 flows a backend cannot take new ones again, for it never \
+             has more than 0; help: set upper as well, or remove this key",
+        ),
+        (
             backend("address = \"192.0.2.11:80\"\nweight = -1"),
             "t:13:10: service[0].backend[0].weight: `-1` is out of range; help: use a number from 0 to 65535",
         ),

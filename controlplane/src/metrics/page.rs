@@ -261,6 +261,8 @@ pub(super) mod samples {
             mode: config::words::Mode::Nat,
             tunnel: None,
             weight: 4,
+            upper: 0,
+            lower: 0,
             health: Health::Down,
             reason: "connection refused".to_owned(),
             since_secs: 3,

@@ -131,7 +131,7 @@ impl State {
         let takes_flows = |slot: &BackendSlot| {
             let backend = self.backend(*slot)?;
             let up = backend.health != Health::Down && backend.config.weight > 0;
-            up.then_some(Candidate::new(*slot, backend.config.weight.into()))
+            up.then(|| candidate(*slot, &backend.config))
         };
         let candidates = service.backends.iter().filter_map(takes_flows).collect();
         let version = self.versions + 1;
@@ -165,5 +165,18 @@ impl State {
             rank: service.rank,
             ..snapshot::Service::new(config.key, config.scheduler, version, candidates)
         }
+    }
+}
+
+/// A backend as schedulers see it. Without a lower limit it takes new flows again below three quarters of the upper
+/// one, as in IPVS.
+fn candidate(backend: BackendSlot, config: &model::Backend) -> Candidate {
+    let model::Backend { weight, upper, lower, .. } = *config;
+    let three_quarters = upper - upper / 4;
+    Candidate {
+        backend,
+        weight: weight.into(),
+        upper,
+        lower: if lower == 0 { three_quarters } else { lower },
     }
 }

@@ -158,6 +158,9 @@ impl<F: Frame> Forwarder<F> {
                 continue;
             }
             let stored = self.store(context, work, found, service, backend)?;
+            if service.is_limited {
+                self.schedulers.began(service, slot);
+            }
             work.target = self.backend_target(stored);
             return Ok(());
         }

@@ -4,7 +4,7 @@
 //! service here has one address, so its table has one entry. It is shared by all workers; where two of them change it
 //! at the same time, either may win, and both chose one of the least loaded.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::least::{overhead, times, weighted_connections};
 use crate::clock::Seconds;
@@ -18,33 +18,47 @@ const EXPIRATION: Seconds = 24 * 60 * 60;
 /// The entry of a service.
 #[derive(Debug)]
 pub struct Locality {
-    /// By candidate: whether it is in the set. `lblc` keeps one in it.
-    members: Box<[AtomicBool]>,
+    /// By candidate: when it joined the set, as a number that is greater for those that joined later; 0 if it is not in
+    /// it. `lblc` keeps one in it.
+    joined: Box<[AtomicU32]>,
     /// When it was last asked for.
     used: AtomicU32,
     /// When the set last changed.
     changed: AtomicU32,
 }
 
+/// One of the set.
+#[derive(Clone, Copy)]
+struct Member<'a> {
+    candidate: &'a Candidate,
+    joined: &'a AtomicU32,
+    order: u32,
+    overhead: u64,
+}
+
+impl Member<'_> {
+    /// Whether it has less overhead for its weight than the other one.
+    fn is_below(&self, other: &Self) -> bool {
+        times(self.overhead, other.candidate.weight) < times(other.overhead, self.candidate.weight)
+    }
+}
+
 impl Locality {
     /// The entry of these candidates: those stay in it that were in the one before.
     pub(super) fn new(candidates: &[Candidate], before: Option<(&Self, &[Candidate])>) -> Self {
-        let kept: Vec<BackendSlot> = before.iter().flat_map(|(entry, its)| entry.backends(its)).collect();
-        let members = candidates.iter().map(|it| AtomicBool::new(kept.contains(&it.backend))).collect();
+        let order = |it: &Candidate| {
+            let (entry, its) = before?;
+            let place = its.iter().position(|other| other.backend == it.backend)?;
+            Some(entry.joined.get(place)?.load(Ordering::Relaxed))
+        };
         let time = |of: fn(&Self) -> &AtomicU32| {
             AtomicU32::new(before.map_or(0, |(entry, _)| of(entry).load(Ordering::Relaxed)))
         };
-        Self { members, used: time(|it| &it.used), changed: time(|it| &it.changed) }
-    }
-
-    fn backends<'a>(&'a self, candidates: &'a [Candidate]) -> impl Iterator<Item = BackendSlot> + 'a {
-        self.set_of(candidates).map(|(_, it)| it.backend)
-    }
-
-    /// The candidates in the set, with their places.
-    fn set_of<'a>(&'a self, candidates: &'a [Candidate]) -> impl Iterator<Item = (usize, &'a Candidate)> {
-        let members = self.members.iter().zip(candidates).enumerate();
-        members.filter(|(_, (is_in, _))| is_in.load(Ordering::Relaxed)).map(|(place, (_, it))| (place, it))
+        Self {
+            joined: candidates.iter().map(|it| AtomicU32::new(order(it).unwrap_or(0))).collect(),
+            used: time(|it| &it.used),
+            changed: time(|it| &it.changed),
+        }
     }
 
     /// `lblc`: the backend that the entry has, if it is not overloaded; else the least loaded, which it has from then.
@@ -56,21 +70,19 @@ impl Locality {
         load: impl Fn(&Candidate) -> Load + Copy,
     ) -> Option<BackendSlot> {
         self.touch(now);
-        if let Some((_, kept)) = self.set_of(candidates).next()
-            && available(kept)
-            && !is_crowded(kept, candidates, load)
-        {
+        let kept = self.set_of(candidates, load).map(|it| it.candidate).find(|it| available(it));
+        if let Some(kept) = kept.filter(|it| !is_crowded(it, candidates, load)) {
             return Some(kept.backend);
         }
         let chosen = weighted_connections(candidates, available, load)?;
-        for (is_in, candidate) in self.members.iter().zip(candidates) {
-            is_in.store(candidate.backend == chosen, Ordering::Relaxed);
+        for (joined, candidate) in self.joined.iter().zip(candidates) {
+            joined.store(u32::from(candidate.backend == chosen), Ordering::Relaxed);
         }
         Some(chosen)
     }
 
     /// `lblcr`: the least loaded of the set; if that is overloaded, the least loaded of all joins it. A set that did not
-    /// change for a day loses its most loaded member.
+    /// change for a day loses its most loaded member. Of equal ones it is who joined last.
     pub(super) fn set(
         &self,
         now: Seconds,
@@ -79,40 +91,56 @@ impl Locality {
         load: impl Fn(&Candidate) -> Load + Copy,
     ) -> Option<BackendSlot> {
         self.touch(now);
-        let in_set =
-            |it: &Candidate| self.set_of(candidates).any(|(_, member)| member == it) && available(it);
-        let chosen = weighted_connections(candidates, in_set, load);
+        let there = self.set_of(candidates, load).filter(|it| available(it.candidate));
+        let least = there.reduce(|least, it| {
+            let wins = it.is_below(&least) || (!least.is_below(&it) && it.order > least.order);
+            if wins { it } else { least }
+        });
         self.shrink(now, candidates, load);
-        let kept = candidates.iter().find(|it| Some(it.backend) == chosen);
-        if let Some(kept) = kept.filter(|it| !is_crowded(it, candidates, load)) {
-            return Some(kept.backend);
+        if let Some(least) = least.filter(|it| !is_crowded(it.candidate, candidates, load)) {
+            return Some(least.candidate.backend);
         }
         let chosen = weighted_connections(candidates, available, load)?;
+        let last = self.joined.iter().map(|joined| joined.load(Ordering::Relaxed)).max().unwrap_or(0);
         let place = candidates.iter().position(|it| it.backend == chosen)?;
-        if !self.members.get(place)?.swap(true, Ordering::Relaxed) {
+        let joined = self.joined.get(place)?;
+        if joined.load(Ordering::Relaxed) == 0 {
+            joined.store(last.saturating_add(1), Ordering::Relaxed);
             self.changed.store(now, Ordering::Relaxed);
         }
         Some(chosen)
     }
 
+    /// The candidates in the set.
+    fn set_of<'a>(
+        &'a self,
+        candidates: &'a [Candidate],
+        load: impl Fn(&Candidate) -> Load + 'a,
+    ) -> impl Iterator<Item = Member<'a>> {
+        self.joined.iter().zip(candidates).filter_map(move |(joined, candidate)| {
+            let order = joined.load(Ordering::Relaxed);
+            (order > 0).then(|| Member { candidate, joined, order, overhead: overhead(load(candidate)) })
+        })
+    }
+
     /// Empties the entry if nobody asked for it for a day.
     fn touch(&self, now: Seconds) {
         if now.wrapping_sub(self.used.swap(now, Ordering::Relaxed)) > EXPIRATION {
-            self.members.iter().for_each(|is_in| is_in.store(false, Ordering::Relaxed));
+            self.joined.iter().for_each(|joined| joined.store(0, Ordering::Relaxed));
         }
     }
 
-    fn shrink(&self, now: Seconds, candidates: &[Candidate], load: impl Fn(&Candidate) -> Load) {
+    fn shrink(&self, now: Seconds, candidates: &[Candidate], load: impl Fn(&Candidate) -> Load + Copy) {
         let unchanged = now.wrapping_sub(self.changed.load(Ordering::Relaxed));
-        if unchanged <= EXPIRATION || self.set_of(candidates).nth(1).is_none() {
+        if unchanged <= EXPIRATION || self.set_of(candidates, load).nth(1).is_none() {
             return;
         }
-        let most = self.set_of(candidates).reduce(|most, it| {
-            let (cost, its) = (overhead(load(most.1)), overhead(load(it.1)));
-            if times(cost, it.1.weight) < times(its, most.1.weight) { it } else { most }
+        let most = self.set_of(candidates, load).reduce(|most, it| {
+            let wins = most.is_below(&it) || (!it.is_below(&most) && it.order > most.order);
+            if wins { it } else { most }
         });
-        if let Some(is_in) = most.and_then(|(place, _)| self.members.get(place)) {
-            is_in.store(false, Ordering::Relaxed);
+        if let Some(most) = most {
+            most.joined.store(0, Ordering::Relaxed);
             self.changed.store(now, Ordering::Relaxed);
         }
     }
@@ -130,6 +158,10 @@ mod tests {
 
     fn candidates(weights: &[u32]) -> Vec<Candidate> {
         weights.iter().zip(0..).map(|(&weight, slot)| Candidate::new(BackendSlot(slot), weight)).collect()
+    }
+
+    fn members(entry: &Locality, candidates: &[Candidate]) -> Vec<u32> {
+        entry.set_of(candidates, |_| Load::default()).map(|it| it.candidate.backend.0).collect()
     }
 
     fn busy<const N: usize>(active: [u32; N]) -> impl Fn(&Candidate) -> Load + Copy {
@@ -156,7 +188,7 @@ mod tests {
         let candidates = candidates(&[4, 4, 4]);
         let entry = Locality::new(&candidates, None);
         let set = |now, active| entry.set(now, &candidates, |_| true, busy(active)).unwrap().0;
-        let members = || entry.backends(&candidates).map(|slot| slot.0).collect::<Vec<_>>();
+        let members = || members(&entry, &candidates);
         assert_eq!((set(1, [0, 0, 0]), members()), (0, vec![0]));
         assert_eq!((set(2, [5, 3, 1]), members()), (2, vec![0, 2]), "crowded: another one joins");
         assert_eq!((set(3, [3, 0, 4]), members()), (0, vec![0, 2]), "the least loaded of the set");
@@ -174,7 +206,7 @@ mod tests {
         assert_eq!(entry.one(1, &before, |_| true, busy([1, 1, 0])), Some(BackendSlot(2)));
         let after = [Candidate::new(BackendSlot(2), 1), Candidate::new(BackendSlot(0), 1)];
         let entry = Locality::new(&after, Some((&entry, &before)));
-        assert_eq!(entry.backends(&after).collect::<Vec<_>>(), [BackendSlot(2)]);
+        assert_eq!(members(&entry, &after), [2]);
         assert_eq!(entry.used.load(Ordering::Relaxed), 1);
     }
 }

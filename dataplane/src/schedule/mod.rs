@@ -76,6 +76,14 @@ impl Schedulers {
         }
     }
 
+    /// A flow began on a backend of a service with limits.
+    #[cold]
+    pub fn began(&mut self, service: &Service, backend: BackendSlot) {
+        let candidate = service.candidates.iter().find(|candidate| candidate.backend == backend);
+        // Looking keeps what is seen: that it has all the flows it may have.
+        candidate.inspect(|candidate| _ = self.team.is_overloaded(candidate));
+    }
+
     /// Chooses among the candidates that are available.
     #[inline(never)]
     fn choose(

@@ -115,6 +115,12 @@ pub struct BackendAdd {
     /// Share of new flows, 0 to 65535
     #[arg(long, default_value_t = 1)]
     weight: u16,
+    /// Give it no more flows when it has so many [default: no limit]
+    #[arg(long, value_name = "FLOWS", value_parser = value_parser!(u32).range(1..))]
+    upper: Option<u32>,
+    /// Give it new flows again when it has fewer [default: three quarters of --upper]
+    #[arg(long, requires = "upper", value_name = "FLOWS", value_parser = value_parser!(u32).range(1..))]
+    lower: Option<u32>,
 }
 
 fn mss_range() -> std::ops::RangeInclusive<i64> {
@@ -224,7 +230,8 @@ impl BackendAdd {
         let port = self.tunnel_port.unwrap_or(Tunnel::GUE_PORT);
         let tunnel =
             Tunnel { encapsulation, port, checksum: self.tunnel_checksum, spread: self.tunnel_spread };
-        Ok(Backend { address: self.backend, mode: self.mode, tunnel, weight: self.weight })
+        let (upper, lower) = (self.upper.unwrap_or(0), self.lower.unwrap_or(0));
+        Ok(Backend { address: self.backend, mode: self.mode, tunnel, weight: self.weight, upper, lower })
     }
 }
 

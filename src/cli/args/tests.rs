@@ -38,14 +38,28 @@ fn commands_become_calls() {
             "trutina backend add tcp:192.0.2.1:80 198.51.100.7:8000",
             Request::BackendAdd {
                 service: key(),
-                backend: Backend { address, mode: Mode::Nat, tunnel: Tunnel::default(), weight: 1 },
+                backend: Backend {
+                    address,
+                    mode: Mode::Nat,
+                    tunnel: Tunnel::default(),
+                    weight: 1,
+                    upper: 0,
+                    lower: 0,
+                },
             },
         ),
         (
             "trutina backend add tcp:192.0.2.1:80 198.51.100.7:8000 --mode tunnel --weight 65535",
             Request::BackendAdd {
                 service: key(),
-                backend: Backend { address, mode: Mode::Tunnel, tunnel: Tunnel::default(), weight: 65535 },
+                backend: Backend {
+                    address,
+                    mode: Mode::Tunnel,
+                    tunnel: Tunnel::default(),
+                    weight: 65535,
+                    upper: 0,
+                    lower: 0,
+                },
             },
         ),
         (

@@ -162,6 +162,7 @@ fn is_easy<A: Fast, K: Tabled>(snapshot: &Snapshot, service: &Service, known: &S
     let plain = &known.plain;
     !service.retired
         && !service.one_packet
+        && !service.is_limited
         && (service.mss.is_none() || plain.protocol == Protocol::Udp)
         && !A::is_martian(plain)
         && !snapshot.is_local(plain.src)

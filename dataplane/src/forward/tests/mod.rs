@@ -8,6 +8,7 @@ mod gateway;
 mod icmp;
 mod modes;
 mod ports;
+mod schedule;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -55,9 +56,20 @@ impl Path {
     }
 
     pub(super) fn of(snapshot: Snapshot, number: usize, workers: usize, flow_capacity: usize) -> Self {
+        Self::set_up(
+            snapshot,
+            Setup { number, team: Team::new(workers, 16), flow_capacity, ..testing::setup() },
+        )
+    }
+
+    /// One of several workers that know of each other.
+    pub(super) fn in_team(snapshot: Snapshot, number: usize, team: &Arc<Team>) -> Self {
+        Self::set_up(snapshot, Setup { number, team: Arc::clone(team), ..testing::setup() })
+    }
+
+    fn set_up(snapshot: Snapshot, setup: Setup) -> Self {
         let stats = Arc::new(WorkerStats::new(16));
-        let secret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
-        let setup = Setup { number, team: Team::new(workers, 16), flow_capacity, secret, ..testing::setup() };
+        let workers = setup.team.workers();
         Self {
             forwarder: Forwarder::new(&setup, Arc::clone(&stats)),
             stats,

@@ -1,0 +1,139 @@
+//! Schedulers and limits on the packet path. Sequences are those of IPVS in Linux 6.1, fed with the same packets.
+
+use config::words::{NoBackend, Scheduler};
+
+use super::*;
+use crate::snapshot::{Candidate, Parts, Service};
+
+/// A world whose service has this scheduler and candidates A, B and C of these weights and upper limits.
+fn world(scheduler: Scheduler, backends: [(u32, u32); 3]) -> Parts {
+    let mut parts = testing::world(Mode::Dr);
+    let candidates = backends.iter().zip(0..).map(|(&(weight, upper), slot)| {
+        let lower = upper - upper / 4;
+        Candidate { backend: BackendSlot(slot), weight, upper, lower }
+    });
+    for service in parts.services.iter_mut().flatten() {
+        let key = service.key;
+        let made = Service::new(key, scheduler, 1, candidates.clone().collect()).planned(None);
+        *service = Arc::new(Service { no_backend: NoBackend::Drop, ..made });
+    }
+    parts
+}
+
+fn path(scheduler: Scheduler, backends: [(u32, u32); 3]) -> Path {
+    Path::new(Snapshot::new(world(scheduler, backends)))
+}
+
+/// The letters of the backends that connections from these ports go to, `!` for none; each is opened and stays.
+fn opened(path: &mut Path, ports: std::ops::Range<u16>) -> String {
+    let letter = |end| match end {
+        End::Sent(frame) => char::from(b'A' + frame[5] - 11),
+        _ => '!',
+    };
+    let open = |port| {
+        let letter = letter(path.send(&request(port, SYN)));
+        path.send(&request(port, ACK));
+        letter
+    };
+    ports.map(open).collect()
+}
+
+#[test]
+fn connections_that_stay_open_are_spread_as_in_ipvs() {
+    let plain = |weights: [u32; 3]| weights.map(|weight| (weight, 0));
+    let sequences = [
+        (Scheduler::Lc, [1, 2, 3], "ABCABCABCABC"),
+        (Scheduler::Wlc, [1, 2, 3], "ABCCBCABCCBC"),
+        (Scheduler::Wlc, [5, 1, 1], "ABCAAAAABCAAAAABC"),
+        (Scheduler::Sed, [1, 2, 3], "CBCABCCBCABC"),
+        (Scheduler::Sed, [5, 1, 1], "AAAAABCAAAAABC"),
+        (Scheduler::Nq, [1, 2, 3], "ABCCBCCBCABCCBC"),
+        (Scheduler::Nq, [5, 1, 1], "ABCAAAAAAAAABC"),
+        (Scheduler::Fo, [1, 2, 3], "CCCC"),
+        (Scheduler::Fo, [1, 1, 1], "AAAA"),
+        (Scheduler::Ovf, [1, 2, 3], "CCCCBBBAA!!!"),
+        (Scheduler::Ovf, [1, 1, 1], "AABBCC!!!"),
+        (Scheduler::Lblc, [1, 2, 3], "AABBBCCCCCCCC"),
+        (Scheduler::Lblc, [1, 1, 1], "AABBCCCCCC"),
+        (Scheduler::Lblcr, [1, 2, 3], "AABBBCCCCCBCCBACBCCBACBC"),
+        (Scheduler::Lblcr, [1, 1, 1], "AABBCCCBACBACBACBACBACBA"),
+        (Scheduler::Lblcr, [5, 1, 1], "AAAAAABBCCAAAACBAAAAACBA"),
+    ];
+    for (scheduler, weights, sequence) in sequences {
+        let mut path = path(scheduler, plain(weights));
+        let ports = 1000..1000 + sequence.len() as u16;
+        assert_eq!(opened(&mut path, ports), sequence, "{scheduler} {weights:?}");
+    }
+}
+
+#[test]
+fn a_backend_at_its_limit_is_passed_over_as_in_ipvs() {
+    for (scheduler, sequence) in [
+        (Scheduler::Rr, "ABCABCBCCCCCCC"),
+        (Scheduler::Wrr, "ABCABCBCCCCCCC"),
+        (Scheduler::Lc, "ABCABCBCCCCCCC"),
+        (Scheduler::Wlc, "ABCABCBCCCCCCC"),
+        (Scheduler::Sed, "ABCABCBCCCCCCC"),
+        (Scheduler::Nq, "ABCABCBCCCCCCC"),
+        (Scheduler::Fo, "AABBBCCCCCCCCC"),
+        (Scheduler::Ovf, "AABBBCCCCCCCCC"),
+        (Scheduler::Lblcr, "AABBBCCCCCCCCC"),
+        (Scheduler::Swrr, "ABCABCBCCCCCCC"),
+    ] {
+        let mut path = path(scheduler, [(9, 2), (9, 3), (9, 0)]);
+        assert_eq!(opened(&mut path, 1000..1014), sequence, "{scheduler}");
+    }
+}
+
+#[test]
+fn an_overloaded_backend_comes_back_below_three_quarters() {
+    let mut path = path(Scheduler::Fo, [(9, 8), (1, 0), (1, 0)]);
+    assert_eq!(opened(&mut path, 1000..1009), "AAAAAAAAB");
+    // Flows that are over are swept out: 6 of 8 are three quarters, 5 are fewer.
+    let end = |path: &mut Path, ports: std::ops::Range<u16>| {
+        ports.for_each(|port| _ = path.send(&request(port, RST)));
+        path.now += 11;
+        for _ in 0..path.forwarder.flows().lines() {
+            path.housekeeping();
+        }
+    };
+    end(&mut path, 1000..1002);
+    assert_eq!(opened(&mut path, 2000..2001), "B");
+    end(&mut path, 1002..1003);
+    assert_eq!(opened(&mut path, 3000..3004), "AAAB");
+}
+
+#[test]
+fn all_at_their_limits_leave_nobody() {
+    let mut path = path(Scheduler::Wrr, [(7, 1), (3, 1), (1, 1)]);
+    assert_eq!(opened(&mut path, 1000..1005), "ABC!!");
+    assert_eq!(path.stats.drops.get(DropReason::NoBackend), 2);
+}
+
+#[test]
+fn workers_weigh_what_all_of_them_have() {
+    let team = Team::new(2, 16);
+    let mut paths = [0, 1].map(|number| {
+        let snapshot = Snapshot::new(world(Scheduler::Lc, [(1, 4), (1, 0), (1, 0)]));
+        Path::in_team(snapshot, number, &team)
+    });
+    // Ports by the worker that owns their flows.
+    let mut owned = [0, 1].map(|number| (1000u16..).filter(move |port| owner_of(*port, 2) == number));
+    let mut letters = String::new();
+    for number in [0, 0, 1, 0, 1, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0] {
+        let port = owned[number].next().unwrap();
+        letters += &opened(&mut paths[number], port..port + 1);
+    }
+    assert_eq!(letters, "ABCABCABCABCBCB");
+    for path in &mut paths {
+        path.now += 10_000;
+        (0..path.forwarder.flows().lines()).for_each(|_| path.housekeeping());
+        assert_eq!(gauges(path), (0, 0));
+    }
+    assert_eq!(team.load(BackendSlot(0)), crate::load::Load::default());
+}
+
+/// The worker that owns a flow of the client's port.
+fn owner_of(port: u16, workers: usize) -> usize {
+    crate::toeplitz::Owners::new(workers).of_v4(u32::from_be_bytes(CLIENT), port)
+}
