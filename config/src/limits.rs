@@ -61,6 +61,12 @@ pub const SPREAD_LEN_V6: RangeInclusive<u8> = 32..=126;
 pub const CAPACITY: RangeInclusive<u32> = 1..=1 << 30;
 /// The least wide flows of one worker unless the file says otherwise.
 pub const WIDE_CAPACITY: u32 = 1024;
+/// Clients whose backends are known.
+pub const TEMPLATES: RangeInclusive<u32> = 8..=1 << 28;
+/// Bits of a client's IPv4 address.
+pub const PREFIX_V4: RangeInclusive<u8> = 0..=32;
+/// Bits of a client's IPv6 address.
+pub const PREFIX_V6: RangeInclusive<u8> = 0..=128;
 /// Seconds a flow may be idle: up to 30 days.
 pub const IDLE_SECS: RangeInclusive<u32> = 1..=30 * 86_400;
 /// ICMP messages a second of one worker.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use config::model::{
     Backend, Check, CheckKind, Class, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments, Gateway,
-    Icmp, Interface, Metrics, Neighbour, Port, Route, Service, SnatPool, Tags, Timeouts, Tunnel,
+    Icmp, Interface, Metrics, Neighbour, Persistence, Port, Route, Service, SnatPool, Tags, Timeouts, Tunnel,
 };
 use config::words::{Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use config::{LoadError, limits};
@@ -48,6 +48,7 @@ fn service(key: &str, backends: &[Backend]) -> Service {
         name: key.to_owned(),
         key: key.parse().unwrap(),
         scheduler: Scheduler::Wlc,
+        persistence: None,
         check: None,
         no_backend: NoBackend::Icmp,
         no_flow: NoFlow::Drop,
@@ -108,10 +109,20 @@ fn expected_services() -> Vec<Service> {
     ];
     let dns = [backend("192.0.2.13:53", Mode::Nat), backend("10.0.0.13:53", Mode::Tunnel)];
     let range = [backend("[2001:db8:1::11]:0", Mode::Nat), backend("[2001:db8:1::12]:9000", Mode::Nat)];
+    let persistence = Persistence {
+        timeout_secs: 600,
+        prefix_v4: 24,
+        prefix_v6: 64,
+        group: Some("shop".to_owned()),
+        across_ports: false,
+        respect_limits: true,
+        expire_when_drained: true,
+    };
     vec![
         Service {
             name: "web".to_owned(),
             scheduler: Scheduler::Rr,
+            persistence: Some(persistence),
             check: Some(check),
             no_backend: NoBackend::Rst,
             no_flow: NoFlow::Schedule,
@@ -158,7 +169,7 @@ fn every_key_is_read() {
             vlan: Some(100),
             dscp: Some(46),
         }],
-        flow_table: FlowTable { capacity: 100_000, wide_capacity: 50_000 },
+        flow_table: FlowTable { capacity: 100_000, wide_capacity: 50_000, templates: 1000 },
         timeouts: Timeouts {
             none_secs: 3,
             established_secs: 600,
@@ -216,7 +227,7 @@ fn all_else_has_a_default() {
         neighbours: Vec::new(),
         snat_pools: Vec::new(),
         classes: Vec::new(),
-        flow_table: FlowTable { capacity: 1_000_000, wide_capacity: 250_000 },
+        flow_table: FlowTable { capacity: 1_000_000, wide_capacity: 250_000, templates: 65_536 },
         timeouts: Timeouts::IPVS,
         icmp: Icmp { rate: 1000, no_service: NoBackend::Drop },
         fragments: Fragments { capacity: 1024, timeout_secs: 5, remember_secs: 30 },

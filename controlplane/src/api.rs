@@ -225,6 +225,8 @@ pub struct ServiceStatus {
     pub service: ServiceKey,
     /// How a new flow's backend is chosen.
     pub scheduler: Scheduler,
+    /// Whether clients come back to the backend that they had.
+    pub persistence: Option<model::Persistence>,
     /// What a new client is told when no backend takes it.
     pub no_backend: NoBackend,
     /// What becomes of a TCP segment of no flow that does not open one.

@@ -233,6 +233,7 @@ fn compile_backend(
             .then(|| compile_tunnel(&ground.network, address.ip(), tunnel))
             .flatten(),
         up: backend.health != Health::Down,
+        persists: backend.health != Health::Down && !backend.retired,
         timeouts,
         port_shift: snapshot::Backend::port_shift(service.config.key.ports, address.port()),
     }

@@ -62,6 +62,7 @@ fn service_status(
         name: config.name.clone(),
         service: config.key,
         scheduler: config.scheduler,
+        persistence: config.persistence.clone(),
         no_backend: config.no_backend,
         no_flow: config.no_flow,
         one_packet: config.one_packet,

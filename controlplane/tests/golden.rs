@@ -128,7 +128,7 @@ impl Worker {
         let backends = config.services.iter().map(|service| service.backends.len()).sum();
         let setup = Setup {
             number: 0,
-            team: Team::new(1, backends),
+            team: Team::new(1, backends, 0),
             flow_capacity: capacity,
             wide_capacity: capacity,
             pieces: PieceSetup { capacity: 64, timeout: 5, remember: 30, secret: RandomState::new() },

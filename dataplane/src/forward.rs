@@ -12,6 +12,7 @@ mod fast;
 mod flows;
 mod icmp;
 mod local;
+mod persist;
 mod pieces;
 mod work;
 
@@ -139,6 +140,7 @@ pub struct Forwarder<F: Frame> {
     owners: Owners,
     flows: Flows,
     schedulers: Schedulers,
+    team: Arc<Team>,
     stats: Arc<WorkerStats>,
     /// Identification of the next packet that is made here and may be fragmented.
     next_id: u16,
@@ -163,6 +165,7 @@ impl<F: Frame> Forwarder<F> {
             owners: Owners::new(workers),
             flows: Flows::new(setup, Arc::clone(&stats)),
             schedulers: Schedulers::new(setup),
+            team: Arc::clone(&setup.team),
             stats,
             next_id: 0,
             icmp_budget: answer::Budget::default(),
@@ -414,6 +417,9 @@ impl<F: Frame> Forwarder<F> {
     /// A bounded piece of the work that no packet waits for: takes out dead flows of a few lines, and pieces
     /// that waited in vain.
     pub fn housekeeping(&mut self, context: Context, lines: usize) {
+        if context.snapshot.has_persistence {
+            self.touch_templates(context, lines);
+        }
         self.flows.sweep(context, lines);
         self.expire_pieces(context);
     }

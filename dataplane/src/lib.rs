@@ -28,6 +28,7 @@ pub mod local;
 pub mod lookup;
 pub mod packet;
 pub mod parse;
+pub mod persist;
 pub mod port;
 mod prefetch;
 pub mod publish;

@@ -26,7 +26,7 @@ pub use parts::{
     Backend, BackendSlot, Class, Egress, Gateway, Interface, NeighbourTable, Parts, Pool, PoolSlot, Routes,
     ServiceSlot, Tunnel,
 };
-pub use service::{Candidate, Service};
+pub use service::{Candidate, Persistence, Service};
 use tables::Tables;
 pub use tables::{Address, Direction, Found, Listener, Local, Repliers};
 pub use way::{Carriage, Kept, Way};
@@ -69,6 +69,8 @@ pub struct Snapshot {
     gateways_v6: Vec<Option<Egress>>,
     /// Whether there are inside networks, whose packets pass.
     is_gateway: bool,
+    /// Whether any service has templates.
+    pub has_persistence: bool,
     /// The shortest of all timeouts, in seconds: no flow that is idle for less is dead.
     pub shortest_timeout: u32,
 }
@@ -84,6 +86,7 @@ impl Snapshot {
             gateways_v4: Vec::new(),
             gateways_v6: Vec::new(),
             is_gateway: parts.interfaces.iter().any(|interface| interface.gateway.is_some()),
+            has_persistence: has_persistence(&parts),
             shortest_timeout: shortest(&parts),
             parts,
         };
@@ -332,6 +335,10 @@ impl Snapshot {
     pub fn timeouts_of(&self, slot: BackendSlot) -> Option<&Timeouts> {
         self.timeouts(self.backend(slot).map_or(0, |backend| backend.timeouts))
     }
+}
+
+fn has_persistence(parts: &Parts) -> bool {
+    parts.services.iter().flatten().any(|service| service.persistence.is_some())
 }
 
 fn shortest(parts: &Parts) -> u32 {

@@ -5,7 +5,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::flow::table::HashSecret;
 use crate::load::Load;
+use crate::persist::Templates;
 use crate::prefetch::gathered;
 use crate::snapshot::{BackendSlot, Candidate};
 use crate::stats::WorkerStats;
@@ -18,14 +20,18 @@ pub struct Team {
     /// By backend slot: whether it reached its upper limit and has not come below the lower one since. Written by
     /// whoever notices.
     overloaded: Box<[AtomicBool]>,
+    /// Which backends clients had; written by all.
+    pub templates: Templates,
 }
 
 impl Team {
-    /// So many workers that are still to be made, and backends in slots 0 to `backends` - 1.
-    pub fn new(workers: usize, backends: usize) -> Arc<Self> {
+    /// So many workers that are still to be made, backends in slots 0 to `backends` - 1, and room for so many
+    /// templates.
+    pub fn new(workers: usize, backends: usize, templates: usize) -> Arc<Self> {
         Arc::new(Self {
             members: (0..workers).map(|_| OnceLock::new()).collect(),
             overloaded: gathered((0..backends).map(|_| AtomicBool::new(false))).into(),
+            templates: Templates::new(templates, HashSecret::random()),
         })
     }
 

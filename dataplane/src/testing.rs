@@ -91,7 +91,7 @@ fn routes_v6() -> RouteTable<u128> {
 pub fn setup() -> Setup {
     Setup {
         number: 0,
-        team: Team::new(1, 16),
+        team: Team::new(1, 16, 64),
         flow_capacity: 100,
         wide_capacity: 100,
         pieces: PieceSetup { capacity: 16, timeout: 5, remember: 30, secret: RandomState::new() },
@@ -122,6 +122,7 @@ pub fn backend(service: u16, address: &str, mode: Mode) -> Backend {
         mode,
         tunnel: (mode == Mode::Tunnel).then_some(tunnel),
         up: true,
+        persists: true,
         timeouts: 0,
         port_shift: Backend::port_shift(Ports::one(80), address.port()),
     }

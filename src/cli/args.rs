@@ -1,6 +1,7 @@
 //! What may be typed, and the request it stands for.
 
 mod add;
+mod balance;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

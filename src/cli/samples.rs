@@ -1,6 +1,6 @@
 //! Fixed answers for the tests of what is printed.
 
-use config::model::Tunnel;
+use config::model::{Persistence, Tunnel};
 use config::words::{Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use controlplane::api::{
     BackendStatus, ControlStats, Counters, Drop, Flow, FlowList, Health, InterfaceStatus, LocalStats,
@@ -92,6 +92,7 @@ pub fn services() -> Vec<ServiceStatus> {
         service: key.parse().unwrap(),
         scheduler,
         no_backend: NoBackend::Icmp,
+        persistence: key.starts_with("tcp").then(Persistence::default),
         no_flow: NoFlow::Drop,
         one_packet: key.starts_with("udp"),
         snat_pool: None,

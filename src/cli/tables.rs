@@ -1,6 +1,6 @@
 //! Tables of what there is: status, services, backends, flows.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -112,8 +112,7 @@ pub fn services(services: &[ServiceStatus]) -> String {
     for service in services {
         let protocol = service.service.protocol.to_string().to_uppercase();
         let (vip, scheduler) = (service.service.vip(), service.scheduler.to_string());
-        let flags = if service.one_packet { "ops" } else { "" };
-        list.add_row([&protocol, &vip, &scheduler, flags, "", "", "", &service.name]);
+        list.add_row([&protocol, &vip, &scheduler, &flags(service), "", "", "", &service.name]);
         for backend in &service.backends {
             list.add_row([
                 "  ->",
@@ -128,6 +127,19 @@ pub fn services(services: &[ServiceStatus]) -> String {
         }
     }
     text(&list)
+}
+
+/// What `ipvsadm -L` prints behind the scheduler.
+fn flags(service: &ServiceStatus) -> String {
+    let persistent = service.persistence.as_ref().map(|it| match it.prefix_v4 {
+        32 => format!("persistent {}", it.timeout_secs),
+        bits => {
+            let mask = Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0));
+            format!("persistent {} mask {mask}", it.timeout_secs)
+        }
+    });
+    let ops = service.one_packet.then(|| "ops".to_owned());
+    persistent.into_iter().chain(ops).collect::<Vec<_>>().join(" ")
 }
 
 /// `trutina backend list`.
@@ -249,13 +261,13 @@ Neighbour   MAC                Interface
         assert_eq!(
             services(&samples::services()),
             "\
-Prot  LocalAddress:Port   Scheduler                                                       Name
-  ->  RemoteAddress:Port  Forward               Weight  ActiveConn  InActConn  Health     Reason
-TCP   192.0.2.100:80      wrr                                                             web
-  ->  198.51.100.7:8000   nat                        4           5       1234  up         HTTP 200 in 1 ms
-  ->  198.51.100.8:8000   tunnel gue:6080 csum   65535           5       1234  down       connection refused
-UDP   192.0.2.100:53      rr                       ops                                    udp:192.0.2.100:53
-  ->  203.0.113.1:53      dr                         1           5       1234  unchecked  no check
+Prot  LocalAddress:Port   Scheduler                                                               Name
+  ->  RemoteAddress:Port  Forward                       Weight  ActiveConn  InActConn  Health     Reason
+TCP   192.0.2.100:80      wrr                   persistent 300                                    web
+  ->  198.51.100.7:8000   nat                                4           5       1234  up         HTTP 200 in 1 ms
+  ->  198.51.100.8:8000   tunnel gue:6080 csum           65535           5       1234  down       connection refused
+UDP   192.0.2.100:53      rr                               ops                                    udp:192.0.2.100:53
+  ->  203.0.113.1:53      dr                                 1           5       1234  unchecked  no check
 "
         );
         assert_eq!(services(&[]).lines().count(), 2);

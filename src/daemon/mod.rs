@@ -92,7 +92,7 @@ pub fn run(config: Config, config_file: PathBuf, exit_when_idle: Option<Duration
 fn setup(config: &Config, limits: Limits) -> Setup {
     Setup {
         number: 0,
-        team: Team::new(config.cores.workers.len(), limits.backends),
+        team: Team::new(config.cores.workers.len(), limits.backends, config.flow_table.templates as usize),
         flow_capacity: config.flow_table.capacity as usize,
         wide_capacity: config.flow_table.wide_capacity as usize,
         pieces: PieceSetup {

@@ -3,6 +3,7 @@
 //! Here stand the names of the keys, their types, ranges and defaults. A function reads all of its keys
 //! before it gives up on any, so that all problems are told.
 
+mod balance;
 mod links;
 mod pools;
 mod ports;
@@ -120,7 +121,9 @@ fn cores(table: &Table) -> Option<Cores> {
 fn flow_table(table: &Table) -> FlowTable {
     let capacity = table.optional("capacity", number(limits::CAPACITY)).unwrap_or(1_000_000);
     let wide = table.optional("wide_capacity", number(limits::CAPACITY));
-    FlowTable { capacity, wide_capacity: wide.unwrap_or((capacity / 4).max(limits::WIDE_CAPACITY)) }
+    let templates = table.optional("templates", number(limits::TEMPLATES)).unwrap_or(1 << 16);
+    let wide_capacity = wide.unwrap_or((capacity / 4).max(limits::WIDE_CAPACITY));
+    FlowTable { capacity, wide_capacity, templates }
 }
 
 /// Timeouts, of which those that are not given are as in `others` unless a preset is named.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{each, report_repeated, timeouts};
+use super::{balance, each, report_repeated, timeouts};
 use crate::limits;
 use crate::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
 use crate::problem::Wrong;
@@ -81,6 +81,7 @@ fn service(
     for (at, fault) in options.into_iter().flatten().chain(unknown_pool) {
         table.report(&[Key(at)], fault);
     }
+    let persistence = table.optional_section("persistence", balance::persistence);
     let check = table.optional_section("check", |table| check(table, &identity));
     // A pool whose name can not be read is not one that is missing.
     let key = identity.key.as_ref().filter(|_| snat_pool.is_some() == table.has("snat_pool"));
@@ -92,6 +93,7 @@ fn service(
         name: name.unwrap_or_else(|| key.to_string()),
         key,
         scheduler: scheduler.unwrap_or_default(),
+        persistence,
         check: check.flatten(),
         no_backend: no_backend.unwrap_or(NoBackend::Icmp),
         no_flow,

@@ -1,5 +1,6 @@
 //! What a valid configuration says, after every check: plain values, no positions, no options left open.
 
+mod balance;
 mod links;
 mod service;
 mod timeouts;
@@ -7,6 +8,7 @@ mod timeouts;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use self::balance::Persistence;
 pub use self::links::{Class, Device, Gateway, Interface, Neighbour, Port, Route, SnatPool, Tags};
 pub use self::service::{Backend, Check, CheckKind, Service, Tunnel};
 pub use self::timeouts::Timeouts;
@@ -83,6 +85,8 @@ pub struct FlowTable {
     /// Of those that need more room, in a table of their own: flows over IPv6, of full NAT, and of services
     /// with several ports.
     pub wide_capacity: u32,
+    /// Clients whose backends all workers together know, for persistence.
+    pub templates: u32,
 }
 
 /// `[icmp]`: what the appliance answers by itself.

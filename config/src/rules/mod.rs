@@ -4,6 +4,7 @@
 //! [`check_service`] and [`check_backend`], for what arrives by the socket: the same rules either way.
 
 mod addresses;
+mod balance;
 mod checks;
 mod fault;
 mod links;
@@ -123,8 +124,9 @@ pub fn check_service(
     let pool = service.snat_pool.as_deref().and_then(|name| pool_name_fault(surroundings, name));
     let options = option_faults(key.protocol, service.no_flow, service.mss, service.one_packet);
     let timeouts = service.timeouts.map(timeout_faults).unwrap_or_default();
+    let persistence = service.persistence.iter().flat_map(balance::persistence_faults);
     let checks = service.check.iter().flat_map(|check| check_faults(key.protocol, key.ports, check));
-    first(named.chain(class).chain(pool).chain(options).chain(timeouts).chain(checks))?;
+    first(named.chain(class).chain(pool).chain(options).chain(timeouts).chain(persistence).chain(checks))?;
     others.into_iter().find_map(|other| overlap_fault(*key, other)).map_or(Ok(()), Err)?;
     let backends = &service.backends;
     for backend in backends {

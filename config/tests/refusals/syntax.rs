@@ -56,7 +56,7 @@ fn unknown_keys() {
         ),
         (
             with("[flow_table]\nsize = 1"),
-            "t:9:1: flow_table.size: unknown key; help: the keys here are `capacity`, `wide_capacity`",
+            "t:9:1: flow_table.size: unknown key; help: the keys here are `capacity`, `wide_capacity`, `templates`",
         ),
         (
             with("[control]\npath = \"/run/x\""),

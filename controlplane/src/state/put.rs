@@ -1,6 +1,7 @@
 //! Putting services and backends into slots, and making them as workers see them.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,6 +159,7 @@ impl State {
             no_flow: config.no_flow,
             mss: config.mss,
             one_packet: config.one_packet,
+            persistence: config.persistence.as_ref().map(|it| persistence(it, service.incarnation)),
             pool: config.snat_pool.as_deref().and_then(|pool| self.ground.pool(pool)),
             echo: config.echo,
             retired: service.retired,
@@ -179,4 +181,27 @@ fn candidate(backend: BackendSlot, config: &model::Backend) -> Candidate {
         upper,
         lower: if lower == 0 { three_quarters } else { lower },
     }
+}
+
+/// How clients come back, as workers see it. Services that are in no group have a scope of their own.
+fn persistence(config: &model::Persistence, incarnation: u64) -> snapshot::Persistence {
+    // The upper half tells groups from services.
+    const GROUP: u64 = 1 << 63;
+    let scope = config.group.as_ref().map_or(incarnation, |group| GROUP | hash_of(group));
+    snapshot::Persistence {
+        scope,
+        is_group: config.group.is_some(),
+        secs: config.timeout_secs,
+        mask_v4: u32::MAX.checked_shl(32 - u32::from(config.prefix_v4)).unwrap_or(0),
+        mask_v6: u128::MAX.checked_shl(128 - u32::from(config.prefix_v6)).unwrap_or(0),
+        across_ports: config.across_ports,
+        respect_limits: config.respect_limits,
+        expire_when_drained: config.expire_when_drained,
+    }
+}
+
+fn hash_of(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }

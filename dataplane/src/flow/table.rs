@@ -81,6 +81,11 @@ impl FlowHash {
         Self(fold(self.0 ^ target, 0x9e37_79b9_7f4a_7c15))
     }
 
+    /// Hash of the client in one of many scopes.
+    pub fn with_scope(self, scope: u64) -> u64 {
+        fold(self.0 ^ scope, 0x9e37_79b9_7f4a_7c15)
+    }
+
     /// A number from 0 to 63.
     #[inline]
     pub fn sixth(self) -> u32 {
@@ -452,6 +457,12 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
             }
             self.swept = if self.swept + 1 == self.lines.len() { 0 } else { self.swept + 1 };
         }
+    }
+
+    /// The flows of the next `lines` lines that [`Self::sweep`] looks at.
+    pub fn visit_next(&self, lines: usize) -> impl Iterator<Item = (K, FlowValue)> + '_ {
+        let lines = (self.swept..self.lines.len()).chain(0..self.swept).take(lines);
+        lines.flat_map(|line| self.visit(line))
     }
 
     /// Bytes of memory that it takes, all flows included.

@@ -145,8 +145,7 @@ impl<F: Frame> Forwarder<F> {
             return Err(DropReason::NoFlowNotSyn);
         }
         for _ in 0..AMBIGUITY_TRIES {
-            let slot =
-                work.chosen.take().or_else(|| self.schedulers.pick(context.now, found.service, service));
+            let slot = work.chosen.take().or_else(|| self.choose(context, found, service, &work.headers));
             let slot = slot.ok_or(DropReason::NoBackend)?;
             let backend = context.snapshot.backend(slot).ok_or(DropReason::NoBackend)?;
             work.backend = slot;

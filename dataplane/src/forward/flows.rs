@@ -370,6 +370,12 @@ impl Flows {
         self.stats.flows.set((self.narrow.len() + self.wide.len()) as u64);
     }
 
+    /// The flows of the lines that [`Self::sweep`] looks at next.
+    pub(super) fn visit_next(&self, lines: usize, mut flow: impl FnMut(FlowOwner, FlowValue)) {
+        self.narrow.visit_next(lines).for_each(|(key, value)| flow(key.owner(), value));
+        self.wide.visit_next(lines).for_each(|(key, value)| flow(key.owner(), value));
+    }
+
     /// Lines of both tables, for [`Flows::visit`].
     pub fn lines(&self) -> usize {
         self.narrow.lines() + self.wide.lines()

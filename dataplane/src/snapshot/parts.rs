@@ -104,6 +104,8 @@ pub struct Backend {
     pub tunnel: Option<Tunnel>,
     /// Whether its checks let it live. One that is down keeps its flows, but no opening of one.
     pub up: bool,
+    /// Whether clients come back to it that had it, even if it takes no others.
+    pub persists: bool,
     /// Which of the snapshot's timeouts its flows have.
     pub timeouts: u16,
     /// What is added to a port of the service to get the backend's (modulo 2^16).

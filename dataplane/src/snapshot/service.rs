@@ -25,6 +25,8 @@ pub struct Service {
     pub mss: Option<u16>,
     /// Whether every packet is scheduled by itself and no flow is kept (UDP).
     pub one_packet: bool,
+    /// Whether its clients come back to the backend that they had.
+    pub persistence: Option<Persistence>,
     /// Whose addresses its backends see in full NAT.
     pub pool: Option<PoolSlot>,
     /// Whether its address answers pings.
@@ -47,6 +49,27 @@ pub struct Service {
     pub max_weight: u32,
     /// Greatest common divisor of their weights.
     pub weight_gcd: u32,
+}
+
+/// How a service's clients come back to the backend that they had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// What has templates of its own: a service, or a group of them.
+    pub scope: u64,
+    /// Whether it is a group: its services then know each other's backends by their addresses.
+    pub is_group: bool,
+    /// Seconds for which a template lives.
+    pub secs: u32,
+    /// The bits of an IPv4 client's address that count.
+    pub mask_v4: u32,
+    /// The same of an IPv6 client.
+    pub mask_v6: u128,
+    /// Whether all ports of the service share a client's template.
+    pub across_ports: bool,
+    /// Whether a client chooses anew when its backend has all the flows that it may have.
+    pub respect_limits: bool,
+    /// Whether a client chooses anew when its backend takes no new flows.
+    pub expire_when_drained: bool,
 }
 
 /// A backend that takes new flows.
@@ -82,6 +105,7 @@ impl Service {
             no_flow: NoFlow::Drop,
             mss: None,
             one_packet: false,
+            persistence: None,
             pool: None,
             echo: true,
             retired: false,

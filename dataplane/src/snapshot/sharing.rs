@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Backend, Parts, Service, Snapshot, shortest};
+use super::{Backend, Parts, Service, Snapshot, has_persistence, shortest};
 
 impl Snapshot {
     /// As [`Snapshot::new`], but all tables are shared with another snapshot if only weights, health and options of
@@ -20,6 +20,7 @@ impl Snapshot {
             gateways_v4: before.gateways_v4.clone(),
             gateways_v6: before.gateways_v6.clone(),
             is_gateway: before.is_gateway,
+            has_persistence: has_persistence(&parts),
             shortest_timeout: shortest(&parts),
             parts,
         }
@@ -34,7 +35,7 @@ impl Parts {
             (one, other) => one.is_none() && other.is_none(),
         };
         let same_backend = |(one, other): (&Option<Backend>, &Option<Backend>)| match (one, other) {
-            (Some(one), Some(other)) => *one == Backend { up: one.up, ..*other },
+            (Some(one), Some(other)) => *one == Backend { up: one.up, persists: one.persists, ..*other },
             (one, other) => one.is_none() && other.is_none(),
         };
         Arc::ptr_eq(&self.routes, &other.routes)

@@ -150,7 +150,7 @@ fn setup(site: &Site, limits: Limits) -> Setup {
     let flows = &site.config.flow_table;
     Setup {
         number: 0,
-        team: Team::new(1, limits.backends),
+        team: Team::new(1, limits.backends, 0),
         flow_capacity: flows.capacity as usize,
         wide_capacity: flows.wide_capacity as usize,
         pieces: PieceSetup { capacity: 1, timeout: 5, remember: 30, secret: RandomState::new() },

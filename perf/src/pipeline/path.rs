@@ -101,7 +101,7 @@ impl<'a> Path<'a> {
         let (narrow, wide) = if shape.is_wide() { (0, flows) } else { (flows, 0) };
         let setup = Setup {
             number: 0,
-            team: Team::new(1, shape.backends() as usize),
+            team: Team::new(1, shape.backends() as usize, 0),
             flow_capacity: narrow,
             wide_capacity: wide,
             pieces: PieceSetup { capacity: 1, timeout: 5, remember: 30, secret: RandomState::new() },

@@ -157,6 +157,7 @@ impl Shape {
             mode: self.mode,
             tunnel: (self.mode == Mode::Tunnel).then_some(tunnel),
             up: true,
+            persists: true,
             timeouts: 0,
             port_shift: Backend::port_shift(Ports::one(vip_port), port),
         }

@@ -163,6 +163,7 @@ fn is_easy<A: Fast, K: Tabled>(snapshot: &Snapshot, service: &Service, known: &S
     !service.retired
         && !service.one_packet
         && !service.is_limited
+        && service.persistence.is_none()
         && (service.mss.is_none() || plain.protocol == Protocol::Udp)
         && !A::is_martian(plain)
         && !snapshot.is_local(plain.src)

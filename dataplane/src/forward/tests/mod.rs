@@ -7,6 +7,7 @@ mod full_nat;
 mod gateway;
 mod icmp;
 mod modes;
+mod persist;
 mod ports;
 mod schedule;
 
@@ -58,7 +59,7 @@ impl Path {
     pub(super) fn of(snapshot: Snapshot, number: usize, workers: usize, flow_capacity: usize) -> Self {
         Self::set_up(
             snapshot,
-            Setup { number, team: Team::new(workers, 16), flow_capacity, ..testing::setup() },
+            Setup { number, team: Team::new(workers, 16, 64), flow_capacity, ..testing::setup() },
         )
     }
 

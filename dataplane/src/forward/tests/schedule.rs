@@ -112,7 +112,7 @@ fn all_at_their_limits_leave_nobody() {
 
 #[test]
 fn workers_weigh_what_all_of_them_have() {
-    let team = Team::new(2, 16);
+    let team = Team::new(2, 16, 64);
     let mut paths = [0, 1].map(|number| {
         let snapshot = Snapshot::new(world(Scheduler::Lc, [(1, 4), (1, 0), (1, 0)]));
         Path::in_team(snapshot, number, &team)

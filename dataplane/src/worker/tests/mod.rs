@@ -65,7 +65,7 @@ fn team_that(idle: words::Idle, size: usize) -> Team {
     let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle };
     let secret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
     let setup =
-        Setup { team: crate::team::Team::new(size, 16), flow_capacity: 300, secret, ..testing::setup() };
+        Setup { team: crate::team::Team::new(size, 16, 0), flow_capacity: 300, secret, ..testing::setup() };
     let wires = vec![Wire::default(); size].into_iter().map(|_| Wire::default()).collect::<Vec<_>>();
     let queues = wires.iter().map(|wire| vec![wire.clone()]).collect();
     let team = super::team(queues, &setup, readers, &shared);

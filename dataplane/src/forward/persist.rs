@@ -1,0 +1,96 @@
+//! Persistence: a client comes back to the backend that it had.
+
+use super::flows::{wide_address, worth};
+use super::{Context, Forwarder};
+use crate::buf::Frame;
+use crate::flow::table::Worth;
+use crate::flow::{FlowOwner, mapped};
+use crate::packet::Headers;
+use crate::persist::Persistent;
+use crate::snapshot::{BackendSlot, Found, Persistence, Service, Snapshot};
+
+impl<F: Frame> Forwarder<F> {
+    /// The backend of a new flow: the one that its client had, or one that the scheduler picks, which the client then
+    /// has.
+    pub(super) fn choose(
+        &mut self,
+        context: Context,
+        found: Found,
+        service: &Service,
+        headers: &Headers,
+    ) -> Option<BackendSlot> {
+        let Some(persistence) = &service.persistence else {
+            return self.schedulers.pick(context.now, found.service, service);
+        };
+        let key = persistence.key(wide_address(headers.ip.addresses.src()), headers.dst_port);
+        let known = self.team.templates.find(context.now, &key);
+        let there = known.and_then(|slot| self.still_serves(context.snapshot, service, persistence, slot));
+        let backend = match there {
+            Some(backend) => backend,
+            None => self.schedulers.pick(context.now, found.service, service)?,
+        };
+        let replace = known.is_some() && there.is_none();
+        let kept = self.team.templates.keep(context.now, &key, backend, persistence.secs, replace);
+        // Another worker may have chosen for the same client just before.
+        if kept == backend || known == Some(kept) {
+            return Some(backend);
+        }
+        self.still_serves(context.snapshot, service, persistence, kept).or(Some(backend))
+    }
+
+    /// The backend of a service that a template means, if it takes flows of clients that it had.
+    fn still_serves(
+        &self,
+        snapshot: &Snapshot,
+        service: &Service,
+        persistence: &Persistence,
+        slot: BackendSlot,
+    ) -> Option<BackendSlot> {
+        let slot = if persistence.is_group { same_server(snapshot, service, slot)? } else { slot };
+        let candidate = service.candidates.iter().find(|candidate| candidate.backend == slot);
+        let drained = candidate.is_none_or(|candidate| candidate.weight == 0);
+        let full = || candidate.is_some_and(|candidate| self.team.is_overloaded(candidate));
+        let serves = snapshot.backend(slot)?.persists
+            && !(persistence.expire_when_drained && drained)
+            && !(persistence.respect_limits && full());
+        serves.then_some(slot)
+    }
+
+    /// Lets the templates live whose flows do, of a few lines of both tables.
+    pub(super) fn touch_templates(&self, context: Context, lines: usize) {
+        self.flows.visit_next(lines, |owner, flow| {
+            if worth(context, flow) != Worth::Dead
+                && let Some(key) = template_of(context.snapshot, owner)
+            {
+                self.team.templates.touch(context.now, &key);
+            }
+        });
+    }
+}
+
+/// Whose template a flow belongs to, if its service has any.
+fn template_of(snapshot: &Snapshot, owner: FlowOwner) -> Option<Persistent> {
+    let service = snapshot.service(owner.service)?;
+    let persistence = service.persistence.as_ref()?;
+    // A service of one port has it in its key.
+    let port = owner.service_port.unwrap_or(service.key.ports.first);
+    Some(persistence.key(wide_address(owner.client), port))
+}
+
+/// The backend of a service that is the same server as a backend of another service.
+fn same_server(snapshot: &Snapshot, service: &Service, slot: BackendSlot) -> Option<BackendSlot> {
+    let server = snapshot.backend(slot)?.address.ip();
+    let is_it = |slot: &BackendSlot| snapshot.backend(*slot).is_some_and(|it| it.address.ip() == server);
+    service.candidates.iter().map(|candidate| candidate.backend).find(is_it)
+}
+
+impl Persistence {
+    /// Who a client is to the templates; an IPv4 address is mapped.
+    fn key(&self, client: u128, port: u16) -> Persistent {
+        let client = match u32::try_from(client ^ mapped(0)) {
+            Ok(v4) => mapped(v4 & self.mask_v4),
+            Err(_) => client & self.mask_v6,
+        };
+        Persistent { scope: self.scope, client, port: if self.across_ports { 0 } else { port } }
+    }
+}

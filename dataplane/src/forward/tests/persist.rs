@@ -1,0 +1,136 @@
+//! Persistence on the packet path. What IPVS does in the same cases was seen in Linux 6.1.
+
+use config::words::Scheduler;
+
+use super::*;
+use crate::snapshot::{Candidate, Persistence, Service};
+
+const PERSISTENCE: Persistence = Persistence {
+    scope: 1,
+    is_group: false,
+    secs: 300,
+    mask_v4: u32::MAX,
+    mask_v6: u128::MAX,
+    across_ports: true,
+    respect_limits: false,
+    expire_when_drained: false,
+};
+
+/// A path of a service with round robin over A and B, of this upper limit, that is persistent so.
+fn path(upper: u32, persistence: Persistence) -> Path {
+    let mut path = Path::new(testing::snapshot(Mode::Dr));
+    list(&mut path, &[(0, upper), (1, upper)], persistence);
+    path
+}
+
+/// Makes these backends, with these upper limits, the ones that take new flows.
+fn list(path: &mut Path, backends: &[(u32, u32)], persistence: Persistence) {
+    let mut parts = path.snapshot.parts.clone();
+    let candidates = backends.iter().map(|&(slot, upper)| Candidate {
+        upper,
+        lower: upper,
+        ..Candidate::new(BackendSlot(slot), 1)
+    });
+    let key = "tcp:192.0.2.100:80".parse().unwrap();
+    let version = path.snapshot.service(crate::snapshot::ServiceSlot(0)).unwrap().version + 1;
+    let service = Service::new(key, Scheduler::Rr, version, candidates.collect());
+    parts.services[0] = Some(Arc::new(Service { persistence: Some(persistence), ..service }));
+    path.snapshot = Snapshot::new(parts);
+}
+
+/// The letter of the backend that a new connection of the client with this last byte and port goes to.
+fn open(path: &mut Path, (host, port): (u8, u16)) -> char {
+    let packet = packet(([203, 0, 113, host], port), (VIP, 80)).flags(SYN);
+    char::from(b'A' + path.backend_of(&packet) - 11)
+}
+
+#[test]
+fn a_client_comes_back_to_its_backend() {
+    let mut path = path(0, PERSISTENCE);
+    let clients = [1, 1, 2, 2, 1, 3, 1, 4, 5, 5].iter().zip(1000..);
+    let letters: String = clients.map(|(host, port)| open(&mut path, (*host, port))).collect();
+    assert_eq!(letters, "AABBAAABAA");
+}
+
+#[test]
+fn clients_of_one_network_are_one() {
+    let mut path = path(0, Persistence { mask_v4: !15, ..PERSISTENCE });
+    let hosts = [1, 2, 15, 16, 17, 31, 32];
+    let letters: String =
+        hosts.iter().zip(1000..).map(|(host, port)| open(&mut path, (*host, port))).collect();
+    assert_eq!(letters, "AAABBBA");
+}
+
+#[test]
+fn a_drained_backend_keeps_its_clients_unless_it_is_asked_not_to() {
+    for (expire_when_drained, later) in [(false, "AB"), (true, "BB")] {
+        let persistence = Persistence { expire_when_drained, ..PERSISTENCE };
+        let mut path = path(0, persistence);
+        assert_eq!(open(&mut path, (1, 1000)), 'A');
+        list(&mut path, &[(1, 0)], persistence);
+        let letters: String = [(1, 1001), (2, 1002)].map(|client| open(&mut path, client)).iter().collect();
+        assert_eq!(letters, later);
+        list(&mut path, &[(0, 0), (1, 0)], persistence);
+        assert_eq!(
+            open(&mut path, (1, 1003)),
+            later.chars().next().unwrap(),
+            "the template followed, or did not"
+        );
+    }
+}
+
+#[test]
+fn a_client_of_a_dead_backend_moves_and_stays_there() {
+    let mut path = path(0, PERSISTENCE);
+    assert_eq!(open(&mut path, (1, 1000)), 'A');
+    let alive = |path: &mut Path, persists| {
+        let mut parts = path.snapshot.parts.clone();
+        parts.backends[0].as_mut().unwrap().persists = persists;
+        path.snapshot = Snapshot::new(parts);
+    };
+    alive(&mut path, false);
+    list(&mut path, &[(1, 0)], PERSISTENCE);
+    assert_eq!(open(&mut path, (1, 1001)), 'B');
+    alive(&mut path, true);
+    list(&mut path, &[(0, 0), (1, 0)], PERSISTENCE);
+    assert_eq!((open(&mut path, (1, 1002)), open(&mut path, (1, 1003))), ('B', 'B'));
+}
+
+#[test]
+fn a_limit_counts_for_clients_that_come_back_only_if_it_is_asked_to() {
+    for (respect_limits, letters) in [(false, "AAAAB"), (true, "AABBB")] {
+        let mut path = path(2, Persistence { respect_limits, ..PERSISTENCE });
+        let mut opened: String = (1000..1004).map(|port| open(&mut path, (1, port))).collect();
+        list(&mut path, &[(0, 2), (1, 9)], Persistence { respect_limits, ..PERSISTENCE });
+        opened.push(open(&mut path, (2, 1000)));
+        assert_eq!(opened, letters);
+    }
+}
+
+#[test]
+fn a_template_ends_when_nobody_needs_it() {
+    let mut path = path(0, PERSISTENCE);
+    assert_eq!(open(&mut path, (1, 1000)), 'A');
+    assert_eq!(open(&mut path, (2, 1000)), 'B');
+    path.now += 299;
+    assert_eq!(open(&mut path, (1, 1001)), 'A', "a new flow gives it 300 seconds again");
+    path.now += 299;
+    assert_eq!(open(&mut path, (1, 1002)), 'A');
+    path.now += 300;
+    assert_eq!(open(&mut path, (2, 1001)), 'A', "over: chosen anew");
+}
+
+#[test]
+fn a_template_lives_as_long_as_a_flow_of_it() {
+    let mut path = path(0, PERSISTENCE);
+    assert_eq!(open(&mut path, (1, 1000)), 'A');
+    path.send(&packet(([203, 0, 113, 1], 1000), (VIP, 80)).flags(ACK));
+    for _ in 0..14 {
+        path.now += 59;
+        path.housekeeping();
+    }
+    assert_eq!(open(&mut path, (1, 1001)), 'A', "the connection is idle for 826 seconds, and lives for 900");
+    path.now += 1000;
+    path.housekeeping();
+    assert_eq!(open(&mut path, (1, 1002)), 'B');
+}

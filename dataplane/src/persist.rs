@@ -1,0 +1,270 @@
+//! Persistence templates: which backend a client had last, shared by all workers.
+//!
+//! A client's connections come from many ports, and so to all workers; each of them must know. An entry changes by
+//! one compare-and-swap of one word, so that nobody ever waits. Two workers that meet a client for the first time at
+//! the same moment try the same free place, and the later one takes what the earlier one chose.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::clock::Seconds;
+use crate::flow::table::HashSecret;
+use crate::prefetch::gathered;
+use crate::snapshot::BackendSlot;
+
+/// Places for an entry.
+const WAYS: usize = 8;
+
+/// Bits of a word for the backend's slot; the rest tells clients apart.
+const SLOT_BITS: u32 = 24;
+const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+
+/// Seconds for which a template lives on from when a flow of it was seen alive, as in IPVS.
+pub const CHILD_SECS: Seconds = 60;
+
+/// Who is to come back to the same backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistent {
+    /// The service or group of services.
+    pub scope: u64,
+    /// The client's network, without the bits behind its prefix; IPv4 ones are mapped.
+    pub client: u128,
+    /// The port of the service, if ports have templates of their own; else 0.
+    pub port: u16,
+}
+
+/// One template; half a cache line.
+#[derive(Debug, Default)]
+#[repr(align(32))]
+struct Entry {
+    /// The client's mark and the backend's slot; 0 is a free place. The rest follows it, and may be of the entry before
+    /// for a moment.
+    word: AtomicU64,
+    /// The second from which it is over.
+    expires: AtomicU32,
+    /// The port of the service, for lists.
+    port: AtomicU32,
+    /// The client, for lists.
+    client: [AtomicU64; 2],
+}
+
+const _: () = assert!(size_of::<Entry>() == 32);
+
+/// A template, as people read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// The client's network.
+    pub client: IpAddr,
+    /// The port of the service; 0 if it is for all.
+    pub port: u16,
+    /// Where it goes.
+    pub backend: BackendSlot,
+    /// Seconds until it is over.
+    pub expires: Seconds,
+}
+
+/// The templates of all services.
+#[derive(Debug)]
+pub struct Templates {
+    entries: Box<[Entry]>,
+    secret: HashSecret,
+}
+
+impl Templates {
+    /// Room for so many, at least.
+    pub fn new(capacity: usize, secret: HashSecret) -> Self {
+        let entries = capacity.next_multiple_of(WAYS);
+        Self { entries: gathered((0..entries).map(|_| Entry::default())).into(), secret }
+    }
+
+    /// The backend that a client has, if it has one.
+    pub fn find(&self, now: Seconds, key: &Persistent) -> Option<BackendSlot> {
+        let (mark, ways) = self.locate(key);
+        ways.iter().find_map(|entry| entry.backend_of(mark, now))
+    }
+
+    /// Gives a client this backend for so many seconds, unless it has another one by now. Returns the one it has;
+    /// with `replace` that is always this one.
+    ///
+    /// If all places are taken, the template goes that would end first.
+    pub fn keep(
+        &self,
+        now: Seconds,
+        key: &Persistent,
+        backend: BackendSlot,
+        secs: Seconds,
+        replace: bool,
+    ) -> BackendSlot {
+        let (mark, ways) = self.locate(key);
+        let word = mark << SLOT_BITS | u64::from(backend.0);
+        // Each turn either ends or saw another worker change an entry.
+        for _ in 0..=WAYS {
+            let known = ways.iter().find(|entry| entry.backend_of(mark, now).is_some());
+            let Some(entry) = known.or_else(|| ways.iter().min_by_key(|entry| entry.left(now))) else {
+                return backend;
+            };
+            let before = entry.word.load(Ordering::Acquire);
+            if before >> SLOT_BITS == mark && entry.left(now) > 0 {
+                entry.touch(now, secs);
+                if !replace {
+                    return BackendSlot((before & SLOT_MASK) as u32);
+                }
+                if entry.swap(before, word) {
+                    return backend;
+                }
+            } else if entry.swap(before, 0) {
+                // It must be alive at once when it is there, or the next worker would take it for free.
+                entry.touch(now, secs);
+                if entry.swap(0, word) {
+                    entry.describe(key);
+                    // Another worker may have put the client elsewhere since all places were looked at.
+                    let first = ways.iter().find(|entry| entry.backend_of(mark, now).is_some());
+                    if first.is_none_or(|first| std::ptr::eq(first, entry)) {
+                        return backend;
+                    }
+                    entry.swap(word, 0);
+                }
+            }
+        }
+        backend
+    }
+
+    /// A flow of this client lives, so that its template does for a while.
+    pub fn touch(&self, now: Seconds, key: &Persistent) {
+        let (mark, ways) = self.locate(key);
+        let entry = ways.iter().find(|entry| entry.backend_of(mark, now).is_some());
+        entry.inspect(|entry| entry.touch(now, CHILD_SECS));
+    }
+
+    /// All templates.
+    pub fn list(&self, now: Seconds) -> impl Iterator<Item = Template> {
+        self.entries.iter().filter_map(move |entry| {
+            let [high, low] = entry.client.each_ref().map(|half| half.load(Ordering::Relaxed));
+            let client = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).to_canonical();
+            let word = entry.word.load(Ordering::Acquire);
+            let (expires, port) = (entry.left(now), entry.port.load(Ordering::Relaxed) as u16);
+            let backend = BackendSlot((word & SLOT_MASK) as u32);
+            (expires > 0).then_some(Template { client, port, backend, expires })
+        })
+    }
+
+    /// A client's mark, never 0, and the places where it may be.
+    fn locate(&self, key: &Persistent) -> (u64, &[Entry]) {
+        let hash = self.secret.hash_any(key.client, key.port).with_scope(key.scope);
+        let sets = self.entries.len() / WAYS;
+        // The mark has the low bits, the set the high ones.
+        let set = ((u128::from(hash) * sets as u128) >> 64) as usize;
+        let ways = self.entries.get(set * WAYS..(set + 1) * WAYS).unwrap_or_default();
+        ((hash & (u64::MAX >> SLOT_BITS)).max(1), ways)
+    }
+}
+
+impl Entry {
+    fn backend_of(&self, mark: u64, now: Seconds) -> Option<BackendSlot> {
+        let word = self.word.load(Ordering::Acquire);
+        (word >> SLOT_BITS == mark && self.left(now) > 0).then_some(BackendSlot((word & SLOT_MASK) as u32))
+    }
+
+    /// Seconds until it is over; 0 if it is, or there is none.
+    fn left(&self, now: Seconds) -> Seconds {
+        match self.word.load(Ordering::Acquire) {
+            0 => 0,
+            _ => self.expires.load(Ordering::Acquire).saturating_sub(now),
+        }
+    }
+
+    /// Changes the word if it is still `before`.
+    fn swap(&self, before: u64, word: u64) -> bool {
+        self.word.compare_exchange(before, word, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    fn touch(&self, now: Seconds, secs: Seconds) {
+        self.expires.fetch_max(now.saturating_add(secs), Ordering::AcqRel);
+    }
+
+    fn describe(&self, key: &Persistent) {
+        self.port.store(key.port.into(), Ordering::Relaxed);
+        self.client[0].store((key.client >> 64) as u64, Ordering::Relaxed);
+        self.client[1].store(key.client as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::mapped;
+
+    const SECRET: HashSecret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
+
+    fn key(scope: u64, client: u32, port: u16) -> Persistent {
+        Persistent { scope, client: mapped(client), port }
+    }
+
+    #[test]
+    fn a_client_keeps_its_backend_until_its_time_is_over() {
+        let templates = Templates::new(64, SECRET);
+        let client = key(1, 7, 0);
+        assert_eq!(templates.find(100, &client), None);
+        assert_eq!(templates.keep(100, &client, BackendSlot(5), 300, false), BackendSlot(5));
+        assert_eq!(templates.keep(110, &client, BackendSlot(6), 10, false), BackendSlot(5), "it has one");
+        assert_eq!(templates.find(399, &client), Some(BackendSlot(5)));
+        assert_eq!(templates.find(400, &client), None);
+        assert_eq!(templates.keep(400, &client, BackendSlot(6), 300, false), BackendSlot(6), "it had one");
+        assert_eq!(templates.keep(401, &client, BackendSlot(9), 300, true), BackendSlot(9), "replaced");
+        let [template] = templates.list(500).collect::<Vec<_>>()[..] else { panic!("one template") };
+        let address = IpAddr::from([0, 0, 0, 7]);
+        let (backend, expires) = (BackendSlot(9), 201);
+        assert_eq!(template, Template { client: address, port: 0, backend, expires });
+    }
+
+    #[test]
+    fn scopes_and_ports_have_templates_of_their_own() {
+        let templates = Templates::new(64, SECRET);
+        let keys = [key(1, 7, 0), key(2, 7, 0), key(1, 8, 0), key(1, 7, 80), key(1, 7, 443)];
+        for (key, slot) in keys.iter().zip(0..) {
+            assert_eq!(templates.keep(0, key, BackendSlot(slot), 10, false), BackendSlot(slot));
+        }
+        for (key, slot) in keys.iter().zip(0..) {
+            assert_eq!(templates.find(0, key), Some(BackendSlot(slot)));
+        }
+    }
+
+    #[test]
+    fn a_living_flow_keeps_its_template_alive() {
+        let templates = Templates::new(8, SECRET);
+        let client = key(1, 7, 0);
+        templates.keep(0, &client, BackendSlot(1), 10, false);
+        templates.touch(9, &client);
+        assert_eq!(templates.find(68, &client), Some(BackendSlot(1)));
+        templates.touch(69, &client);
+        assert_eq!(templates.find(69, &client), None, "it was over");
+    }
+
+    #[test]
+    fn where_all_places_are_taken_the_first_to_end_goes() {
+        let templates = Templates::new(8, SECRET);
+        for client in 0..8 {
+            templates.keep(0, &key(1, 1 + client, 0), BackendSlot(client), 100 + client, false);
+        }
+        templates.keep(0, &key(1, 99, 0), BackendSlot(99), 500, false);
+        assert_eq!(templates.find(0, &key(1, 1, 0)), None);
+        assert_eq!(templates.find(0, &key(1, 99, 0)), Some(BackendSlot(99)));
+        assert!((2..9).all(|client| templates.find(0, &key(1, client, 0)).is_some()));
+    }
+
+    #[test]
+    fn workers_that_meet_a_client_at_once_agree() {
+        let clients = if cfg!(miri) { 8 } else { 2000 };
+        let templates = Templates::new(8 * clients as usize, SECRET);
+        let choose = |worker: u32| {
+            let keep = |client| templates.keep(0, &key(1, client, 0), BackendSlot(worker), 100, false);
+            (1..=clients).map(keep).collect::<Vec<_>>()
+        };
+        let (one, other) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| choose(2));
+            (choose(1), other.join().unwrap())
+        });
+        let differ = one.iter().zip(&other).filter(|(one, other)| one != other).count();
+        assert_eq!(differ, 0);
+    }
+}
