@@ -72,7 +72,7 @@ pub enum ServiceCommand {
     /// Every service with its backends
     List,
     /// Add a service without backends
-    Add(ServiceAdd),
+    Add(Box<ServiceAdd>),
     /// Remove a service; its flows keep their backends until they end
     Remove {
         /// Which service
