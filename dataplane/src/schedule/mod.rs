@@ -7,6 +7,7 @@ pub mod hash;
 pub mod ipvs_hash;
 mod least;
 mod locality;
+pub mod maglev;
 mod plan;
 mod random;
 mod ranked;
