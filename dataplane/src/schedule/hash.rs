@@ -8,8 +8,8 @@
 use config::words::Protocol;
 
 /// The key of all hashes of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Secret(pub [u64; 2]);
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Secret(pub(super) [u64; 2]);
 
 /// The addresses and ports of a new flow. IPv4 addresses are mapped ([`crate::flow::mapped`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +200,7 @@ mod tests {
     fn a_text_is_hashed_to_the_last_letter() {
         for text in ["", "0123456", "01234567", "a secret of some length, 42 letters long.."] {
             let half = |keys: [u64; 2]| SipHasher13::new_with_keys(keys[0], keys[1]).hash(text.as_bytes());
-            assert_eq!(Secret::from_text(text), Secret([half([0, 1]), half([2, 3])]));
+            assert_eq!(Secret::from_text(text).0, [half([0, 1]), half([2, 3])]);
         }
     }
 
