@@ -10,6 +10,7 @@ mod least;
 mod locality;
 pub mod maglev;
 mod plan;
+pub mod quic;
 mod random;
 mod ranked;
 mod round_robin;
