@@ -26,6 +26,7 @@ pub use parts::{
     Backend, BackendSlot, Class, Egress, Gateway, Interface, NeighbourTable, Parts, Pool, PoolSlot, Routes,
     ServiceSlot, Tunnel,
 };
+pub(crate) use service::gcd;
 pub use service::{Candidate, Persistence, Service};
 use tables::Tables;
 pub use tables::{Address, Direction, Found, Listener, Local, Repliers};

@@ -3,12 +3,18 @@
 //! A choice neither allocates nor locks. Each worker keeps its own position in every service; what counts is read
 //! of all workers. What a scheduler needs besides is made with the service ([`Plan`]), when its backends change.
 
+pub mod bounded;
+pub mod hash;
+pub mod ipvs_hash;
 mod least;
 mod locality;
+pub mod maglev;
 mod plan;
+pub mod quic;
 mod random;
 mod ranked;
 mod round_robin;
+pub mod table;
 
 use std::sync::Arc;
 

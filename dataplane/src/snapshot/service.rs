@@ -140,6 +140,7 @@ impl Service {
     }
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
+/// Greatest common divisor; of 0 and a number, that number.
+pub(crate) fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }

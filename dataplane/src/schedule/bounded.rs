@@ -1,0 +1,172 @@
+//! Consistent hashing with bounded loads: Maglev, but no backend gets more than its share times a factor.
+//!
+//! A flow whose backend is full goes to the first one with room in an order that belongs to its hash, and comes
+//! back to the same one as long as that is so.
+//!
+//! Source: Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2016.
+
+use super::hash::{Secret, place};
+use super::maglev::{probe, slots};
+use super::table::Member;
+use crate::snapshot::BackendSlot;
+
+/// The table of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounded {
+    /// Indices of holders.
+    slots: Box<[u32]>,
+    holders: Box<[Holder]>,
+}
+
+/// A backend and how much it may have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Holder {
+    backend: BackendSlot,
+    weight: u32,
+    /// The factor times its share of all weights, in units of 2^-32, rounded up.
+    bound: u64,
+}
+
+impl Holder {
+    /// Whether one more flow is within its bound, if there are `total` flows without that.
+    #[inline]
+    fn has_room(&self, load: u64, total: u64) -> bool {
+        let bound = (u128::from(total) + 1) * u128::from(self.bound);
+        u128::from(load) < bound.div_ceil(1 << 32)
+    }
+}
+
+impl Bounded {
+    /// Slots that are tried before the list of backends is. With a factor of 1.25, at most four of five backends
+    /// are full, so that fewer than one flow of a million needs more.
+    const TRIES: usize = 64;
+
+    /// A table with `size` slots, as [`super::maglev::Maglev::new`] has it. A backend may have `load_factor` times
+    /// its share of the flows, which is more than 1.
+    pub fn new(members: &[Member], size: u32, secret: &Secret, load_factor: f64) -> Self {
+        let total: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
+        let holder = |member: &Member| Holder {
+            backend: member.backend,
+            weight: member.weight,
+            bound: (load_factor * f64::from(member.weight) / total as f64 * f64::from(1 << 16).powi(2)).ceil()
+                as u64,
+        };
+        Self { slots: slots(members, size, secret).into(), holders: members.iter().map(holder).collect() }
+    }
+
+    /// The backend of a new flow with this hash. `loads` says how many flows a backend has, and `total` how many all
+    /// of them have.
+    #[inline]
+    pub fn pick(
+        &self,
+        hash: u64,
+        loads: impl Fn(BackendSlot) -> u64,
+        total: u64,
+        available: impl Fn(BackendSlot) -> bool,
+    ) -> Option<BackendSlot> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let slots = probe(hash, self.slots.len()).take(Self::TRIES);
+        slots
+            .filter_map(|slot| self.holders.get(*self.slots.get(slot)? as usize))
+            .find(|it| it.weight > 0 && it.has_room(loads(it.backend), total) && available(it.backend))
+            .map(|holder| holder.backend)
+            .or_else(|| self.pick_least(hash, loads, available))
+    }
+
+    /// Who has the least load by its weight; of equal ones the first from a place that belongs to the hash. If
+    /// anyone has room, that one does, but for the rounding of bounds.
+    #[cold]
+    fn pick_least(
+        &self,
+        hash: u64,
+        loads: impl Fn(BackendSlot) -> u64,
+        available: impl Fn(BackendSlot) -> bool,
+    ) -> Option<BackendSlot> {
+        let (early, late) = self.holders.split_at(place(hash, self.holders.len()));
+        let taking = late.iter().chain(early).filter(|it| it.weight > 0 && available(it.backend));
+        let by_weight = |&(a, load_a): &(&Holder, u64), &(b, load_b): &(&Holder, u64)| {
+            let (left, right) =
+                (u128::from(load_a) * u128::from(b.weight), u128::from(load_b) * u128::from(a.weight));
+            left.cmp(&right)
+        };
+        taking.map(|it| (it, loads(it.backend))).min_by(by_weight).map(|(holder, _)| holder.backend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::schedule::maglev::Maglev;
+    use crate::schedule::table::testing::members;
+    use proptest::prelude::*;
+
+    const SECRET: Secret = Secret([3, 4]);
+    const SIZE: u32 = if cfg!(miri) { 251 } else { 4093 };
+
+    #[test]
+    fn whoever_has_room_is_who_maglev_would_choose() {
+        let members = members(&[1, 2, 3]);
+        let (bounded, maglev) =
+            (Bounded::new(&members, SIZE, &SECRET, 1.25), Maglev::new(&members, SIZE, &SECRET));
+        for hash in (0..1000u64).map(|it| it.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            assert_eq!(bounded.pick(hash, |_| 0, 1000, |_| true), maglev.pick(hash, |_| true));
+        }
+    }
+
+    /// A single client, whose flows all have one hash, is spread as far as the bounds make it.
+    #[test]
+    fn one_hash_fills_one_backend_after_the_other() {
+        let table = Bounded::new(&members(&[1; 4]), SIZE, &SECRET, 1.5);
+        let loads = RefCell::new([0u64; 4]);
+        for total in 0..1000 {
+            let pick = table.pick(7, |it| loads.borrow()[it.0 as usize], total, |_| true).unwrap();
+            loads.borrow_mut()[pick.0 as usize] += 1;
+        }
+        let mut loads = loads.into_inner();
+        loads.sort_unstable();
+        assert_eq!(loads, [0, 250, 375, 375]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 128 }))]
+        #[test]
+        fn no_load_is_above_its_bound(
+            weights in prop::collection::vec(0u32..9, 1..30),
+            hashes in prop::collection::vec(any::<u64>(), if cfg!(miri) { 20 } else { 500 }),
+            percent in 101u32..300,
+        ) {
+            let members = members(&weights);
+            let factor = f64::from(percent) / 100.0;
+            let table = Bounded::new(&members, 251, &SECRET, factor);
+            let sum: u32 = weights.iter().sum();
+            let loads = RefCell::new(vec![0u64; weights.len()]);
+            for (total, hash) in hashes.into_iter().enumerate() {
+                let pick = table.pick(hash, |it| loads.borrow()[it.0 as usize], total as u64, |_| true);
+                prop_assert_eq!(pick.is_some(), sum > 0);
+                let Some(pick) = pick else { break };
+                let (load, weight) = (&mut loads.borrow_mut()[pick.0 as usize], weights[pick.0 as usize]);
+                *load += 1;
+                let share = f64::from(weight) / f64::from(sum);
+                prop_assert!(weight > 0 && *load as f64 <= (factor * (total as f64 + 1.0) * share + 1e-5).ceil());
+            }
+        }
+
+        #[test]
+        fn a_pick_finds_who_takes_flows_if_anyone_does(
+            weights in prop::collection::vec(0u32..3, 1..30),
+            away in prop::collection::vec(prop::bool::weighted(0.8), 30),
+            (hash, load) in any::<(u64, u64)>(),
+        ) {
+            let table = Bounded::new(&members(&weights), 251, &SECRET, 1.25);
+            let taking = |backend: BackendSlot| !away[backend.0 as usize];
+            let anyone = weights.iter().zip(&away).any(|(&weight, &away)| weight > 0 && !away);
+            let pick = table.pick(hash, |_| load, u64::MAX, taking);
+            prop_assert_eq!(pick.is_some(), anyone);
+            prop_assert!(pick.is_none_or(|it| taking(it) && weights[it.0 as usize] > 0));
+        }
+    }
+}
