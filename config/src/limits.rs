@@ -67,6 +67,14 @@ pub const TEMPLATES: RangeInclusive<u32> = 8..=1 << 28;
 pub const PREFIX_V4: RangeInclusive<u8> = 0..=32;
 /// Bits of a client's IPv6 address.
 pub const PREFIX_V6: RangeInclusive<u8> = 0..=128;
+/// Slots of a scheduler's table.
+pub const TABLE_SIZE: RangeInclusive<u32> = 251..=4_194_301;
+/// Sizes of IPVS's Maglev tables: primes below powers of two.
+pub const MH_SIZES: [u32; 10] = [251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071];
+/// How many times its share a backend may have: below, backends that are full would leave no room for others.
+pub const LOAD_FACTOR: RangeInclusive<f64> = 1.01..=100.0;
+/// Characters of the cluster's secret.
+pub const SECRET_LEN: RangeInclusive<usize> = 16..=128;
 /// Seconds a flow may be idle: up to 30 days.
 pub const IDLE_SECS: RangeInclusive<u32> = 1..=30 * 86_400;
 /// ICMP messages a second of one worker.

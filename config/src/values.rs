@@ -47,6 +47,32 @@ where
     }
 }
 
+/// A number, with or without a fraction, within `range`.
+pub(crate) fn factor(range: RangeInclusive<f64>) -> impl ReadValue<f64> {
+    move |value: &DeValue<'_>| {
+        let text = match value {
+            DeValue::Integer(found) => found.to_string(),
+            DeValue::Float(found) => found.to_string(),
+            _ => return Err(unexpected("a number", value)),
+        };
+        text.replace('_', "").parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+            let wrong = Wrong::new(format!("{} is out of range", quote(&text)));
+            wrong.help(format!("use a number from {} to {}", range.start(), range.end()))
+        })
+    }
+}
+
+/// What balancers of a cluster know and nobody else.
+pub(crate) fn secret(value: &DeValue) -> Result<String, Wrong> {
+    let (least, most) = limits::SECRET_LEN.into_inner();
+    let secret = text(value)?;
+    // The error does not repeat it.
+    limits::SECRET_LEN.contains(&secret.len()).then(|| secret.to_owned()).ok_or_else(|| {
+        let wrong = Wrong::new("the secret is too short or too long");
+        wrong.help(format!("use {least} to {most} characters, such as those of `openssl rand -hex 16`"))
+    })
+}
+
 /// One of `words`; `what` is what they are called.
 pub(crate) fn word<T: FromStr>(what: &'static str, words: &'static [&'static str]) -> impl ReadValue<T> {
     move |value: &DeValue<'_>| {

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use config::model::{
-    Backend, Check, CheckKind, Class, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments, Gateway,
-    Icmp, Interface, Metrics, Neighbour, Persistence, Port, Route, Service, SnatPool, Tags, Timeouts, Tunnel,
+    Backend, Check, CheckKind, Class, Cluster, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments,
+    Gateway, Hash, Icmp, Interface, Metrics, Neighbour, Persistence, Port, Route, Service, SnatPool, Tags,
+    Timeouts, Tunnel,
 };
-use config::words::{Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
+use config::words::{Encapsulation, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use config::{LoadError, limits};
 
 fn port(name: &str, devices: &[&str]) -> Port {
@@ -48,6 +49,7 @@ fn service(key: &str, backends: &[Backend]) -> Service {
         name: key.to_owned(),
         key: key.parse().unwrap(),
         scheduler: Scheduler::Wlc,
+        hash: None,
         persistence: None,
         check: None,
         no_backend: NoBackend::Icmp,
@@ -121,7 +123,8 @@ fn expected_services() -> Vec<Service> {
     vec![
         Service {
             name: "web".to_owned(),
-            scheduler: Scheduler::Rr,
+            scheduler: Scheduler::Sh,
+            hash: Some(Hash { on: HashPart::SourcePort, fallback: true, ..Hash::default() }),
             persistence: Some(persistence),
             check: Some(check),
             no_backend: NoBackend::Rst,
@@ -169,6 +172,7 @@ fn every_key_is_read() {
             vlan: Some(100),
             dscp: Some(46),
         }],
+        cluster: Cluster { secret: Some("correct horse battery".to_owned()) },
         flow_table: FlowTable { capacity: 100_000, wide_capacity: 50_000, templates: 1000 },
         timeouts: Timeouts {
             none_secs: 3,
@@ -227,6 +231,7 @@ fn all_else_has_a_default() {
         neighbours: Vec::new(),
         snat_pools: Vec::new(),
         classes: Vec::new(),
+        cluster: Cluster::default(),
         flow_table: FlowTable { capacity: 1_000_000, wide_capacity: 250_000, templates: 65_536 },
         timeouts: Timeouts::IPVS,
         icmp: Icmp { rate: 1000, no_service: NoBackend::Drop },

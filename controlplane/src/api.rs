@@ -25,7 +25,7 @@ pub enum Request {
     ServiceList,
     /// Adds a service, with any backends it names. Answered by [`Done`].
     #[serde(rename = "service.add")]
-    ServiceAdd(model::Service),
+    ServiceAdd(Box<model::Service>),
     /// Removes a service; its flows keep their backends until they end. Answered by [`Done`].
     #[serde(rename = "service.remove")]
     ServiceRemove {
@@ -225,6 +225,8 @@ pub struct ServiceStatus {
     pub service: ServiceKey,
     /// How a new flow's backend is chosen.
     pub scheduler: Scheduler,
+    /// What its scheduler hashes, if that was said.
+    pub hash: Option<model::Hash>,
     /// Whether clients come back to the backend that they had.
     pub persistence: Option<model::Persistence>,
     /// What a new client is told when no backend takes it.

@@ -388,7 +388,7 @@ impl<D: Devices> Engine<D> {
             }
             Request::ServiceAdd(service) => {
                 let key = service.key;
-                self.logged(uid, pid, format!("service {key} added"), |state| state.add_service(service, now))
+                self.logged(uid, pid, format!("service {key} added"), |state| state.add_service(*service, now))
                     .map(|()| self.adopt_vip(key))
             }
             Request::ServiceRemove { service } => self

@@ -62,6 +62,7 @@ fn service_status(
         name: config.name.clone(),
         service: config.key,
         scheduler: config.scheduler,
+        hash: config.hash,
         persistence: config.persistence.clone(),
         no_backend: config.no_backend,
         no_flow: config.no_flow,

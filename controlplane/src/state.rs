@@ -16,6 +16,7 @@ use config::model;
 use config::rules::{self, Fault};
 use config::words::ServiceKey;
 use dataplane::forward::RESERVED_SERVICES;
+use dataplane::schedule::hash::Secret;
 use dataplane::snapshot::{self, BackendSlot, ServiceSlot};
 
 use crate::api::{ApiError, Counters, Health, code};
@@ -66,6 +67,8 @@ pub struct Service {
     incarnation: u64,
     /// Its place among others, by which classes are chosen.
     rank: u64,
+    /// What its scheduler's plan was made of.
+    planned: put::Ingredients,
     /// As workers see it.
     pub compiled: Arc<snapshot::Service>,
 }
@@ -77,6 +80,8 @@ pub struct Backend {
     pub service: ServiceSlot,
     /// As configured.
     pub config: model::Backend,
+    /// Its last weight that was not 0: its share of a table of IPVS (`last_weight` there).
+    last_weight: u16,
     /// Whether it was removed and only its flows remain.
     pub retired: bool,
     /// What its checks say.
@@ -103,6 +108,8 @@ pub struct State {
     /// Order in which configured services are listed.
     order: Vec<ServiceSlot>,
     versions: u64,
+    /// What hashes are keyed with as long as the cluster has no secret.
+    own_secret: Secret,
     /// Services that were put, so that later ones come behind earlier ones.
     ranks: u64,
 }
@@ -119,6 +126,7 @@ impl State {
             slot_of: HashMap::new(),
             order: Vec::new(),
             versions: 0,
+            own_secret: Secret::random(),
             ranks: 0,
         }
     }
@@ -263,6 +271,7 @@ impl State {
         let backend = self.find_backend(slot, address).ok_or_else(|| no_backend(key, address))?;
         if let Some(backend) = self.backends_mut(backend) {
             backend.config.weight = weight;
+            backend.keep_weight();
         }
         self.recompile(slot);
         Ok(())

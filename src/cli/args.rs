@@ -133,7 +133,7 @@ impl Command {
             Self::Service(ServiceCommand::List) | Self::Backend(BackendCommand::List { .. }) => {
                 Request::ServiceList
             }
-            Self::Service(ServiceCommand::Add(add)) => Request::ServiceAdd(add.service()?),
+            Self::Service(ServiceCommand::Add(add)) => Request::ServiceAdd(Box::new(add.service()?)),
             Self::Service(ServiceCommand::Remove { service }) => Request::ServiceRemove { service: *service },
             Self::Backend(BackendCommand::Add(add)) => {
                 Request::BackendAdd { service: add.service, backend: add.backend()? }

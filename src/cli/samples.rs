@@ -92,6 +92,7 @@ pub fn services() -> Vec<ServiceStatus> {
         service: key.parse().unwrap(),
         scheduler,
         no_backend: NoBackend::Icmp,
+        hash: None,
         persistence: key.starts_with("tcp").then(Persistence::default),
         no_flow: NoFlow::Drop,
         one_packet: key.starts_with("udp"),

@@ -13,12 +13,12 @@ use std::fmt::Display;
 use std::hash::Hash;
 
 use crate::limits;
-use crate::model::{Config, Control, Cores, Dpdk, FlowTable, Fragments, Icmp, Metrics, Timeouts};
+use crate::model::{Cluster, Config, Control, Cores, Dpdk, FlowTable, Fragments, Icmp, Metrics, Timeouts};
 use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
 use crate::reader::{Step, Table};
 use crate::rules::{self, Fault, Surroundings};
-use crate::values::{boolean, file_prefix, loopback, number, socket_path, word};
+use crate::values::{boolean, file_prefix, loopback, number, secret, socket_path, word};
 use crate::words::{Idle, NoBackend, Preset};
 
 impl From<Fault> for Wrong {
@@ -35,6 +35,7 @@ pub(crate) fn config(root: &Table) -> Option<Config> {
     let network = links.network.as_ref();
     let snat_pools = pools::snat_pools(root, network);
     let classes = pools::classes(root);
+    let cluster = root.section("cluster", |table| Cluster { secret: table.optional("secret", secret) });
     let flow_table = root.section("flow_table", flow_table);
     let timeouts = root.section("timeouts", |table| timeouts(table, Timeouts::IPVS));
     let icmp = root.section("icmp", icmp);
@@ -53,6 +54,7 @@ pub(crate) fn config(root: &Table) -> Option<Config> {
         neighbours: links.neighbours?,
         snat_pools: snat_pools?,
         classes: classes?,
+        cluster: cluster?,
         flow_table: flow_table?,
         timeouts: timeouts?,
         icmp: icmp?,

@@ -66,6 +66,8 @@ fn service(
     let name = table.optional("name", name);
     let identity = identity(table, surroundings);
     let scheduler = table.optional("scheduler", word("scheduler", Scheduler::WORDS));
+    // One that can not be read is no other one, whose rules would be others.
+    let certain = if table.has("scheduler") { scheduler } else { Some(Scheduler::default()) };
     let mode = mode(table, Some(Mode::Nat));
     let vip = identity.key.map(|key| key.address);
     let tunnel = table.optional_section("tunnel", |table| tunnel(table, surroundings, vip)).flatten();
@@ -81,6 +83,7 @@ fn service(
     for (at, fault) in options.into_iter().flatten().chain(unknown_pool) {
         table.report(&[Key(at)], fault);
     }
+    let hash = table.optional_section("hash", |table| balance::hash(table, certain));
     let persistence = table.optional_section("persistence", balance::persistence);
     let check = table.optional_section("check", |table| check(table, &identity));
     // A pool whose name can not be read is not one that is missing.
@@ -93,6 +96,7 @@ fn service(
         name: name.unwrap_or_else(|| key.to_string()),
         key,
         scheduler: scheduler.unwrap_or_default(),
+        hash,
         persistence,
         check: check.flatten(),
         no_backend: no_backend.unwrap_or(NoBackend::Icmp),

@@ -1,6 +1,10 @@
 //! How new flows are spread over a service's backends.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+use crate::words::{HashPart, Scheduler};
 
 /// `persistence = { ... }`: a client comes back to the backend that it had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,5 +37,67 @@ impl Default for Persistence {
             respect_limits: false,
             expire_when_drained: false,
         }
+    }
+}
+
+/// `hash = { ... }`: what hash schedulers hash, and into which table.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hash {
+    /// The part of a flow that is hashed.
+    pub on: HashPart,
+    /// Bits of an IPv4 client's address that are hashed, on `source-prefix`.
+    pub prefix_v4: u8,
+    /// The same of an IPv6 client.
+    pub prefix_v6: u8,
+    /// Slots of the table: a prime of `maglev` and `bounded`, one of ten sizes of `mh`.
+    pub table_size: u32,
+    /// Whether `sh` and `mh` try other slots if a slot's backend takes no new flows.
+    pub fallback: bool,
+    /// How many times its share of flows a backend may have, under `bounded`.
+    pub load_factor: f64,
+}
+
+impl Hash {
+    /// Slots of a table unless the file says otherwise.
+    pub const TABLE_SIZE: u32 = 65_537;
+    /// The same of `mh`.
+    pub const MH_TABLE_SIZE: u32 = 4093;
+}
+
+impl Hash {
+    /// What a service with this scheduler has that says nothing of it.
+    pub fn of(scheduler: Scheduler) -> Self {
+        match scheduler {
+            Scheduler::Mh => Self { table_size: Self::MH_TABLE_SIZE, ..Self::default() },
+            _ => Self::default(),
+        }
+    }
+}
+
+impl Default for Hash {
+    fn default() -> Self {
+        Self {
+            on: HashPart::Source,
+            prefix_v4: 24,
+            prefix_v6: 64,
+            table_size: Self::TABLE_SIZE,
+            fallback: false,
+            load_factor: 1.25,
+        }
+    }
+}
+
+/// `[cluster]`: what balancers that choose alike have in common.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// What hashes are keyed with; none: one of its own, which is another one after each start.
+    pub secret: Option<String>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        // The secret stays out of logs.
+        f.debug_struct("Cluster").field("secret", &self.secret.as_ref().map(|_| "...")).finish()
     }
 }

@@ -8,7 +8,7 @@ mod timeouts;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use self::balance::Persistence;
+pub use self::balance::{Cluster, Hash, Persistence};
 pub use self::links::{Class, Device, Gateway, Interface, Neighbour, Port, Route, SnatPool, Tags};
 pub use self::service::{Backend, Check, CheckKind, Service, Tunnel};
 pub use self::timeouts::Timeouts;
@@ -35,6 +35,8 @@ pub struct Config {
     pub snat_pools: Vec<SnatPool>,
     /// Classes of packets that services may be bound to.
     pub classes: Vec<Class>,
+    /// What this appliance shares with others.
+    pub cluster: Cluster,
     /// Size of each worker's flow tables.
     pub flow_table: FlowTable,
     /// How long flows may be idle, unless their service has times of its own.

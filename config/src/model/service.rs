@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Persistence, Timeouts};
+use super::{Hash, Persistence, Timeouts};
 use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler, ServiceKey};
 
 /// `[[service]]`: one virtual address with its ports, and who serves it.
@@ -18,6 +18,8 @@ pub struct Service {
     pub key: ServiceKey,
     /// How a new flow's backend is chosen.
     pub scheduler: Scheduler,
+    /// What its scheduler hashes, if it does; none: what it does by itself.
+    pub hash: Option<Hash>,
     /// Whether clients come back to the backend that they had.
     pub persistence: Option<Persistence>,
     /// How backends are checked; none means that they count as healthy.

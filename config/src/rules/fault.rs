@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
+use super::balance::next_size;
 use crate::limits;
 use crate::problem::{nearest, quote};
-use crate::words::{Encapsulation, MacAddr, Mode, Protocol, ServiceKey};
+use crate::words::{Encapsulation, MacAddr, Mode, Protocol, Scheduler, ServiceKey};
 
 /// A rule that a value breaks. [`Fault::help`] says how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,6 +126,28 @@ pub enum Fault {
         /// How many the service has.
         count: u16,
     },
+    /// A key of `hash` that the scheduler does not heed.
+    #[error("scheduler {scheduler} has no use for {key}")]
+    HashKey {
+        /// The key.
+        key: &'static str,
+        /// The service's scheduler.
+        scheduler: Scheduler,
+    },
+    /// What IPVS's scheduler does not hash.
+    #[error("scheduler {0} hashes source or source-port only, as in IPVS")]
+    HashPart(Scheduler),
+    /// A size that no table of this scheduler has.
+    #[error("a table of scheduler {scheduler} cannot have {size} slots")]
+    TableSize {
+        /// The service's scheduler.
+        scheduler: Scheduler,
+        /// The size.
+        size: u32,
+    },
+    /// A factor with which backends are full at once, or never.
+    #[error("the load factor is out of range")]
+    LoadFactor,
     /// A lower limit that the number of flows never reaches.
     #[error("with {lower} flows a backend cannot take new ones again, for it never has more than {upper}")]
     LowerThreshold {
@@ -271,6 +294,10 @@ impl Fault {
                 "use port 0, which stands for the one that the client asked for".to_owned()
             }
             Self::OtherPort { port, .. } => format!("use port {port}, or mode = \"nat\" to change the port"),
+            Self::HashKey { key, .. } => format!("remove {key}"),
+            Self::HashPart(_) => "use scheduler = \"maglev\" for other parts".to_owned(),
+            Self::TableSize { scheduler, size } => format!("use {}", next_size(*scheduler, *size)),
+            Self::LoadFactor => "use a number from 1.01 to 100".to_owned(),
             Self::LowerThreshold { upper: 0, .. } => "set upper as well, or remove this key".to_owned(),
             Self::LowerThreshold { upper, .. } => format!("use at most {upper}"),
             Self::TooFewPorts { count, .. } => {

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub(crate) use self::addresses::{own_address_fault, prefix_fault};
+pub(crate) use self::balance::hash_faults;
 pub(crate) use self::checks::{check_faults, check_host_fault, check_path_fault};
 pub use self::fault::Fault;
 pub(crate) use self::links::{
@@ -124,9 +125,19 @@ pub fn check_service(
     let pool = service.snat_pool.as_deref().and_then(|name| pool_name_fault(surroundings, name));
     let options = option_faults(key.protocol, service.no_flow, service.mss, service.one_packet);
     let timeouts = service.timeouts.map(timeout_faults).unwrap_or_default();
+    let hash = service.hash.iter().flat_map(|hash| balance::hash_faults(service.scheduler, hash));
     let persistence = service.persistence.iter().flat_map(balance::persistence_faults);
     let checks = service.check.iter().flat_map(|check| check_faults(key.protocol, key.ports, check));
-    first(named.chain(class).chain(pool).chain(options).chain(timeouts).chain(persistence).chain(checks))?;
+    first(
+        named
+            .chain(class)
+            .chain(pool)
+            .chain(options)
+            .chain(timeouts)
+            .chain(hash)
+            .chain(persistence)
+            .chain(checks),
+    )?;
     others.into_iter().find_map(|other| overlap_fault(*key, other)).map_or(Ok(()), Err)?;
     let backends = &service.backends;
     for backend in backends {

@@ -57,6 +57,7 @@ fn service() -> Service {
         name: "web".to_owned(),
         key: key("tcp:192.0.2.100:80@gold"),
         scheduler: Scheduler::Wrr,
+        hash: None,
         persistence: None,
         check: Some(Check { kind, port: None, interval_ms: 1000, timeout_ms: 500, rise: 1, fall: 2 }),
         no_backend: NoBackend::Rst,

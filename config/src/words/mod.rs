@@ -101,6 +101,22 @@ pub enum NoFlow {
     Schedule,
 }
 
+/// The part of a flow that hash schedulers hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HashPart {
+    /// The client's address.
+    #[default]
+    Source,
+    /// The client's address and port.
+    SourcePort,
+    /// The service's address.
+    Destination,
+    /// Both addresses, both ports and the protocol.
+    FiveTuple,
+    /// The client's network.
+    SourcePrefix,
+}
+
 /// A set of timeouts to begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Preset {
@@ -148,6 +164,16 @@ pub enum Scheduler {
     Lblc,
     /// Locality-based least connection with replication, as IPVS `lblcr`.
     Lblcr,
+    /// Destination hashing, as IPVS `dh`.
+    Dh,
+    /// Source hashing, as IPVS `sh`.
+    Sh,
+    /// Maglev hashing, as IPVS `mh`.
+    Mh,
+    /// Maglev hashing under the cluster's secret.
+    Maglev,
+    /// Consistent hashing with bounded loads.
+    Bounded,
     /// Smooth weighted round robin, as nginx has it.
     Swrr,
     /// By lot, by weight.
@@ -194,6 +220,15 @@ words!(
 words!(Encapsulation, "a type of tunnel: ipip, gue or gre", Ipip = "ipip", Gue = "gue", Gre = "gre");
 words!(NoBackend, "an answer: rst, icmp or drop", Rst = "rst", Icmp = "icmp", Drop = "drop");
 words!(NoFlow, "a choice: drop, rst or schedule", Drop = "drop", Rst = "rst", Schedule = "schedule");
+words!(
+    HashPart,
+    "what is hashed: source, source-port, destination, five-tuple or source-prefix",
+    Source = "source",
+    SourcePort = "source-port",
+    Destination = "destination",
+    FiveTuple = "five-tuple",
+    SourcePrefix = "source-prefix"
+);
 words!(Idle, "a way to be idle: poll, pause or sleep", Poll = "poll", Pause = "pause", Sleep = "sleep");
 words!(Preset, "a preset: ipvs or dpvs", Ipvs = "ipvs", Dpvs = "dpvs");
 words!(
@@ -210,12 +245,17 @@ words!(
     Twos = "twos",
     Lblc = "lblc",
     Lblcr = "lblcr",
+    Dh = "dh",
+    Sh = "sh",
+    Mh = "mh",
+    Maglev = "maglev",
+    Bounded = "bounded",
     Swrr = "swrr",
     Random = "random",
     P2c = "p2c"
 );
 
-text_serde!(Protocol, Mode, Encapsulation, Idle, NoBackend, NoFlow, Preset, Scheduler);
+text_serde!(Protocol, Mode, Encapsulation, HashPart, Idle, NoBackend, NoFlow, Preset, Scheduler);
 
 #[cfg(test)]
 mod tests {
@@ -235,6 +275,7 @@ mod tests {
         all_read_back::<Protocol>(Protocol::WORDS);
         all_read_back::<Mode>(Mode::WORDS);
         all_read_back::<Encapsulation>(Encapsulation::WORDS);
+        all_read_back::<HashPart>(HashPart::WORDS);
         all_read_back::<Idle>(Idle::WORDS);
         all_read_back::<NoBackend>(NoBackend::WORDS);
         all_read_back::<NoFlow>(NoFlow::WORDS);

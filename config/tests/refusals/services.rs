@@ -54,7 +54,41 @@ fn services() {
         (
             service("vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nscheduler = \"weighted\""),
             "t:11:13: service[0].scheduler: unknown scheduler `weighted`; help: use one of `rr`, `wrr`, `lc`, `wlc`, `sed`, `nq`, \
-             `fo`, `ovf`, `twos`, `lblc`, `lblcr`, `swrr`, `random`, `p2c`",
+             `fo`, `ovf`, `twos`, `lblc`, `lblcr`, `dh`, `sh`, `mh`, `maglev`, `bounded`, `swrr`, `random`, `p2c`",
+        ),
+        (
+            service(
+                "vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nscheduler = \"maglev\"\nhash = { table_size = 1000 }",
+            ),
+            "t:12:23: service[0].hash.table_size: a table of scheduler maglev cannot have 1000 slots; help: use 1009",
+        ),
+        (
+            service(
+                "vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nscheduler = \"mh\"\nhash = { table_size = 65537 }",
+            ),
+            "t:12:23: service[0].hash.table_size: a table of scheduler mh cannot have 65537 slots; help: use 131071",
+        ),
+        (
+            service(
+                "vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nscheduler = \"sh\"\nhash = { on = \"five-tuple\" }",
+            ),
+            "t:12:15: service[0].hash.on: scheduler sh hashes source or source-port only, as in IPVS; help: use \
+             scheduler = \"maglev\" for other parts",
+        ),
+        (
+            service("vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nhash = { fallback = true }"),
+            "t:11:21: service[0].hash.fallback: scheduler wlc has no use for fallback; help: remove fallback",
+        ),
+        (
+            service(
+                "vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nscheduler = \"bounded\"\nhash = { load_factor = 1 }",
+            ),
+            "t:12:24: service[0].hash.load_factor: `1` is out of range; help: use a number from 1.01 to 100",
+        ),
+        (
+            with("[cluster]\nsecret = \"too short\""),
+            "t:9:10: cluster.secret: the secret is too short or too long; help: use 16 to 128 characters, such as those \
+             of `openssl rand -hex 16`",
         ),
         (
             service("vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nmode = \"NAT\""),

@@ -147,7 +147,7 @@ async fn what_checks_found_of_a_removed_backend_does_not_touch_its_successor() {
     sender.send(Event::Transition { target, up: false, reason: "late".to_owned() }).await.unwrap();
     drop(lab.call(Request::ServiceRemove { service }));
     let configured = lab.engine.config.services[0].clone();
-    drop(lab.call(Request::ServiceAdd(configured)));
+    drop(lab.call(Request::ServiceAdd(Box::new(configured))));
     let services = lab.engine.services();
     assert_eq!(services[0].backends[0].health, api::Health::Unchecked);
 }

@@ -274,6 +274,7 @@ pub(super) mod samples {
             name: "a \"web\"".to_owned(),
             service: "tcp:192.0.2.1:80".parse().unwrap(),
             scheduler: config::words::Scheduler::Wrr,
+            hash: None,
             persistence: None,
             no_backend: config::words::NoBackend::Icmp,
             no_flow: config::words::NoFlow::Drop,

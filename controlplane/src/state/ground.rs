@@ -4,6 +4,7 @@ use config::model::{Class, Config, SnatPool};
 use config::network::Network;
 use config::rules::Surroundings;
 use config::words::ClassName;
+use dataplane::schedule::hash::Secret;
 use dataplane::snapshot::PoolSlot;
 
 use crate::api::ApiError;
@@ -20,6 +21,8 @@ pub struct Ground {
     pub locals: Locals,
     /// Classes of packets, by their number in a snapshot.
     pub classes: Vec<Class>,
+    /// The cluster's secret, if it has one.
+    pub secret: Option<Secret>,
 }
 
 impl Ground {
@@ -33,6 +36,7 @@ impl Ground {
             pools: config.snat_pools.clone(),
             locals: before.with_pools(&config.snat_pools)?,
             classes: config.classes.clone(),
+            secret: config.cluster.secret.as_deref().map(Secret::from_text),
         })
     }
 

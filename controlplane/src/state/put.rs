@@ -5,11 +5,32 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::model;
+use config::model::{self, Hash};
+use dataplane::schedule::Plan;
+use dataplane::schedule::hash::Secret;
+use dataplane::schedule::table::Member;
 use dataplane::snapshot::{self, BackendSlot, Candidate, ServiceSlot};
 
 use super::{Backend, Service, State};
 use crate::api::{Counters, Health};
+
+/// What the plan of a scheduler is made of, besides its candidates.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Ingredients {
+    hash: Hash,
+    secret: Option<Secret>,
+    /// None unless it is a table's.
+    members: Vec<Member>,
+}
+
+impl Backend {
+    /// Remembers its weight for when that becomes 0.
+    pub(super) fn keep_weight(&mut self) {
+        if self.config.weight > 0 {
+            self.last_weight = self.config.weight;
+        }
+    }
+}
 
 impl State {
     /// Adds or changes a service; its backends become exactly those wanted.
@@ -28,6 +49,7 @@ impl State {
                     backends: Vec::new(),
                     retired_backends: Vec::new(),
                     past: Counters::default(),
+                    planned: Ingredients::default(),
                     compiled: Arc::new(snapshot::Service::new(key, scheduler, 0, Vec::new())),
                 });
                 // `Limits` keeps services below 2^16.
@@ -74,6 +96,7 @@ impl State {
                 };
                 let number = self.backends.insert(Backend {
                     service,
+                    last_weight: wanted.weight,
                     config: wanted,
                     retired: false,
                     health,
@@ -97,6 +120,7 @@ impl State {
     fn revive(&mut self, service: ServiceSlot, slot: BackendSlot, wanted: model::Backend, now: Duration) {
         let Some(backend) = self.backends_mut(slot) else { return };
         backend.config = wanted;
+        backend.keep_weight();
         if std::mem::take(&mut backend.retired) {
             (backend.health, backend.since) = (Health::Unchecked, now);
             if let Some(service) = self.services_mut(service) {
@@ -138,17 +162,33 @@ impl State {
         let version = self.versions + 1;
         let mut compiled = self.compile(service, version, candidates);
         let old = &service.compiled;
+        let ingredients = self.ingredients(service);
         let unchanged = (old.scheduler, &old.candidates) == (compiled.scheduler, &compiled.candidates)
+            && ingredients == service.planned
             && old.version != 0;
         if unchanged {
             (compiled.version, compiled.plan) = (old.version, Arc::clone(&old.plan));
         } else {
-            compiled = compiled.planned(Some(old));
+            let secret = ingredients.secret.unwrap_or(self.own_secret);
+            compiled = compiled.planned(&ingredients.hash, &secret, &ingredients.members, Some(old));
             self.versions = version;
         }
         if let Some(service) = self.services_mut(slot) {
-            service.compiled = Arc::new(compiled);
+            (service.compiled, service.planned) = (Arc::new(compiled), ingredients);
         }
+    }
+
+    /// What the plan of a service's scheduler is made of. Only tables need it.
+    fn ingredients(&self, service: &Service) -> Ingredients {
+        let model::Service { scheduler, hash, .. } = service.config;
+        let member = |slot: &BackendSlot| {
+            let backend = self.backend(*slot).filter(|backend| backend.health != Health::Down)?;
+            let (weight, full_weight) = (backend.config.weight.into(), backend.last_weight.into());
+            Some(Member { backend: *slot, address: backend.config.address, weight, full_weight })
+        };
+        let hashes = Plan::is_made_of_members(scheduler);
+        let members = service.backends.iter().filter(|_| hashes).filter_map(member).collect();
+        Ingredients { hash: hash.unwrap_or(Hash::of(scheduler)), secret: self.ground.secret, members }
     }
 
     fn compile(&self, service: &Service, version: u64, candidates: Vec<Candidate>) -> snapshot::Service {

@@ -57,6 +57,7 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
         name: format!("web{last}"),
         key: key(last),
         scheduler: Scheduler::Wrr,
+        hash: None,
         persistence: None,
         check: None,
         no_backend: NoBackend::Icmp,

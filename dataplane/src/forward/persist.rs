@@ -20,14 +20,14 @@ impl<F: Frame> Forwarder<F> {
         headers: &Headers,
     ) -> Option<BackendSlot> {
         let Some(persistence) = &service.persistence else {
-            return self.schedulers.pick(context.now, found.service, service);
+            return self.schedulers.pick(context.now, found.service, service, || headers.into());
         };
         let key = persistence.key(wide_address(headers.ip.addresses.src()), headers.dst_port);
         let known = self.team.templates.find(context.now, &key);
         let there = known.and_then(|slot| self.still_serves(context.snapshot, service, persistence, slot));
         let backend = match there {
             Some(backend) => backend,
-            None => self.schedulers.pick(context.now, found.service, service)?,
+            None => self.schedulers.pick(context.now, found.service, service, || headers.into())?,
         };
         let replace = known.is_some() && there.is_none();
         let kept = self.team.templates.keep(context.now, &key, backend, persistence.secs, replace);

@@ -5,11 +5,23 @@
 //!
 //! Source: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012.
 
+use std::fmt;
+
 use config::words::Protocol;
+
+use crate::packet::{Addresses, Headers, Version};
+use crate::parse::plain::Plain;
 
 /// The key of all hashes of a cluster.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Secret(pub(super) [u64; 2]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        // It stays out of logs.
+        f.write_str("Secret")
+    }
+}
 
 /// The addresses and ports of a new flow. IPv4 addresses are mapped ([`crate::flow::mapped`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +36,31 @@ pub struct Opening {
     pub destination_port: u16,
     /// How it talks.
     pub protocol: Protocol,
+}
+
+impl From<&Headers> for Opening {
+    fn from(headers: &Headers) -> Self {
+        let (source, destination) = match headers.ip.addresses {
+            Addresses::V4 { src, dst } => (src.wide(), dst.wide()),
+            Addresses::V6 { src, dst } => (src, dst),
+        };
+        let Headers { src_port: source_port, dst_port: destination_port, protocol, .. } = *headers;
+        Self { source, source_port, destination, destination_port, protocol }
+    }
+}
+
+impl<A: Version> From<&Plain<A>> for Opening {
+    #[inline]
+    fn from(plain: &Plain<A>) -> Self {
+        let Plain { src_port: source_port, dst_port: destination_port, protocol, .. } = *plain;
+        Self {
+            source: plain.src.wide(),
+            source_port,
+            destination: plain.dst.wide(),
+            destination_port,
+            protocol,
+        }
+    }
 }
 
 /// The part of an opening that is hashed.
@@ -74,6 +111,12 @@ fn prefix(address: u128, bits: u8, bits6: u8) -> u128 {
 }
 
 impl Secret {
+    /// A secret from the operating system's random numbers.
+    pub fn random() -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        Self([0, 1].map(|number: u8| RandomState::new().hash_one(number)))
+    }
+
     /// The key that a text stands for.
     pub fn from_text(text: &str) -> Self {
         let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));

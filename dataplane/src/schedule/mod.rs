@@ -25,7 +25,8 @@ use crate::forward::Setup;
 use crate::prefetch::prefetch;
 use crate::snapshot::{BackendSlot, Candidate, Service, ServiceSlot};
 use crate::team::Team;
-pub use plan::Plan;
+use hash::Opening;
+pub use plan::{Plan, Recipe};
 use random::Random;
 
 /// Positions of one worker in all services.
@@ -68,16 +69,29 @@ impl Schedulers {
         Some(candidate.backend)
     }
 
-    /// The backend of the service's next flow; `None` if no backend takes new flows.
+    /// The backend of the service's next flow, which `opening` begins; `None` if no backend takes new flows.
     #[inline]
-    pub fn pick(&mut self, now: Seconds, slot: ServiceSlot, service: &Service) -> Option<BackendSlot> {
-        if service.is_limited {
-            return self.choose(now, slot, service, |team, candidate| !team.is_overloaded(candidate));
-        }
+    pub fn pick(
+        &mut self,
+        now: Seconds,
+        slot: ServiceSlot,
+        service: &Service,
+        opening: impl Fn() -> Opening,
+    ) -> Option<BackendSlot> {
         // The most common ones are so cheap that a call would show.
         match service.scheduler {
-            Scheduler::Rr => position(&mut self.positions, slot, service)?.next(service, |_| true),
-            Scheduler::Wrr => position(&mut self.positions, slot, service)?.next_weighted(service, |_| true),
+            Scheduler::Rr if !service.is_limited => {
+                position(&mut self.positions, slot, service)?.next(service, |_| true)
+            }
+            Scheduler::Wrr if !service.is_limited => {
+                position(&mut self.positions, slot, service)?.next_weighted(service, |_| true)
+            }
+            Scheduler::Dh | Scheduler::Sh | Scheduler::Mh | Scheduler::Maglev | Scheduler::Bounded => {
+                self.look_up(service, &opening())
+            }
+            _ if service.is_limited => {
+                self.choose(now, slot, service, |team, candidate| !team.is_overloaded(candidate))
+            }
             _ => self.choose(now, slot, service, |_, _| true),
         }
     }
@@ -118,6 +132,29 @@ impl Schedulers {
             Scheduler::P2c => random.two_choices(candidates, available, load),
             Scheduler::Lblc => plan.locality()?.one(now, candidates, available, load),
             Scheduler::Lblcr => plan.locality()?.set(now, candidates, available, load),
+            Scheduler::Dh | Scheduler::Sh | Scheduler::Mh | Scheduler::Maglev | Scheduler::Bounded => None,
+        }
+    }
+
+    /// The backend that a table has for a flow.
+    #[inline(never)]
+    fn look_up(&self, service: &Service, opening: &Opening) -> Option<BackendSlot> {
+        let team = &*self.team;
+        let within_limits = |slot: BackendSlot| {
+            let candidate = || service.candidates.iter().find(|candidate| candidate.backend == slot);
+            !service.is_limited || candidate().is_some_and(|candidate| !team.is_overloaded(candidate))
+        };
+        match &*service.plan {
+            Plan::Dh(table) => table.pick(opening, within_limits),
+            Plan::Sh(table) => table.pick(opening, within_limits),
+            Plan::Mh(table) => table.pick(opening, within_limits),
+            Plan::Maglev(it) => it.table.pick(it.on.hash(&it.secret, opening), within_limits),
+            Plan::Bounded(it) => {
+                let load = |slot| team.load(slot).flows();
+                let total = service.candidates.iter().map(|candidate| load(candidate.backend)).sum();
+                it.table.pick(it.on.hash(&it.secret, opening), load, total, within_limits)
+            }
+            Plan::None | Plan::Turns(_) | Plan::Locality(_) => None,
         }
     }
 }

@@ -1,8 +1,14 @@
 //! What schedulers need besides the list of candidates. The control thread makes it when that list changes.
 
-use config::words::Scheduler;
+use config::model::Hash;
+use config::words::{HashPart, Scheduler};
 
+use super::bounded::Bounded;
+use super::hash::{HashOn, Secret};
+use super::ipvs_hash::{Dh, Flags, Mh, Sh};
 use super::locality::Locality;
+use super::maglev::Maglev;
+use super::table::Member;
 use crate::snapshot::Candidate;
 
 /// Turns of a sequence at most; weights whose sum is larger are rounded to that many parts.
@@ -18,21 +24,70 @@ pub enum Plan {
     Turns(Box<[u32]>),
     /// The entry of a service.
     Locality(Locality),
+    /// Slots by the destination.
+    Dh(Dh),
+    /// Slots by the source.
+    Sh(Sh),
+    /// Slots by the source, as IPVS's Maglev has them.
+    Mh(Mh),
+    /// Slots by a hash under the cluster's secret.
+    Maglev(Keyed<Maglev>),
+    /// The same, with bounded loads.
+    Bounded(Keyed<Bounded>),
+}
+
+/// A table, and the hash by which flows find their slots.
+#[derive(Debug)]
+pub struct Keyed<T> {
+    pub(super) table: T,
+    pub(super) on: HashOn,
+    pub(super) secret: Secret,
+}
+
+/// What plans are made of.
+pub struct Recipe<'a> {
+    /// How backends are chosen.
+    pub scheduler: Scheduler,
+    /// What hash schedulers hash.
+    pub hash: &'a Hash,
+    /// The cluster's secret.
+    pub secret: &'a Secret,
+    /// Those that take new flows.
+    pub candidates: &'a [Candidate],
+    /// The same as tables are made of them, with those that are quiesced.
+    pub members: &'a [Member],
 }
 
 impl Plan {
-    /// The plan for these candidates; `before` is the one that it replaces, with its candidates.
-    pub fn new(
-        scheduler: Scheduler,
-        candidates: &[Candidate],
-        before: Option<(&Self, &[Candidate])>,
-    ) -> Self {
+    /// Whether a scheduler's plan is made of members, and not only of candidates.
+    pub const fn is_made_of_members(scheduler: Scheduler) -> bool {
+        use Scheduler::{Bounded, Dh, Maglev, Mh, Sh};
+        matches!(scheduler, Dh | Sh | Mh | Maglev | Bounded)
+    }
+
+    /// The plan for these backends; `before` is the one that it replaces, with its candidates.
+    pub fn new(recipe: &Recipe, before: Option<(&Self, &[Candidate])>) -> Self {
+        let Recipe { scheduler, hash, secret, candidates, members } = *recipe;
+        let size = hash.table_size;
         match scheduler {
             Scheduler::Swrr => Self::Turns(smooth(candidates)),
             Scheduler::Lblc | Scheduler::Lblcr => {
                 let before = before.and_then(|(plan, its)| Some((plan.locality()?, its)));
                 Self::Locality(Locality::new(candidates, before))
             }
+            Scheduler::Dh => Self::Dh(Dh::new(members)),
+            Scheduler::Sh => Self::Sh(Sh::new(members, flags(hash))),
+            Scheduler::Mh => Self::Mh(Mh::new(members, size, flags(hash))),
+            Scheduler::Maglev => Self::Maglev(Keyed {
+                table: Maglev::new(members, size, secret),
+                on: hash_on(hash),
+                secret: *secret,
+            }),
+            Scheduler::Bounded => Self::Bounded(Keyed {
+                table: Bounded::new(members, size, secret, hash.load_factor),
+                on: hash_on(hash),
+                secret: *secret,
+            }),
             _ => Self::None,
         }
     }
@@ -47,6 +102,21 @@ impl Plan {
     #[inline]
     pub(super) fn locality(&self) -> Option<&Locality> {
         if let Self::Locality(entry) = self { Some(entry) } else { None }
+    }
+}
+
+/// The flags of `sh` and `mh`.
+fn flags(hash: &Hash) -> Flags {
+    Flags { port: hash.on == HashPart::SourcePort, fallback: hash.fallback }
+}
+
+fn hash_on(hash: &Hash) -> HashOn {
+    match hash.on {
+        HashPart::Source => HashOn::Source,
+        HashPart::SourcePort => HashOn::SourcePort,
+        HashPart::Destination => HashOn::Destination,
+        HashPart::FiveTuple => HashOn::FiveTuple,
+        HashPart::SourcePrefix => HashOn::SourcePrefix { v4: hash.prefix_v4, v6: hash.prefix_v6 },
     }
 }
 

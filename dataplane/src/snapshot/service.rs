@@ -3,10 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use config::model::Hash;
 use config::words::{NoBackend, NoFlow, Scheduler, ServiceKey};
 
 use super::{BackendSlot, PoolSlot};
-use crate::schedule::Plan;
+use crate::schedule::hash::Secret;
+use crate::schedule::table::Member;
+use crate::schedule::{Plan, Recipe};
 
 /// A service that is configured, or was and has flows left.
 #[derive(Clone, Debug)]
@@ -122,9 +125,11 @@ impl Service {
 
     /// The same with what its scheduler needs; `before` is the service that it replaces.
     #[must_use]
-    pub fn planned(self, before: Option<&Self>) -> Self {
-        let before = before.map(|before| (&*before.plan, &*before.candidates));
-        Self { plan: Arc::new(Plan::new(self.scheduler, &self.candidates, before)), ..self }
+    pub fn planned(self, hash: &Hash, secret: &Secret, members: &[Member], before: Option<&Self>) -> Self {
+        let (scheduler, candidates) = (self.scheduler, &*self.candidates);
+        let recipe = Recipe { scheduler, hash, secret, candidates, members };
+        let plan = Plan::new(&recipe, before.map(|before| (&*before.plan, &*before.candidates)));
+        Self { plan: Arc::new(plan), ..self }
     }
 
     /// Whether packets find it as they find another one, whatever it then does with them.

@@ -55,7 +55,7 @@ impl Change {
             ],
             Self::Service => {
                 let removed = Request::ServiceRemove { service: added.key };
-                [Request::ServiceAdd(added), removed]
+                [Request::ServiceAdd(Box::new(added)), removed]
             }
             Self::Reload => [Request::Reload, Request::Reload],
         }

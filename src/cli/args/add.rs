@@ -9,7 +9,7 @@ use config::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
 use config::words::{ClassName, Encapsulation, Mode, NoBackend, NoFlow, Preset, Scheduler, ServiceKey};
 use ipnet::IpNet;
 
-use super::balance::PersistenceArguments;
+use super::balance::{HashArguments, PersistenceArguments};
 
 /// A new service.
 #[derive(Debug, Args)]
@@ -47,6 +47,8 @@ pub struct ServiceAdd {
     /// all that are not given [default: those of the configuration; with any, preset=ipvs]
     #[arg(long = "timeout", value_name = "STATE=SECS")]
     timeouts: Vec<Timeout>,
+    #[command(flatten)]
+    hash: HashArguments,
     #[command(flatten)]
     persistence: PersistenceArguments,
     #[command(flatten)]
@@ -198,6 +200,7 @@ impl ServiceAdd {
             name: self.name.clone().unwrap_or_else(|| key.to_string()),
             key,
             scheduler: self.scheduler,
+            hash: self.hash.hash(self.scheduler),
             persistence: self.persistence.persistence(),
             check: self.check.check()?,
             no_backend: self.no_backend,

@@ -1,7 +1,47 @@
 //! How new flows of a new service are spread, as it is typed.
 
 use clap::{Args, value_parser};
-use config::model::Persistence;
+use config::model::{Hash, Persistence};
+use config::words::{HashPart, Scheduler};
+
+/// What a hash scheduler hashes.
+#[derive(Debug, Args)]
+pub struct HashArguments {
+    /// The part of a flow that is hashed: source, source-port, destination, five-tuple or source-prefix
+    #[arg(long, value_name = "PART")]
+    hash_on: Option<HashPart>,
+    /// Bits of an IPv4 client's address that are hashed on source-prefix [default: 24]
+    #[arg(long, value_name = "BITS", value_parser = value_parser!(u8).range(..=32))]
+    hash_v4: Option<u8>,
+    /// Bits of an IPv6 client's address that are hashed on source-prefix [default: 64]
+    #[arg(long, value_name = "BITS", value_parser = value_parser!(u8).range(..=128))]
+    hash_v6: Option<u8>,
+    /// Slots of the scheduler's table, a prime [default: 65537, of mh 4093]
+    #[arg(long, value_name = "SLOTS")]
+    table_size: Option<u32>,
+    /// Let sh and mh try other slots if a slot's backend takes no new flows
+    #[arg(long)]
+    fallback: bool,
+    /// How many times its share of flows a backend may have, under bounded [default: 1.25]
+    #[arg(long, value_name = "FACTOR")]
+    load_factor: Option<f64>,
+}
+
+impl HashArguments {
+    /// What is asked for, if anything is. The appliance says whether it fits the scheduler.
+    pub fn hash(&self, scheduler: Scheduler) -> Option<Hash> {
+        let default = Hash::of(scheduler);
+        let hash = Hash {
+            on: self.hash_on.unwrap_or(default.on),
+            prefix_v4: self.hash_v4.unwrap_or(default.prefix_v4),
+            prefix_v6: self.hash_v6.unwrap_or(default.prefix_v6),
+            table_size: self.table_size.unwrap_or(default.table_size),
+            fallback: self.fallback,
+            load_factor: self.load_factor.unwrap_or(default.load_factor),
+        };
+        (hash != default).then_some(hash)
+    }
+}
 
 /// Whether clients come back to the backend that they had.
 #[derive(Debug, Args)]

@@ -91,7 +91,7 @@ fn commands_may_be_shortened_while_they_stay_unique() {
 
 fn service(options: &str) -> Service {
     match request(&format!("trutina service add tcp:192.0.2.1:80 {options}")) {
-        Request::ServiceAdd(service) => service,
+        Request::ServiceAdd(service) => *service,
         other => panic!("{other:?}"),
     }
 }

@@ -181,7 +181,7 @@ async fn many_announcements_leave_room_for_other_frames() {
     for last in 1..=90 {
         let key = format!("tcp:198.51.100.{last}:80").parse().unwrap();
         let service = config::model::Service { key, backends: Vec::new(), ..like.clone() };
-        drop(lab.call(Request::ServiceAdd(service)));
+        drop(lab.call(Request::ServiceAdd(Box::new(service))));
     }
     let turns: Vec<usize> = (0..4).map(|_| lab.notices().len()).collect();
     assert_eq!(turns, [32, 32, 26, 0]);
@@ -200,7 +200,7 @@ async fn a_removed_vip_is_answered_for_until_another_station_claims_it() {
     lab.hear_arp(0, &question);
     assert!(lab.said().is_empty());
     let service = lab.engine.config.services[0].clone();
-    drop(lab.call(Request::ServiceAdd(service)));
+    drop(lab.call(Request::ServiceAdd(Box::new(service))));
     lab.sent();
     lab.hear_arp(0, &question);
     assert_eq!(lab.said().len(), 1, "configured again");

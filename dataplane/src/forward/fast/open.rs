@@ -86,8 +86,10 @@ impl<F: Frame> Forwarder<F> {
         let Some(service) = service.filter(|service| begins && is_easy(snapshot, service, known)) else {
             return Err(Unopened::Unasked);
         };
-        let backend =
-            self.schedulers.pick(context.now, known.key.service(), service).ok_or(Unopened::Unasked)?;
+        let backend = self
+            .schedulers
+            .pick(context.now, known.key.service(), service, || plain.into())
+            .ok_or(Unopened::Unasked)?;
         let chosen = Unopened::Chosen(backend);
         let way = snapshot.way(backend).filter(|way| way.is_of::<A>()).ok_or(chosen)?;
         // Of IPv4 clients only flows of full NAT are wide.

@@ -1,27 +1,39 @@
 //! Schedulers and limits on the packet path. Sequences are those of IPVS in Linux 6.1, fed with the same packets.
 
-use config::words::{NoBackend, Scheduler};
+use config::model::Hash;
+use config::words::{HashPart, NoBackend, Scheduler};
 
 use super::*;
+use crate::schedule::hash::Secret;
+use crate::schedule::table::Member;
 use crate::snapshot::{Candidate, Parts, Service};
 
 /// A world whose service has this scheduler and candidates A, B and C of these weights and upper limits.
-fn world(scheduler: Scheduler, backends: [(u32, u32); 3]) -> Parts {
+fn world(scheduler: Scheduler, hash: Hash, backends: [(u32, u32); 3]) -> Parts {
     let mut parts = testing::world(Mode::Dr);
     let candidates = backends.iter().zip(0..).map(|(&(weight, upper), slot)| {
         let lower = upper - upper / 4;
         Candidate { backend: BackendSlot(slot), weight, upper, lower }
     });
+    let candidates: Vec<_> = candidates.collect();
+    let members = candidates.iter().map(|it| Member {
+        backend: it.backend,
+        address: parts.backends[it.backend.0 as usize].unwrap().address,
+        weight: it.weight,
+        full_weight: it.weight.max(1),
+    });
+    let members: Vec<_> = members.collect();
     for service in parts.services.iter_mut().flatten() {
-        let key = service.key;
-        let made = Service::new(key, scheduler, 1, candidates.clone().collect()).planned(None);
+        let taking = candidates.iter().copied().filter(|it| it.weight > 0).collect();
+        let made = Service::new(service.key, scheduler, 1, taking);
+        let made = made.planned(&hash, &Secret::from_text("secret"), &members, None);
         *service = Arc::new(Service { no_backend: NoBackend::Drop, ..made });
     }
     parts
 }
 
 fn path(scheduler: Scheduler, backends: [(u32, u32); 3]) -> Path {
-    Path::new(Snapshot::new(world(scheduler, backends)))
+    Path::new(Snapshot::new(world(scheduler, Hash::of(scheduler), backends)))
 }
 
 /// The letters of the backends that connections from these ports go to, `!` for none; each is opened and stays.
@@ -110,11 +122,56 @@ fn all_at_their_limits_leave_nobody() {
     assert_eq!(path.stats.drops.get(DropReason::NoBackend), 2);
 }
 
+/// The letters of the backends of these clients, `!` for none.
+fn of_clients(path: &mut Path, clients: impl Iterator<Item = ([u8; 4], u16)>) -> String {
+    let open = |client| match path.send(&packet(client, (VIP, 80)).flags(SYN)) {
+        End::Sent(frame) => char::from(b'A' + frame[5] - 11),
+        _ => '!',
+    };
+    clients.map(open).collect()
+}
+
+#[test]
+fn clients_are_hashed_as_in_ipvs() {
+    let hosts = || (14..42).map(|host| ([198, 51, 100, host], 4711));
+    // Seen in Linux 6.1 with these weights, hosts 1 to 64; here are those that are no station of ours.
+    for (weights, letters) in [
+        ([1, 1, 1], "ACCBABAACBCACACABABABCBCBCACACABACABCBAACACBBACABCBABCACBCACACCB"),
+        ([1, 2, 3], "ABCBCBCABCBCCCCCCACACCBCBBABABCBCCCCBCACCCCBCABABCBCBBABCBCCCCBC"),
+        ([0, 1, 1], "!CCB!B!!CBC!C!C!B!B!BCBCBC!C!C!B!C!BCB!!C!CBB!C!BCB!BC!CBC!C!CCB"),
+    ] {
+        let mut path = path(Scheduler::Sh, weights.map(|weight| (weight, 0)));
+        assert_eq!(of_clients(&mut path, hosts()), letters[13..41]);
+    }
+    let hash = Hash { on: HashPart::SourcePort, ..Hash::default() };
+    let ports = |first: u16| (first..first + 32).map(|port| ([198, 51, 100, 7], port));
+    let with = |hash, weights: [u32; 3]| {
+        Path::new(Snapshot::new(world(Scheduler::Sh, hash, weights.map(|weight| (weight, 0)))))
+    };
+    let letters = of_clients(&mut with(hash, [1, 2, 1]), ports(10_000));
+    assert_eq!(letters, "ABCBCABABABCBCBBABABCBCBBABABCBC");
+}
+
+#[test]
+fn hash_schedulers_keep_a_client_and_pass_over_whoever_is_full() {
+    let clients = || (0..90).map(|host| ([198, 18, 0, host], 4711));
+    for scheduler in [Scheduler::Maglev, Scheduler::Bounded, Scheduler::Mh] {
+        let hash = Hash { fallback: scheduler == Scheduler::Mh, load_factor: 1.5, ..Hash::of(scheduler) };
+        let new = |upper| Path::new(Snapshot::new(world(scheduler, hash, [(1, upper), (1, 0), (1, 0)])));
+        let letters = of_clients(&mut new(0), clients());
+        assert_eq!(letters, of_clients(&mut new(0), clients()), "the same clients, the same backends");
+        let share = |letter| letters.matches(letter).count();
+        assert!(['A', 'B', 'C'].map(share).iter().all(|share| (15..=50).contains(share)), "{letters}");
+        let limited = of_clients(&mut new(5), clients());
+        assert_eq!((limited.matches('A').count(), limited.matches('!').count()), (5, 0), "{scheduler}");
+    }
+}
+
 #[test]
 fn workers_weigh_what_all_of_them_have() {
     let team = Team::new(2, 16, 64);
     let mut paths = [0, 1].map(|number| {
-        let snapshot = Snapshot::new(world(Scheduler::Lc, [(1, 4), (1, 0), (1, 0)]));
+        let snapshot = Snapshot::new(world(Scheduler::Lc, Hash::default(), [(1, 4), (1, 0), (1, 0)]));
         Path::in_team(snapshot, number, &team)
     });
     // Ports by the worker that owns their flows.
