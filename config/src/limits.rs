@@ -73,6 +73,14 @@ pub const TABLE_SIZE: RangeInclusive<u32> = 251..=4_194_301;
 pub const MH_SIZES: [u32; 10] = [251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071];
 /// How many times its share a backend may have: below, backends that are full would leave no room for others.
 pub const LOAD_FACTOR: RangeInclusive<f64> = 1.01..=100.0;
+/// Numbers of ways to make QUIC connection IDs: the last one of three bits is none.
+pub const QUIC_ROTATION: RangeInclusive<u8> = 0..=6;
+/// Octets of a server's ID in them.
+pub const QUIC_SERVER_ID: RangeInclusive<u8> = 1..=15;
+/// Octets in them that make each unique.
+pub const QUIC_NONCE: RangeInclusive<u8> = 4..=18;
+/// Octets of both.
+pub const QUIC_ID: u8 = 19;
 /// Characters of the cluster's secret.
 pub const SECRET_LEN: RangeInclusive<usize> = 16..=128;
 /// Seconds a flow may be idle: up to 30 days.

@@ -14,7 +14,7 @@ use crate::model::Device;
 use crate::problem::{Wrong, list, nearest, quote};
 use crate::reader::{ReadValue, unexpected};
 use crate::rules::{self, Fault};
-use crate::words::{self, ClassName, MacAddr, Ports};
+use crate::words::{self, AesKey, ClassName, MacAddr, Ports, ServerId};
 
 pub(crate) fn boolean(value: &DeValue) -> Result<bool, Wrong> {
     value.as_bool().ok_or_else(|| unexpected("true or false", value))
@@ -60,6 +60,22 @@ pub(crate) fn factor(range: RangeInclusive<f64>) -> impl ReadValue<f64> {
             wrong.help(format!("use a number from {} to {}", range.start(), range.end()))
         })
     }
+}
+
+/// What names a server in QUIC's connection IDs.
+pub(crate) fn server_id(value: &DeValue) -> Result<ServerId, Wrong> {
+    let text = text(value)?;
+    text.parse().map_err(|_| {
+        let wrong = Wrong::new(format!("{} is not 1 to 15 octets", quote(text)));
+        wrong.help("write two hexadecimal digits for each, such as \"0a1b2c3d\"")
+    })
+}
+
+/// A key of AES-128.
+pub(crate) fn aes_key(value: &DeValue) -> Result<AesKey, Wrong> {
+    // The error does not repeat it.
+    let key = text(value)?.parse::<AesKey>().ok().filter(|key| key.as_slice().len() == 16);
+    key.ok_or_else(|| Wrong::new("the key is not 16 octets").help("write it as 32 hexadecimal digits"))
 }
 
 /// What balancers of a cluster know and nobody else.

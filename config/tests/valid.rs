@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use config::model::{
     Backend, Check, CheckKind, Class, Cluster, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments,
-    Gateway, Hash, Icmp, Interface, Metrics, Neighbour, Persistence, Port, Route, Service, SnatPool, Tags,
-    Timeouts, Tunnel,
+    Gateway, Hash, Icmp, Interface, Metrics, Neighbour, Persistence, Port, Quic, Route, Service, SnatPool,
+    Tags, Timeouts, Tunnel,
 };
 use config::words::{Encapsulation, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use config::{LoadError, limits};
@@ -38,6 +38,7 @@ fn backend(address: &str, mode: Mode) -> Backend {
         mode,
         tunnel: Tunnel::default(),
         weight: 1,
+        server_id: None,
         upper: 0,
         lower: 0,
     }
@@ -50,6 +51,7 @@ fn service(key: &str, backends: &[Backend]) -> Service {
         key: key.parse().unwrap(),
         scheduler: Scheduler::Wlc,
         hash: None,
+        quic: None,
         persistence: None,
         check: None,
         no_backend: NoBackend::Icmp,
@@ -120,6 +122,8 @@ fn expected_services() -> Vec<Service> {
         respect_limits: true,
         expire_when_drained: true,
     };
+    let aes = "8f95f09245765f80256934e50c66207f";
+    let quic = Backend { server_id: "0a1b".parse().ok(), ..backend("192.0.2.14:443", Mode::Nat) };
     vec![
         Service {
             name: "web".to_owned(),
@@ -134,6 +138,11 @@ fn expected_services() -> Vec<Service> {
             snat_pool: Some("out".to_owned()),
             echo: false,
             ..service("tcp:192.0.2.100:80@gold", &web)
+        },
+        Service {
+            scheduler: Scheduler::Quic,
+            quic: Some(Quic { rotation: 1, server_id_len: 2, nonce_len: 6, key: aes.parse().ok() }),
+            ..service("udp:192.0.2.100:443", &[quic])
         },
         Service { check: Some(dns_check), one_packet: true, ..service("udp:192.0.2.100:53", &dns) },
         service("tcp:[2001:db8:1::100]:8000-8099", &range),

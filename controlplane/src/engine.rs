@@ -388,8 +388,10 @@ impl<D: Devices> Engine<D> {
             }
             Request::ServiceAdd(service) => {
                 let key = service.key;
-                self.logged(uid, pid, format!("service {key} added"), |state| state.add_service(*service, now))
-                    .map(|()| self.adopt_vip(key))
+                self.logged(uid, pid, format!("service {key} added"), |state| {
+                    state.add_service(*service, now)
+                })
+                .map(|()| self.adopt_vip(key))
             }
             Request::ServiceRemove { service } => self
                 .logged(uid, pid, format!("service {service} removed"), |state| state.remove_service(service))

@@ -16,6 +16,7 @@ use config::model;
 use config::rules::{self, Fault};
 use config::words::ServiceKey;
 use dataplane::forward::RESERVED_SERVICES;
+use dataplane::schedule::Ingredients;
 use dataplane::schedule::hash::Secret;
 use dataplane::snapshot::{self, BackendSlot, ServiceSlot};
 
@@ -68,7 +69,7 @@ pub struct Service {
     /// Its place among others, by which classes are chosen.
     rank: u64,
     /// What its scheduler's plan was made of.
-    planned: put::Ingredients,
+    planned: Option<Ingredients>,
     /// As workers see it.
     pub compiled: Arc<snapshot::Service>,
 }

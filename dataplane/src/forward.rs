@@ -14,6 +14,7 @@ mod icmp;
 mod local;
 mod persist;
 mod pieces;
+mod quic;
 mod work;
 
 use std::hash::RandomState;

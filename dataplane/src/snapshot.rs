@@ -12,7 +12,7 @@ mod way;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use config::words::{MacAddr, NoBackend, Protocol};
+use config::words::{MacAddr, NoBackend, Protocol, Scheduler};
 
 use crate::flow::state::Timeouts;
 use crate::local::LocalSlot;
@@ -72,6 +72,8 @@ pub struct Snapshot {
     is_gateway: bool,
     /// Whether any service has templates.
     pub has_persistence: bool,
+    /// Whether any service looks at QUIC connection IDs.
+    pub has_quic: bool,
     /// The shortest of all timeouts, in seconds: no flow that is idle for less is dead.
     pub shortest_timeout: u32,
 }
@@ -88,6 +90,7 @@ impl Snapshot {
             gateways_v6: Vec::new(),
             is_gateway: parts.interfaces.iter().any(|interface| interface.gateway.is_some()),
             has_persistence: has_persistence(&parts),
+            has_quic: has_quic(&parts),
             shortest_timeout: shortest(&parts),
             parts,
         };
@@ -336,6 +339,10 @@ impl Snapshot {
     pub fn timeouts_of(&self, slot: BackendSlot) -> Option<&Timeouts> {
         self.timeouts(self.backend(slot).map_or(0, |backend| backend.timeouts))
     }
+}
+
+fn has_quic(parts: &Parts) -> bool {
+    parts.services.iter().flatten().any(|service| service.scheduler == Scheduler::Quic)
 }
 
 fn has_persistence(parts: &Parts) -> bool {

@@ -1,15 +1,39 @@
 //! How new flows are spread over a service's backends.
 
 use crate::limits;
-use crate::model::{Hash, Persistence};
+use crate::model::{Hash, Persistence, Quic};
 use crate::reader::Step::Key;
 use crate::reader::Table;
 use crate::rules;
-use crate::values::{boolean, factor, name, number, word};
-use crate::words::{HashPart, Scheduler};
+use crate::values::{aes_key, boolean, factor, name, number, word};
+use crate::words::{HashPart, Protocol, Scheduler};
+
+/// What a service says of how its new flows are spread.
+pub(super) struct Balance {
+    pub scheduler: Scheduler,
+    pub hash: Option<Hash>,
+    pub quic: Option<Quic>,
+    pub persistence: Option<Persistence>,
+}
+
+/// Reads it; `protocol` is the service's, if it is known.
+pub(super) fn balance(table: &Table, protocol: Option<Protocol>) -> Balance {
+    let scheduler = table.optional("scheduler", word("scheduler", Scheduler::WORDS));
+    // One that can not be read is no other one, whose rules would be others.
+    let certain = if table.has("scheduler") { scheduler } else { Some(Scheduler::default()) };
+    let hash = table.optional_section("hash", |table| hash(table, certain));
+    let quic = table.optional_section("quic", quic);
+    let persistence = table.optional_section("persistence", persistence);
+    if let (Some(protocol), Some(scheduler)) = (protocol, certain)
+        && let Some((at, fault)) = rules::quic_use_fault(protocol, scheduler, quic.as_ref())
+    {
+        table.report(&[Key(at)], fault);
+    }
+    Balance { scheduler: scheduler.unwrap_or_default(), hash, quic, persistence }
+}
 
 /// Reads `hash` of a service with this scheduler, as far as that is known.
-pub(super) fn hash(table: &Table, scheduler: Option<Scheduler>) -> Hash {
+fn hash(table: &Table, scheduler: Option<Scheduler>) -> Hash {
     let default = Hash::of(scheduler.unwrap_or_default());
     let on = table.optional("on", word("part of a flow", HashPart::WORDS));
     let prefix_v4 = table.optional("prefix_v4", number(limits::PREFIX_V4));
@@ -33,8 +57,25 @@ pub(super) fn hash(table: &Table, scheduler: Option<Scheduler>) -> Hash {
     hash
 }
 
+/// Reads `quic`.
+fn quic(table: &Table) -> Quic {
+    let default = Quic::default();
+    let quic = Quic {
+        rotation: table.optional("rotation", number(limits::QUIC_ROTATION)).unwrap_or(default.rotation),
+        server_id_len: table
+            .optional("server_id_len", number(limits::QUIC_SERVER_ID))
+            .unwrap_or(default.server_id_len),
+        nonce_len: table.optional("nonce_len", number(limits::QUIC_NONCE)).unwrap_or(default.nonce_len),
+        key: table.optional("key", aes_key),
+    };
+    for (key, fault) in rules::quic_faults(&quic) {
+        table.report(&[Key(key)], fault);
+    }
+    quic
+}
+
 /// Reads `persistence`.
-pub(super) fn persistence(table: &Table) -> Persistence {
+fn persistence(table: &Table) -> Persistence {
     let default = Persistence::default();
     let flag = |key, default| table.optional(key, boolean).unwrap_or(default);
     Persistence {

@@ -2,18 +2,19 @@
 
 use std::net::IpAddr;
 
-use super::{balance, each, report_repeated, timeouts};
+use super::balance::{self, Balance};
+use super::{each, report_repeated, timeouts};
 use crate::limits;
-use crate::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
+use crate::model::{Backend, Check, CheckKind, Quic, Service, Timeouts, Tunnel};
 use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
 use crate::reader::Table;
 use crate::rules::{self, Fault, Surroundings, Terms};
 use crate::values::{
-    address_and_port, address_and_ports, boolean, check_host, check_path, class_name, name, number, spread,
-    word,
+    address_and_port, address_and_ports, boolean, check_host, check_path, class_name, name, number,
+    server_id, spread, word,
 };
-use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, Scheduler, ServiceKey};
+use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, ServiceKey};
 
 /// Reads all services. What one does not say of its timeouts is in `timeouts`.
 pub(super) fn services(
@@ -65,9 +66,7 @@ fn service(
 ) -> (Option<ServiceKey>, Option<Service>) {
     let name = table.optional("name", name);
     let identity = identity(table, surroundings);
-    let scheduler = table.optional("scheduler", word("scheduler", Scheduler::WORDS));
-    // One that can not be read is no other one, whose rules would be others.
-    let certain = if table.has("scheduler") { scheduler } else { Some(Scheduler::default()) };
+    let Balance { scheduler, hash, quic, persistence } = balance::balance(table, identity.protocol);
     let mode = mode(table, Some(Mode::Nat));
     let vip = identity.key.map(|key| key.address);
     let tunnel = table.optional_section("tunnel", |table| tunnel(table, surroundings, vip)).flatten();
@@ -83,20 +82,19 @@ fn service(
     for (at, fault) in options.into_iter().flatten().chain(unknown_pool) {
         table.report(&[Key(at)], fault);
     }
-    let hash = table.optional_section("hash", |table| balance::hash(table, certain));
-    let persistence = table.optional_section("persistence", balance::persistence);
     let check = table.optional_section("check", |table| check(table, &identity));
     // A pool whose name can not be read is not one that is missing.
     let key = identity.key.as_ref().filter(|_| snat_pool.is_some() == table.has("snat_pool"));
     let terms = key.map(|key| Terms { key, snat_pool: snat_pool.as_deref(), one_packet });
-    let place = Place { surroundings, terms, mode, tunnel };
+    let place = Place { surroundings, terms, mode, tunnel, quic };
     let backends = backends(table, &place);
     let key = identity.key.filter(|_| identity.certain);
     let service = key.zip(backends).map(|(key, backends)| Service {
         name: name.unwrap_or_else(|| key.to_string()),
         key,
-        scheduler: scheduler.unwrap_or_default(),
+        scheduler,
         hash,
+        quic,
         persistence,
         check: check.flatten(),
         no_backend: no_backend.unwrap_or(NoBackend::Icmp),
@@ -142,6 +140,7 @@ struct Place<'a> {
     /// `None` if it can not be read.
     mode: Option<Mode>,
     tunnel: Option<Tunnel>,
+    quic: Option<Quic>,
 }
 
 fn mode(table: &Table, default: Option<Mode>) -> Option<Mode> {
@@ -178,6 +177,7 @@ fn backend(table: &Table, place: &Place) -> Option<Backend> {
     let vip = place.terms.map(|terms| terms.key.address);
     let tunnel = table.optional_section("tunnel", |table| tunnel(table, place.surroundings, vip)).flatten();
     let weight = table.optional("weight", number(limits::WEIGHT)).unwrap_or(1);
+    let server_id = table.optional("server_id", server_id);
     let upper = table.optional("upper", number(limits::THRESHOLD)).unwrap_or(0);
     let lower = table.optional("lower", number(limits::THRESHOLD)).unwrap_or(0);
     let address = address?;
@@ -194,8 +194,11 @@ fn backend(table: &Table, place: &Place) -> Option<Backend> {
             Tunnel::default()
         }
     };
-    let backend = Backend { address, mode, tunnel, weight, upper, lower };
-    for (at, fault) in rules::backend_faults(place.surroundings, place.terms.as_ref(), &backend) {
+    let backend = Backend { address, mode, tunnel, weight, server_id, upper, lower };
+    let id = rules::server_id_fault(place.quic.as_ref(), &backend);
+    for (at, fault) in
+        rules::backend_faults(place.surroundings, place.terms.as_ref(), &backend).into_iter().chain(id)
+    {
         table.report(&[Key(at)], fault);
     }
     Some(backend)

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::words::{HashPart, Scheduler};
+use crate::words::{AesKey, HashPart, Scheduler};
 
 /// `persistence = { ... }`: a client comes back to the backend that it had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,5 +99,25 @@ impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         // The secret stays out of logs.
         f.debug_struct("Cluster").field("secret", &self.secret.as_ref().map(|_| "...")).finish()
+    }
+}
+
+/// `quic = { ... }`: how servers make connection IDs, by draft-ietf-quic-load-balancers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quic {
+    /// Number of this way to make them, in the first three bits of an ID.
+    pub rotation: u8,
+    /// Octets of a server's ID.
+    pub server_id_len: u8,
+    /// Octets that make an ID unique.
+    pub nonce_len: u8,
+    /// What both are enciphered with, if they are.
+    pub key: Option<AesKey>,
+}
+
+impl Default for Quic {
+    fn default() -> Self {
+        Self { rotation: 0, server_id_len: 4, nonce_len: 4, key: None }
     }
 }

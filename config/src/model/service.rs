@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Hash, Persistence, Timeouts};
-use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler, ServiceKey};
+use super::{Hash, Persistence, Quic, Timeouts};
+use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler, ServerId, ServiceKey};
 
 /// `[[service]]`: one virtual address with its ports, and who serves it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// What its scheduler hashes, if it does; none: what it does by itself.
     pub hash: Option<Hash>,
+    /// How its servers make connection IDs, under scheduler `quic`; none: as they do unless they are told.
+    pub quic: Option<Quic>,
     /// Whether clients come back to the backend that they had.
     pub persistence: Option<Persistence>,
     /// How backends are checked; none means that they count as healthy.
@@ -65,6 +67,9 @@ pub struct Backend {
     pub tunnel: Tunnel,
     /// Share of new flows, 0 to 65,535; 0 gives it none and leaves the flows it has.
     pub weight: u16,
+    /// What names it in QUIC's connection IDs.
+    #[serde(default)]
+    pub server_id: Option<ServerId>,
     /// With so many flows it takes no new ones; 0 is no limit.
     #[serde(default)]
     pub upper: u32,

@@ -2,8 +2,8 @@
 
 use super::{Fault, Found, name_fault};
 use crate::limits;
-use crate::model::{Hash, Persistence};
-use crate::words::{HashPart, Scheduler};
+use crate::model::{Backend, Hash, Persistence, Quic, Service};
+use crate::words::{HashPart, Protocol, Scheduler};
 
 /// The numbers of a service's persistence.
 pub(crate) fn persistence_faults(persistence: &Persistence) -> Vec<Found> {
@@ -44,13 +44,13 @@ pub(crate) fn hash_faults(scheduler: Scheduler, hash: &Hash) -> Vec<Found> {
 
 /// Whether a scheduler heeds a key of `hash`.
 fn heeds(scheduler: Scheduler, hash: &Hash, key: &str) -> bool {
-    use Scheduler::{Bounded, Maglev, Mh, Sh};
+    use Scheduler::{Bounded, Maglev, Mh, Quic, Sh};
     match key {
         "on" => matches!(scheduler, Sh | Mh | Maglev | Bounded),
         "prefix_v4" | "prefix_v6" => {
             matches!(scheduler, Maglev | Bounded) && hash.on == HashPart::SourcePrefix
         }
-        "table_size" => matches!(scheduler, Mh | Maglev | Bounded),
+        "table_size" => matches!(scheduler, Mh | Maglev | Bounded | Quic),
         "fallback" => matches!(scheduler, Sh | Mh),
         _ => scheduler == Bounded,
     }
@@ -65,7 +65,9 @@ fn part_fault(scheduler: Scheduler, on: HashPart) -> Option<Fault> {
 fn size_fault(scheduler: Scheduler, size: u32) -> Option<Fault> {
     let fits = match scheduler {
         Scheduler::Mh => limits::MH_SIZES.contains(&size),
-        Scheduler::Maglev | Scheduler::Bounded => limits::TABLE_SIZE.contains(&size) && is_prime(size),
+        Scheduler::Maglev | Scheduler::Bounded | Scheduler::Quic => {
+            limits::TABLE_SIZE.contains(&size) && is_prime(size)
+        }
         _ => true,
     };
     (!fits).then_some(Fault::TableSize { scheduler, size })
@@ -83,4 +85,42 @@ pub(super) fn next_size(scheduler: Scheduler, size: u32) -> u32 {
         Scheduler::Mh => sizes.find(|it| *it >= size).unwrap_or(131_071),
         _ => (size.max(*limits::TABLE_SIZE.start())..).find(|it| is_prime(*it)).unwrap_or(Hash::TABLE_SIZE),
     }
+}
+
+/// The lengths of connection IDs.
+pub(crate) fn quic_faults(quic: &Quic) -> Vec<Found> {
+    let Quic { rotation, server_id_len, nonce_len, key } = *quic;
+    let ranges = [
+        ("rotation", Fault::range("rotation", rotation, limits::QUIC_ROTATION)),
+        ("server_id_len", Fault::range("server_id_len", server_id_len, limits::QUIC_SERVER_ID)),
+        ("nonce_len", Fault::range("nonce_len", nonce_len, limits::QUIC_NONCE)),
+        (
+            "nonce_len",
+            (server_id_len.saturating_add(nonce_len) > limits::QUIC_ID).then_some(Fault::QuicLength),
+        ),
+        ("key", key.filter(|key| key.as_slice().len() != 16).map(|_| Fault::QuicKey)),
+    ];
+    ranges.into_iter().filter_map(|(key, fault)| Some((key, fault?))).collect()
+}
+
+/// QUIC's scheduler is for UDP, and only it has connection IDs.
+pub(crate) fn quic_use_fault(protocol: Protocol, scheduler: Scheduler, quic: Option<&Quic>) -> Option<Found> {
+    let other = Fault::OtherProtocol { key: "scheduler", protocol: Protocol::Udp };
+    let wrong = (scheduler == Scheduler::Quic && protocol != Protocol::Udp).then_some(("scheduler", other));
+    wrong.or((quic.is_some() && scheduler != Scheduler::Quic).then_some(("quic", Fault::QuicScheduler)))
+}
+
+/// The ID of a server is as long as the service says.
+pub(crate) fn server_id_fault(quic: Option<&Quic>, backend: &Backend) -> Option<Found> {
+    let len = quic.copied().unwrap_or_default().server_id_len;
+    let its = backend.server_id?.as_slice().len();
+    (its != usize::from(len)).then_some(("server_id", Fault::ServerIdLength(len)))
+}
+
+/// What of a service's QUIC breaks a rule.
+pub(super) fn quic_of_service(service: &Service) -> Vec<Found> {
+    let quic = service.quic.as_ref();
+    let ids = service.backends.iter().filter_map(|backend| server_id_fault(quic, backend));
+    let of_use = quic_use_fault(service.key.protocol, service.scheduler, quic);
+    of_use.into_iter().chain(quic.iter().flat_map(|quic| quic_faults(quic))).chain(ids).collect()
 }

@@ -148,6 +148,18 @@ pub enum Fault {
     /// A factor with which backends are full at once, or never.
     #[error("the load factor is out of range")]
     LoadFactor,
+    /// Connection IDs that are longer than QUIC's.
+    #[error("a connection ID has at most 20 octets, and the first one is not of the server")]
+    QuicLength,
+    /// A key that is none.
+    #[error("the key is not 16 octets")]
+    QuicKey,
+    /// Connection IDs of what has none.
+    #[error("only scheduler quic looks at connection IDs")]
+    QuicScheduler,
+    /// A server's ID that is never found.
+    #[error("the server IDs of this service have {0} octets")]
+    ServerIdLength(u8),
     /// A lower limit that the number of flows never reaches.
     #[error("with {lower} flows a backend cannot take new ones again, for it never has more than {upper}")]
     LowerThreshold {
@@ -298,6 +310,10 @@ impl Fault {
             Self::HashPart(_) => "use scheduler = \"maglev\" for other parts".to_owned(),
             Self::TableSize { scheduler, size } => format!("use {}", next_size(*scheduler, *size)),
             Self::LoadFactor => "use a number from 1.01 to 100".to_owned(),
+            Self::QuicLength => "make server_id_len and nonce_len at most 19 together".to_owned(),
+            Self::QuicKey => "write it as 32 hexadecimal digits".to_owned(),
+            Self::QuicScheduler => "remove quic, or set scheduler = \"quic\"".to_owned(),
+            Self::ServerIdLength(_) => "make it as long, or set server_id_len under quic".to_owned(),
             Self::LowerThreshold { upper: 0, .. } => "set upper as well, or remove this key".to_owned(),
             Self::LowerThreshold { upper, .. } => format!("use at most {upper}"),
             Self::TooFewPorts { count, .. } => {

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub(crate) use self::addresses::{own_address_fault, prefix_fault};
-pub(crate) use self::balance::hash_faults;
+pub(crate) use self::balance::{hash_faults, quic_faults, quic_use_fault, server_id_fault};
 pub(crate) use self::checks::{check_faults, check_host_fault, check_path_fault};
 pub use self::fault::Fault;
 pub(crate) use self::links::{
@@ -135,6 +135,7 @@ pub fn check_service(
             .chain(options)
             .chain(timeouts)
             .chain(hash)
+            .chain(balance::quic_of_service(service))
             .chain(persistence)
             .chain(checks),
     )?;

@@ -42,6 +42,7 @@ fn backend(address: &str, mode: Mode) -> Backend {
         mode,
         tunnel: Tunnel::default(),
         weight: 1,
+        server_id: None,
         upper: 0,
         lower: 0,
     }
@@ -58,6 +59,7 @@ fn service() -> Service {
         key: key("tcp:192.0.2.100:80@gold"),
         scheduler: Scheduler::Wrr,
         hash: None,
+        quic: None,
         persistence: None,
         check: Some(Check { kind, port: None, interval_ms: 1000, timeout_ms: 500, rise: 1, fall: 2 }),
         no_backend: NoBackend::Rst,

@@ -19,6 +19,7 @@ macro_rules! text_serde {
 
 mod key;
 mod mac;
+mod octets;
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,6 +27,7 @@ use std::str::FromStr;
 pub(crate) use self::key::address_and_ports;
 pub use self::key::{ClassName, Ports, ServiceKey};
 pub use self::mac::MacAddr;
+pub use self::octets::{AesKey, ServerId};
 
 /// A word or an address that could not be read, with what would have been right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -174,6 +176,8 @@ pub enum Scheduler {
     Maglev,
     /// Consistent hashing with bounded loads.
     Bounded,
+    /// By the server that a QUIC connection ID names.
+    Quic,
     /// Smooth weighted round robin, as nginx has it.
     Swrr,
     /// By lot, by weight.
@@ -250,6 +254,7 @@ words!(
     Mh = "mh",
     Maglev = "maglev",
     Bounded = "bounded",
+    Quic = "quic",
     Swrr = "swrr",
     Random = "random",
     P2c = "p2c"

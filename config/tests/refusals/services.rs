@@ -54,7 +54,7 @@ fn services() {
         (
             service("vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nscheduler = \"weighted\""),
             "t:11:13: service[0].scheduler: unknown scheduler `weighted`; help: use one of `rr`, `wrr`, `lc`, `wlc`, `sed`, `nq`, \
-             `fo`, `ovf`, `twos`, `lblc`, `lblcr`, `dh`, `sh`, `mh`, `maglev`, `bounded`, `swrr`, `random`, `p2c`",
+             `fo`, `ovf`, `twos`, `lblc`, `lblcr`, `dh`, `sh`, `mh`, `maglev`, `bounded`, `quic`, `swrr`, `random`, `p2c`",
         ),
         (
             service(

@@ -6,22 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::model::{self, Hash};
-use dataplane::schedule::Plan;
-use dataplane::schedule::hash::Secret;
+use config::words::Scheduler;
+use dataplane::schedule::quic::Layout;
 use dataplane::schedule::table::Member;
+use dataplane::schedule::{Ingredients, Plan};
 use dataplane::snapshot::{self, BackendSlot, Candidate, ServiceSlot};
 
 use super::{Backend, Service, State};
 use crate::api::{Counters, Health};
-
-/// What the plan of a scheduler is made of, besides its candidates.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Ingredients {
-    hash: Hash,
-    secret: Option<Secret>,
-    /// None unless it is a table's.
-    members: Vec<Member>,
-}
 
 impl Backend {
     /// Remembers its weight for when that becomes 0.
@@ -49,7 +41,7 @@ impl State {
                     backends: Vec::new(),
                     retired_backends: Vec::new(),
                     past: Counters::default(),
-                    planned: Ingredients::default(),
+                    planned: None,
                     compiled: Arc::new(snapshot::Service::new(key, scheduler, 0, Vec::new())),
                 });
                 // `Limits` keeps services below 2^16.
@@ -164,31 +156,49 @@ impl State {
         let old = &service.compiled;
         let ingredients = self.ingredients(service);
         let unchanged = (old.scheduler, &old.candidates) == (compiled.scheduler, &compiled.candidates)
-            && ingredients == service.planned
+            && Some(&ingredients) == service.planned.as_ref()
             && old.version != 0;
         if unchanged {
             (compiled.version, compiled.plan) = (old.version, Arc::clone(&old.plan));
         } else {
-            let secret = ingredients.secret.unwrap_or(self.own_secret);
-            compiled = compiled.planned(&ingredients.hash, &secret, &ingredients.members, Some(old));
+            compiled = compiled.planned(&ingredients, Some(old));
             self.versions = version;
         }
         if let Some(service) = self.services_mut(slot) {
-            (service.compiled, service.planned) = (Arc::new(compiled), ingredients);
+            (service.compiled, service.planned) = (Arc::new(compiled), Some(ingredients));
         }
     }
 
-    /// What the plan of a service's scheduler is made of. Only tables need it.
+    /// What the plan of a service's scheduler is made of.
     fn ingredients(&self, service: &Service) -> Ingredients {
-        let model::Service { scheduler, hash, .. } = service.config;
-        let member = |slot: &BackendSlot| {
-            let backend = self.backend(*slot).filter(|backend| backend.health != Health::Down)?;
-            let (weight, full_weight) = (backend.config.weight.into(), backend.last_weight.into());
-            Some(Member { backend: *slot, address: backend.config.address, weight, full_weight })
+        let model::Service { scheduler, hash, quic, .. } = service.config;
+        let is_table = Plan::is_made_of_members(scheduler);
+        let backends = || self.slots_of(service).filter(|_| is_table);
+        let down_keeps_slots = !matches!(scheduler, Scheduler::Dh | Scheduler::Sh | Scheduler::Mh);
+        let member = |(slot, backend): (BackendSlot, &Backend)| {
+            let down = backend.health == Health::Down;
+            // Where it keeps its slots, they come back to it; IPVS's tables are made anew without it.
+            (!down || down_keeps_slots).then(|| Member {
+                backend: slot,
+                address: backend.config.address,
+                weight: if down { 0 } else { backend.config.weight.into() },
+                full_weight: backend.last_weight.into(),
+            })
         };
-        let hashes = Plan::is_made_of_members(scheduler);
-        let members = service.backends.iter().filter(|_| hashes).filter_map(member).collect();
-        Ingredients { hash: hash.unwrap_or(Hash::of(scheduler)), secret: self.ground.secret, members }
+        let quic = quic.unwrap_or_default();
+        Ingredients {
+            hash: hash.unwrap_or(Hash::of(scheduler)),
+            secret: self.ground.secret.unwrap_or(self.own_secret),
+            members: backends().filter_map(member).collect(),
+            layout: (scheduler == Scheduler::Quic).then(|| layout(&quic)),
+            servers: backends()
+                .filter_map(|(slot, backend)| Some((backend.config.server_id?, slot)))
+                .collect(),
+        }
+    }
+
+    fn slots_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (BackendSlot, &'a Backend)> {
+        service.backends.iter().filter_map(|slot| Some((*slot, self.backend(*slot)?)))
     }
 
     fn compile(&self, service: &Service, version: u64, candidates: Vec<Candidate>) -> snapshot::Service {
@@ -244,4 +254,15 @@ fn hash_of(name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     hasher.finish()
+}
+
+fn layout(quic: &model::Quic) -> Layout {
+    let model::Quic { rotation, server_id_len, nonce_len, key } = *quic;
+    Layout {
+        rotation,
+        server_id_len,
+        nonce_len,
+        // The rules let no shorter one pass.
+        key: key.and_then(|key| key.as_slice().try_into().ok()),
+    }
 }

@@ -44,7 +44,7 @@ fn address(last: u8) -> SocketAddr {
 
 fn backend(last: u8, weight: u16) -> model::Backend {
     let (mode, tunnel) = (Mode::Nat, model::Tunnel::default());
-    model::Backend { address: address(last), mode, tunnel, weight, upper: 0, lower: 0 }
+    model::Backend { address: address(last), mode, tunnel, weight, server_id: None, upper: 0, lower: 0 }
 }
 
 fn check() -> model::Check {
@@ -58,6 +58,7 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
         key: key(last),
         scheduler: Scheduler::Wrr,
         hash: None,
+        quic: None,
         persistence: None,
         check: None,
         no_backend: NoBackend::Icmp,
@@ -268,7 +269,15 @@ fn a_backend_whose_tunnel_changes_keeps_its_flows_in_the_old_one() {
     let tunnel = |encapsulation| {
         let tunnel = model::Tunnel { encapsulation, ..model::Tunnel::default() };
         let address = "198.51.100.11:80".parse().unwrap();
-        let backend = model::Backend { mode: Mode::Tunnel, tunnel, address, weight: 1, upper: 0, lower: 0 };
+        let backend = model::Backend {
+            mode: Mode::Tunnel,
+            tunnel,
+            address,
+            weight: 1,
+            server_id: None,
+            upper: 0,
+            lower: 0,
+        };
         model::Service { backends: vec![backend], ..service(1, &[]) }
     };
     state.replace(ground(), &[tunnel(Encapsulation::Ipip)], NOW).unwrap();

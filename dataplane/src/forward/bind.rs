@@ -40,6 +40,8 @@ impl<F: Frame> Forwarder<F> {
         let mut left = Live::default();
         for slot in live {
             let work = &mut batch[slot];
+            let head = burst.get(slot).map(F::head).unwrap_or_default();
+            self.note_server(context, work, head);
             match self.bind_one(context, work) {
                 Ok(()) => left.keep(slot),
                 Err(why) => self.unbound(context, work, why, burst.take(slot), out),

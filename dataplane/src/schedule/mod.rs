@@ -26,7 +26,7 @@ use crate::prefetch::prefetch;
 use crate::snapshot::{BackendSlot, Candidate, Service, ServiceSlot};
 use crate::team::Team;
 use hash::Opening;
-pub use plan::{Plan, Recipe};
+pub use plan::{Ingredients, Plan};
 use random::Random;
 
 /// Positions of one worker in all services.
@@ -86,9 +86,7 @@ impl Schedulers {
             Scheduler::Wrr if !service.is_limited => {
                 position(&mut self.positions, slot, service)?.next_weighted(service, |_| true)
             }
-            Scheduler::Dh | Scheduler::Sh | Scheduler::Mh | Scheduler::Maglev | Scheduler::Bounded => {
-                self.look_up(service, &opening())
-            }
+            it if Plan::is_made_of_members(it) => self.look_up(service, &opening()),
             _ if service.is_limited => {
                 self.choose(now, slot, service, |team, candidate| !team.is_overloaded(candidate))
             }
@@ -132,25 +130,34 @@ impl Schedulers {
             Scheduler::P2c => random.two_choices(candidates, available, load),
             Scheduler::Lblc => plan.locality()?.one(now, candidates, available, load),
             Scheduler::Lblcr => plan.locality()?.set(now, candidates, available, load),
-            Scheduler::Dh | Scheduler::Sh | Scheduler::Mh | Scheduler::Maglev | Scheduler::Bounded => None,
+            Scheduler::Dh
+            | Scheduler::Sh
+            | Scheduler::Mh
+            | Scheduler::Maglev
+            | Scheduler::Bounded
+            | Scheduler::Quic => None,
         }
+    }
+
+    /// Whether a backend of a service may have another flow.
+    pub fn is_within_limits(&self, service: &Service, slot: BackendSlot) -> bool {
+        let candidate = || service.candidates.iter().find(|candidate| candidate.backend == slot);
+        !service.is_limited || candidate().is_some_and(|candidate| !self.team.is_overloaded(candidate))
     }
 
     /// The backend that a table has for a flow.
     #[inline(never)]
     fn look_up(&self, service: &Service, opening: &Opening) -> Option<BackendSlot> {
-        let team = &*self.team;
-        let within_limits = |slot: BackendSlot| {
-            let candidate = || service.candidates.iter().find(|candidate| candidate.backend == slot);
-            !service.is_limited || candidate().is_some_and(|candidate| !team.is_overloaded(candidate))
-        };
+        let within_limits = |slot| self.is_within_limits(service, slot);
         match &*service.plan {
             Plan::Dh(table) => table.pick(opening, within_limits),
             Plan::Sh(table) => table.pick(opening, within_limits),
             Plan::Mh(table) => table.pick(opening, within_limits),
-            Plan::Maglev(it) => it.table.pick(it.on.hash(&it.secret, opening), within_limits),
+            Plan::Maglev(it) | Plan::Quic(_, it) => {
+                it.table.pick(it.on.hash(&it.secret, opening), within_limits)
+            }
             Plan::Bounded(it) => {
-                let load = |slot| team.load(slot).flows();
+                let load = |slot| self.team.load(slot).flows();
                 let total = service.candidates.iter().map(|candidate| load(candidate.backend)).sum();
                 it.table.pick(it.on.hash(&it.secret, opening), load, total, within_limits)
             }

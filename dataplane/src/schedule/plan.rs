@@ -1,15 +1,16 @@
 //! What schedulers need besides the list of candidates. The control thread makes it when that list changes.
 
 use config::model::Hash;
-use config::words::{HashPart, Scheduler};
+use config::words::{HashPart, Scheduler, ServerId};
 
 use super::bounded::Bounded;
 use super::hash::{HashOn, Secret};
 use super::ipvs_hash::{Dh, Flags, Mh, Sh};
 use super::locality::Locality;
 use super::maglev::Maglev;
+use super::quic::{Layout, Quic};
 use super::table::Member;
-use crate::snapshot::Candidate;
+use crate::snapshot::{BackendSlot, Candidate};
 
 /// Turns of a sequence at most; weights whose sum is larger are rounded to that many parts.
 const MOST_TURNS: u64 = 1 << 16;
@@ -34,6 +35,8 @@ pub enum Plan {
     Maglev(Keyed<Maglev>),
     /// The same, with bounded loads.
     Bounded(Keyed<Bounded>),
+    /// Servers by their IDs, and slots for what names none of them.
+    Quic(Quic, Keyed<Maglev>),
 }
 
 /// A table, and the hash by which flows find their slots.
@@ -44,31 +47,46 @@ pub struct Keyed<T> {
     pub(super) secret: Secret,
 }
 
-/// What plans are made of.
-pub struct Recipe<'a> {
-    /// How backends are chosen.
-    pub scheduler: Scheduler,
+/// What plans are made of, besides the candidates. Only tables need it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ingredients {
     /// What hash schedulers hash.
-    pub hash: &'a Hash,
+    pub hash: Hash,
     /// The cluster's secret.
-    pub secret: &'a Secret,
-    /// Those that take new flows.
-    pub candidates: &'a [Candidate],
-    /// The same as tables are made of them, with those that are quiesced.
-    pub members: &'a [Member],
+    pub secret: Secret,
+    /// The backends, with those that are quiesced.
+    pub members: Vec<Member>,
+    /// How servers make QUIC's connection IDs.
+    pub layout: Option<Layout>,
+    /// What names them there.
+    pub servers: Vec<(ServerId, BackendSlot)>,
+}
+
+impl Ingredients {
+    /// Servers by their IDs; none if the layout is none that QUIC has.
+    fn quic(&self) -> Option<Quic> {
+        let servers = self.servers.iter().map(|(id, backend)| (id.as_slice().to_vec(), *backend));
+        Quic::new(self.layout?, servers).ok()
+    }
 }
 
 impl Plan {
     /// Whether a scheduler's plan is made of members, and not only of candidates.
     pub const fn is_made_of_members(scheduler: Scheduler) -> bool {
-        use Scheduler::{Bounded, Dh, Maglev, Mh, Sh};
-        matches!(scheduler, Dh | Sh | Mh | Maglev | Bounded)
+        use Scheduler::{Bounded, Dh, Maglev, Mh, Quic, Sh};
+        matches!(scheduler, Dh | Sh | Mh | Maglev | Bounded | Quic)
     }
 
     /// The plan for these backends; `before` is the one that it replaces, with its candidates.
-    pub fn new(recipe: &Recipe, before: Option<(&Self, &[Candidate])>) -> Self {
-        let Recipe { scheduler, hash, secret, candidates, members } = *recipe;
+    pub fn new(
+        scheduler: Scheduler,
+        candidates: &[Candidate],
+        ingredients: &Ingredients,
+        before: Option<(&Self, &[Candidate])>,
+    ) -> Self {
+        let Ingredients { hash, secret, members, .. } = ingredients;
         let size = hash.table_size;
+        let maglev = |on| Keyed { table: Maglev::new(members, size, secret), on, secret: *secret };
         match scheduler {
             Scheduler::Swrr => Self::Turns(smooth(candidates)),
             Scheduler::Lblc | Scheduler::Lblcr => {
@@ -78,11 +96,12 @@ impl Plan {
             Scheduler::Dh => Self::Dh(Dh::new(members)),
             Scheduler::Sh => Self::Sh(Sh::new(members, flags(hash))),
             Scheduler::Mh => Self::Mh(Mh::new(members, size, flags(hash))),
-            Scheduler::Maglev => Self::Maglev(Keyed {
-                table: Maglev::new(members, size, secret),
-                on: hash_on(hash),
-                secret: *secret,
-            }),
+            Scheduler::Maglev => Self::Maglev(maglev(hash_on(hash))),
+            // A client's packets all agree, whether or not its servers put their numbers into IDs.
+            Scheduler::Quic => match ingredients.quic() {
+                Some(servers) => Self::Quic(servers, maglev(HashOn::FiveTuple)),
+                None => Self::Maglev(maglev(HashOn::FiveTuple)),
+            },
             Scheduler::Bounded => Self::Bounded(Keyed {
                 table: Bounded::new(members, size, secret, hash.load_factor),
                 on: hash_on(hash),

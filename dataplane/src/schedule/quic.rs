@@ -18,7 +18,7 @@ use crate::snapshot::BackendSlot;
 const MAX_ID: usize = 20;
 
 /// How servers make connection IDs.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The number of this configuration, in the first three bits of an ID; 7 means that there is none.
     pub rotation: u8,

@@ -3,13 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use config::model::Hash;
 use config::words::{NoBackend, NoFlow, Scheduler, ServiceKey};
 
 use super::{BackendSlot, PoolSlot};
-use crate::schedule::hash::Secret;
-use crate::schedule::table::Member;
-use crate::schedule::{Plan, Recipe};
+use crate::schedule::{Ingredients, Plan};
 
 /// A service that is configured, or was and has flows left.
 #[derive(Clone, Debug)]
@@ -125,10 +122,9 @@ impl Service {
 
     /// The same with what its scheduler needs; `before` is the service that it replaces.
     #[must_use]
-    pub fn planned(self, hash: &Hash, secret: &Secret, members: &[Member], before: Option<&Self>) -> Self {
-        let (scheduler, candidates) = (self.scheduler, &*self.candidates);
-        let recipe = Recipe { scheduler, hash, secret, candidates, members };
-        let plan = Plan::new(&recipe, before.map(|before| (&*before.plan, &*before.candidates)));
+    pub fn planned(self, ingredients: &Ingredients, before: Option<&Self>) -> Self {
+        let before = before.map(|before| (&*before.plan, &*before.candidates));
+        let plan = Plan::new(self.scheduler, &self.candidates, ingredients, before);
         Self { plan: Arc::new(plan), ..self }
     }
 

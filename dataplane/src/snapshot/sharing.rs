@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Backend, Parts, Service, Snapshot, has_persistence, shortest};
+use super::{Backend, Parts, Service, Snapshot, has_persistence, has_quic, shortest};
 
 impl Snapshot {
     /// As [`Snapshot::new`], but all tables are shared with another snapshot if only weights, health and options of
@@ -21,6 +21,7 @@ impl Snapshot {
             gateways_v6: before.gateways_v6.clone(),
             is_gateway: before.is_gateway,
             has_persistence: has_persistence(&parts),
+            has_quic: has_quic(&parts),
             shortest_timeout: shortest(&parts),
             parts,
         }

@@ -6,10 +6,12 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum, value_parser};
 use config::limits;
 use config::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
-use config::words::{ClassName, Encapsulation, Mode, NoBackend, NoFlow, Preset, Scheduler, ServiceKey};
+use config::words::{
+    ClassName, Encapsulation, Mode, NoBackend, NoFlow, Preset, Scheduler, ServerId, ServiceKey,
+};
 use ipnet::IpNet;
 
-use super::balance::{HashArguments, PersistenceArguments};
+use super::balance::{HashArguments, PersistenceArguments, QuicArguments};
 
 /// A new service.
 #[derive(Debug, Args)]
@@ -49,6 +51,8 @@ pub struct ServiceAdd {
     timeouts: Vec<Timeout>,
     #[command(flatten)]
     hash: HashArguments,
+    #[command(flatten)]
+    quic: QuicArguments,
     #[command(flatten)]
     persistence: PersistenceArguments,
     #[command(flatten)]
@@ -121,6 +125,9 @@ pub struct BackendAdd {
     /// Share of new flows, 0 to 65535
     #[arg(long, default_value_t = 1)]
     weight: u16,
+    /// What names it in QUIC connection IDs, in hexadecimal digits
+    #[arg(long, value_name = "ID")]
+    server_id: Option<ServerId>,
     /// Give it no more flows when it has so many [default: no limit]
     #[arg(long, value_name = "FLOWS", value_parser = value_parser!(u32).range(1..))]
     upper: Option<u32>,
@@ -201,6 +208,7 @@ impl ServiceAdd {
             key,
             scheduler: self.scheduler,
             hash: self.hash.hash(self.scheduler),
+            quic: self.quic.quic(),
             persistence: self.persistence.persistence(),
             check: self.check.check()?,
             no_backend: self.no_backend,
@@ -239,7 +247,15 @@ impl BackendAdd {
         let tunnel =
             Tunnel { encapsulation, port, checksum: self.tunnel_checksum, spread: self.tunnel_spread };
         let (upper, lower) = (self.upper.unwrap_or(0), self.lower.unwrap_or(0));
-        Ok(Backend { address: self.backend, mode: self.mode, tunnel, weight: self.weight, upper, lower })
+        Ok(Backend {
+            address: self.backend,
+            mode: self.mode,
+            tunnel,
+            weight: self.weight,
+            server_id: self.server_id,
+            upper,
+            lower,
+        })
     }
 }
 

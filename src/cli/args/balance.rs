@@ -1,8 +1,8 @@
 //! How new flows of a new service are spread, as it is typed.
 
 use clap::{Args, value_parser};
-use config::model::{Hash, Persistence};
-use config::words::{HashPart, Scheduler};
+use config::model::{Hash, Persistence, Quic};
+use config::words::{AesKey, HashPart, Scheduler};
 
 /// What a hash scheduler hashes.
 #[derive(Debug, Args)]
@@ -40,6 +40,37 @@ impl HashArguments {
             load_factor: self.load_factor.unwrap_or(default.load_factor),
         };
         (hash != default).then_some(hash)
+    }
+}
+
+/// How servers make QUIC connection IDs.
+#[derive(Debug, Args)]
+pub struct QuicArguments {
+    /// Number of this way to make connection IDs, for scheduler quic [default: 0]
+    #[arg(long, value_name = "NUMBER", value_parser = value_parser!(u8).range(..=6))]
+    quic_rotation: Option<u8>,
+    /// Octets of a server's ID in a connection ID [default: 4]
+    #[arg(long, value_name = "OCTETS", value_parser = value_parser!(u8).range(1..=15))]
+    quic_server_id_len: Option<u8>,
+    /// Octets that make a connection ID unique [default: 4]
+    #[arg(long, value_name = "OCTETS", value_parser = value_parser!(u8).range(4..=18))]
+    quic_nonce_len: Option<u8>,
+    /// What both are enciphered with, 32 hexadecimal digits [default: they are not]
+    #[arg(long, value_name = "KEY")]
+    quic_key: Option<AesKey>,
+}
+
+impl QuicArguments {
+    /// What is asked for, if anything is.
+    pub fn quic(&self) -> Option<Quic> {
+        let default = Quic::default();
+        let quic = Quic {
+            rotation: self.quic_rotation.unwrap_or(default.rotation),
+            server_id_len: self.quic_server_id_len.unwrap_or(default.server_id_len),
+            nonce_len: self.quic_nonce_len.unwrap_or(default.nonce_len),
+            key: self.quic_key,
+        };
+        (quic != default).then_some(quic)
     }
 }
 

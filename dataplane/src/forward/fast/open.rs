@@ -1,6 +1,6 @@
 //! What the fast path does with packets that begin, change or end a flow.
 
-use config::words::Protocol;
+use config::words::{Protocol, Scheduler};
 
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Outbox, Role, Work};
@@ -63,6 +63,7 @@ impl<F: Frame> Forwarder<F> {
     /// Takes one packet through the third and the fourth stage.
     #[inline(never)]
     fn work_through(&mut self, context: Context, work: &mut Work, frame: F, out: &mut Outbox<F>) {
+        self.note_server(context, work, frame.head());
         match self.bind_one(context, work) {
             Ok(()) => self.deliver_one(context, work, frame, out),
             Err(why) => self.unbound(context, work, why, Some(frame), out),
@@ -166,6 +167,7 @@ fn is_easy<A: Fast, K: Tabled>(snapshot: &Snapshot, service: &Service, known: &S
         && !service.one_packet
         && !service.is_limited
         && service.persistence.is_none()
+        && service.scheduler != Scheduler::Quic
         && (service.mss.is_none() || plain.protocol == Protocol::Udp)
         && !A::is_martian(plain)
         && !snapshot.is_local(plain.src)

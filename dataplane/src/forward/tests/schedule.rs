@@ -4,7 +4,9 @@ use config::model::Hash;
 use config::words::{HashPart, NoBackend, Scheduler};
 
 use super::*;
+use crate::schedule::Ingredients;
 use crate::schedule::hash::Secret;
+use crate::schedule::quic::Layout;
 use crate::schedule::table::Member;
 use crate::snapshot::{Candidate, Parts, Service};
 
@@ -26,7 +28,9 @@ fn world(scheduler: Scheduler, hash: Hash, backends: [(u32, u32); 3]) -> Parts {
     for service in parts.services.iter_mut().flatten() {
         let taking = candidates.iter().copied().filter(|it| it.weight > 0).collect();
         let made = Service::new(service.key, scheduler, 1, taking);
-        let made = made.planned(&hash, &Secret::from_text("secret"), &members, None);
+        let (secret, members) = (Secret::from_text("secret"), members.clone());
+        let ingredients = Ingredients { hash, secret, members, layout: None, servers: Vec::new() };
+        let made = made.planned(&ingredients, None);
         *service = Arc::new(Service { no_backend: NoBackend::Drop, ..made });
     }
     parts
@@ -164,6 +168,52 @@ fn hash_schedulers_keep_a_client_and_pass_over_whoever_is_full() {
         assert!(['A', 'B', 'C'].map(share).iter().all(|share| (15..=50).contains(share)), "{letters}");
         let limited = of_clients(&mut new(5), clients());
         assert_eq!((limited.matches('A').count(), limited.matches('!').count()), (5, 0), "{scheduler}");
+    }
+}
+
+/// A QUIC packet with a short header and the ID of this server, and 60 octets of payload.
+fn quic(client: [u8; 4], server: u8) -> Packet {
+    let mut payload = vec![0x40, 0b001_00000, 0, server, 1, 2, 3, 4];
+    payload.resize(60, 0xaa);
+    Packet { payload, ..packet((client, 4711), (VIP, 80)).udp() }
+}
+
+#[test]
+fn a_quic_connection_is_found_again_from_another_address() {
+    let mut parts = world(Scheduler::Quic, Hash::default(), [(1, 0), (1, 2), (1, 0)]);
+    let layout = Layout { rotation: 1, server_id_len: 2, nonce_len: 4, key: None };
+    for (slot, service) in parts.services.iter_mut().enumerate() {
+        let service = Arc::make_mut(service.as_mut().unwrap());
+        let first = 3 * slot as u32;
+        let servers = (0..3).map(|number| (format!("000{}", number + 1).parse().unwrap(), number));
+        let servers = servers.map(|(id, number)| (id, BackendSlot(first + number))).collect();
+        for candidate in &mut service.candidates {
+            candidate.backend.0 += first;
+        }
+        let member = |it: &Candidate| Member {
+            backend: it.backend,
+            address: parts.backends[it.backend.0 as usize].unwrap().address,
+            weight: 1,
+            full_weight: 1,
+        };
+        let members = service.candidates.iter().map(member).collect();
+        let secret = Secret::from_text("secret");
+        let hash = Hash::default();
+        let made = Ingredients { hash, secret, members, layout: Some(layout), servers };
+        *service = service.clone().planned(&made, None);
+    }
+    let mut path = Path::new(Snapshot::new(parts));
+    let mut to = |client: u8, server: u8| path.backend_of(&quic([198, 18, 0, client], server)) - 10;
+    assert_eq!([to(1, 3), to(2, 3), to(3, 1), to(4, 1)], [3, 3, 1, 1]);
+    assert_eq!([to(5, 2), to(6, 2)], [2, 2]);
+    assert!((7..20).all(|client| to(client, 2) != 2), "it has all the flows that it may have");
+    assert_eq!(to(1, 2), 3, "a flow stays where it is");
+    let others: Vec<_> = (30..60).map(|client| to(client, 9)).collect();
+    assert!([1, 3].iter().all(|server| others.contains(server)), "no server has this ID: {others:?}");
+    let hostile = [&[][..], &[0x40], &[0x40, 0x20], &[0xc0, 0, 0, 0, 1, 255], &[0x80; 6], &[0xff; 30]];
+    for (payload, client) in hostile.into_iter().zip(100..) {
+        let frame = Packet { payload: payload.to_vec(), ..quic([198, 18, 0, client], 1) };
+        assert!(matches!(path.send(&frame), End::Sent(_)));
     }
 }
 
