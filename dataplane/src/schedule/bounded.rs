@@ -28,11 +28,17 @@ struct Holder {
 }
 
 impl Holder {
-    /// Whether one more flow is within its bound, if there are `total` flows without that.
+    /// Whether one more flow is within its bound, if there are `total` flows without that, and it takes it.
     #[inline]
-    fn has_room(&self, load: u64, total: u64) -> bool {
-        let bound = (u128::from(total) + 1) * u128::from(self.bound);
-        u128::from(load) < bound.div_ceil(1 << 32)
+    fn takes(
+        &self,
+        loads: &impl Fn(BackendSlot) -> u64,
+        total: u64,
+        available: &impl Fn(BackendSlot) -> bool,
+    ) -> bool {
+        let bound = ((u128::from(total) + 1) * u128::from(self.bound)).div_ceil(1 << 32);
+        // A weight of 0 has a bound of 0.
+        u128::from(loads(self.backend)) < bound && available(self.backend)
     }
 }
 
@@ -64,15 +70,32 @@ impl Bounded {
         total: u64,
         available: impl Fn(BackendSlot) -> bool,
     ) -> Option<BackendSlot> {
-        if self.slots.is_empty() {
-            return None;
+        let holder = self.holder(place(hash, self.slots.len()))?;
+        if holder.takes(&loads, total, &available) {
+            return Some(holder.backend);
         }
-        let slots = probe(hash, self.slots.len()).take(Self::TRIES);
-        slots
-            .filter_map(|slot| self.holders.get(*self.slots.get(slot)? as usize))
-            .find(|it| it.weight > 0 && it.has_room(loads(it.backend), total) && available(it.backend))
-            .map(|holder| holder.backend)
-            .or_else(|| self.pick_least(hash, loads, available))
+        self.pick_other(hash, loads, total, available)
+    }
+
+    #[inline]
+    fn holder(&self, slot: usize) -> Option<&Holder> {
+        self.holders.get(*self.slots.get(slot)? as usize)
+    }
+
+    /// The first backend with room in an order that belongs to the hash.
+    fn pick_other(
+        &self,
+        hash: u64,
+        loads: impl Fn(BackendSlot) -> u64,
+        total: u64,
+        available: impl Fn(BackendSlot) -> bool,
+    ) -> Option<BackendSlot> {
+        let mut tried =
+            probe(hash, self.slots.len()).skip(1).take(Self::TRIES).filter_map(|slot| self.holder(slot));
+        match tried.find(|holder| holder.takes(&loads, total, &available)) {
+            Some(holder) => Some(holder.backend),
+            None => self.pick_least(hash, loads, available),
+        }
     }
 
     /// Who has the least load by its weight; of equal ones the first from a place that belongs to the hash. If
