@@ -102,23 +102,24 @@ impl Quic {
     #[inline]
     fn server(&self, id: &[u8]) -> Option<u128> {
         let (first, rest) = id.split_first()?;
-        let block = rest.get(..self.len)?;
-        if first >> 5 != self.rotation {
+        if first >> 5 != self.rotation || rest.len() < self.len {
             return None;
         }
-        let plain =
-            self.cipher.as_ref().map_or_else(|| padded(block), |it| decipher(it, block, self.server_id_len));
+        let plain = self
+            .cipher
+            .as_ref()
+            .map_or_else(|| padded(rest), |it| decipher(it, rest, self.len, self.server_id_len));
         Some(number(plain, self.server_id_len))
     }
 }
 
 /// The destination connection ID of a datagram's first packet, as far as the datagram goes: of a long header, all of
-/// it; of a short one, which does not tell its length, what may be of it.
+/// it; of a short one, which does not tell its length, all that follows.
 #[inline]
 fn connection_id(datagram: &[u8]) -> Option<&[u8]> {
     let (&first, rest) = datagram.split_first()?;
     if first & 0x80 == 0 {
-        return Some(&rest[..rest.len().min(MAX_ID)]);
+        return Some(rest);
     }
     // Behind the version, a byte says how long the ID is (RFC 8999, 5.1).
     let (&len, rest) = rest.get(4..)?.split_first()?;
@@ -128,6 +129,11 @@ fn connection_id(datagram: &[u8]) -> Option<&[u8]> {
 /// The first 16 bytes in network order, zeros behind fewer.
 #[inline]
 fn padded(bytes: &[u8]) -> u128 {
+    // Most datagrams have 16 bytes here, which one load reads.
+    bytes.first_chunk().map_or_else(|| padded_slowly(bytes), |bytes| u128::from_be_bytes(*bytes))
+}
+
+fn padded_slowly(bytes: &[u8]) -> u128 {
     let mut padded = [0; 16];
     for (to, from) in padded.iter_mut().zip(bytes) {
         *to = *from;
@@ -141,20 +147,20 @@ fn number(bytes: u128, len: usize) -> u128 {
     bytes >> (128 - 8 * len)
 }
 
-/// Undoes the encipherment of a block of 5 to 19 bytes, of which the first 16 are given, the first `wanted` ones
-/// right.
+/// Undoes the encipherment of a block: the first `len` bytes, 5 to 19. Of the result, the first 16 are given, the
+/// first `wanted` ones right.
 #[inline]
-fn decipher(cipher: &Aes128, block: &[u8], wanted: usize) -> u128 {
-    if block.len() == 16 {
+fn decipher(cipher: &Aes128, block: &[u8], len: usize, wanted: usize) -> u128 {
+    if len == 16 {
         let mut whole = Array::from(padded(block).to_be_bytes());
         cipher.decrypt_block(&mut whole);
         return u128::from_be_bytes(whole.into());
     }
-    let mut halves = Halves::split(block);
+    let mut halves = Halves::split(block, len);
     halves.left ^= halves.pass(cipher, 4, halves.right) & halves.left_mask();
     halves.right ^= halves.pass(cipher, 3, halves.left) & halves.right_mask();
     halves.left ^= halves.pass(cipher, 2, halves.right) & halves.left_mask();
-    if wanted * 2 > block.len() {
+    if wanted * 2 > len {
         halves.right ^= halves.pass(cipher, 1, halves.left) & halves.right_mask();
     }
     halves.join()
@@ -170,8 +176,7 @@ struct Halves {
 }
 
 impl Halves {
-    fn split(block: &[u8]) -> Self {
-        let len = block.len();
+    fn split(block: &[u8], len: usize) -> Self {
         let mut halves = Self { left: padded(block), right: padded(&block[len / 2..]), len };
         (halves.left, halves.right) = (halves.left & halves.left_mask(), halves.right & halves.right_mask());
         halves
@@ -260,7 +265,7 @@ mod tests {
                 assert_eq!(quic.pick(&packet, |_| false), None);
             }
             if let Some(cipher) = &quic.cipher {
-                let plain = decipher(cipher, &hex(id)[1..], 15);
+                let plain = decipher(cipher, &hex(id)[1..], quic.len, 15);
                 assert_eq!(plain, padded(&hex(&format!("{server}{nonce}"))), "the nonce, too");
             }
         }
