@@ -10,6 +10,9 @@ use super::maglev::{probe, slots};
 use super::table::Member;
 use crate::snapshot::BackendSlot;
 
+/// What a bound counts as 1.
+const UNIT: f64 = (1u64 << 32) as f64;
+
 /// The table of a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bounded {
@@ -54,8 +57,7 @@ impl Bounded {
         let holder = |member: &Member| Holder {
             backend: member.backend,
             weight: member.weight,
-            bound: (load_factor * f64::from(member.weight) / total as f64 * f64::from(1 << 16).powi(2)).ceil()
-                as u64,
+            bound: (load_factor * f64::from(member.weight) / total as f64 * UNIT).ceil() as u64,
         };
         Self { slots: slots(members, size, secret).into(), holders: members.iter().map(holder).collect() }
     }
