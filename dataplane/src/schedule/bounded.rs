@@ -10,6 +10,9 @@ use super::maglev::{probe, slots};
 use super::table::Member;
 use crate::snapshot::BackendSlot;
 
+/// What a bound counts as 1.
+const UNIT: f64 = (1u64 << 32) as f64;
+
 /// The table of a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bounded {
@@ -28,11 +31,17 @@ struct Holder {
 }
 
 impl Holder {
-    /// Whether one more flow is within its bound, if there are `total` flows without that.
+    /// Whether one more flow is within its bound, if there are `total` flows without that, and it takes it.
     #[inline]
-    fn has_room(&self, load: u64, total: u64) -> bool {
-        let bound = (u128::from(total) + 1) * u128::from(self.bound);
-        u128::from(load) < bound.div_ceil(1 << 32)
+    fn takes(
+        &self,
+        loads: &impl Fn(BackendSlot) -> u64,
+        total: u64,
+        available: &impl Fn(BackendSlot) -> bool,
+    ) -> bool {
+        let bound = ((u128::from(total) + 1) * u128::from(self.bound)).div_ceil(1 << 32);
+        // A weight of 0 has a bound of 0.
+        u128::from(loads(self.backend)) < bound && available(self.backend)
     }
 }
 
@@ -48,8 +57,7 @@ impl Bounded {
         let holder = |member: &Member| Holder {
             backend: member.backend,
             weight: member.weight,
-            bound: (load_factor * f64::from(member.weight) / total as f64 * f64::from(1 << 16).powi(2)).ceil()
-                as u64,
+            bound: (load_factor * f64::from(member.weight) / total as f64 * UNIT).ceil() as u64,
         };
         Self { slots: slots(members, size, secret).into(), holders: members.iter().map(holder).collect() }
     }
@@ -64,15 +72,32 @@ impl Bounded {
         total: u64,
         available: impl Fn(BackendSlot) -> bool,
     ) -> Option<BackendSlot> {
-        if self.slots.is_empty() {
-            return None;
+        let holder = self.holder(place(hash, self.slots.len()))?;
+        if holder.takes(&loads, total, &available) {
+            return Some(holder.backend);
         }
-        let slots = probe(hash, self.slots.len()).take(Self::TRIES);
-        slots
-            .filter_map(|slot| self.holders.get(*self.slots.get(slot)? as usize))
-            .find(|it| it.weight > 0 && it.has_room(loads(it.backend), total) && available(it.backend))
-            .map(|holder| holder.backend)
-            .or_else(|| self.pick_least(hash, loads, available))
+        self.pick_other(hash, loads, total, available)
+    }
+
+    #[inline]
+    fn holder(&self, slot: usize) -> Option<&Holder> {
+        self.holders.get(*self.slots.get(slot)? as usize)
+    }
+
+    /// The first backend with room in an order that belongs to the hash.
+    fn pick_other(
+        &self,
+        hash: u64,
+        loads: impl Fn(BackendSlot) -> u64,
+        total: u64,
+        available: impl Fn(BackendSlot) -> bool,
+    ) -> Option<BackendSlot> {
+        let mut tried =
+            probe(hash, self.slots.len()).skip(1).take(Self::TRIES).filter_map(|slot| self.holder(slot));
+        match tried.find(|holder| holder.takes(&loads, total, &available)) {
+            Some(holder) => Some(holder.backend),
+            None => self.pick_least(hash, loads, available),
+        }
     }
 
     /// Who has the least load by its weight; of equal ones the first from a place that belongs to the hash. If
@@ -120,15 +145,17 @@ mod tests {
     /// A single client, whose flows all have one hash, is spread as far as the bounds make it.
     #[test]
     fn one_hash_fills_one_backend_after_the_other() {
-        let table = Bounded::new(&members(&[1; 4]), SIZE, &SECRET, 1.5);
-        let loads = RefCell::new([0u64; 4]);
-        for total in 0..1000 {
-            let pick = table.pick(7, |it| loads.borrow()[it.0 as usize], total, |_| true).unwrap();
-            loads.borrow_mut()[pick.0 as usize] += 1;
+        for (factor, expected) in [(1.5, [0, 250, 375, 375]), (1.25, [62, 312, 313, 313])] {
+            let table = Bounded::new(&members(&[1; 4]), SIZE, &SECRET, factor);
+            let loads = RefCell::new([0u64; 4]);
+            for total in 0..1000 {
+                let pick = table.pick(7, |it| loads.borrow()[it.0 as usize], total, |_| true).unwrap();
+                loads.borrow_mut()[pick.0 as usize] += 1;
+            }
+            let mut loads = loads.into_inner();
+            loads.sort_unstable();
+            assert_eq!(loads, expected);
         }
-        let mut loads = loads.into_inner();
-        loads.sort_unstable();
-        assert_eq!(loads, [0, 250, 375, 375]);
     }
 
     proptest! {

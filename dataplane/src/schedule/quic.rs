@@ -79,7 +79,8 @@ impl Quic {
         layout.check()?;
         let server_id_len = usize::from(layout.server_id_len);
         let fits = servers.into_iter().filter(|(id, _)| id.len() == server_id_len);
-        let numbers: BTreeMap<u128, BackendSlot> = fits.map(|(id, backend)| (number(&id), backend)).collect();
+        let numbers: BTreeMap<u128, BackendSlot> =
+            fits.map(|(id, backend)| (number(padded(&id), server_id_len), backend)).collect();
         Ok(Self {
             rotation: layout.rotation,
             server_id_len,
@@ -101,50 +102,65 @@ impl Quic {
     #[inline]
     fn server(&self, id: &[u8]) -> Option<u128> {
         let (first, rest) = id.split_first()?;
-        let block = rest.get(..self.len)?;
-        if first >> 5 != self.rotation {
+        if first >> 5 != self.rotation || rest.len() < self.len {
             return None;
         }
-        match &self.cipher {
-            None => block.get(..self.server_id_len).map(number),
-            Some(cipher) => decipher(cipher, block, self.server_id_len).get(..self.server_id_len).map(number),
-        }
+        let plain = self
+            .cipher
+            .as_ref()
+            .map_or_else(|| padded(rest), |it| decipher(it, rest, self.len, self.server_id_len));
+        Some(number(plain, self.server_id_len))
     }
 }
 
 /// The destination connection ID of a datagram's first packet, as far as the datagram goes: of a long header, all of
-/// it; of a short one, which does not tell its length, what may be of it.
+/// it; of a short one, which does not tell its length, all that follows.
 #[inline]
 fn connection_id(datagram: &[u8]) -> Option<&[u8]> {
     let (&first, rest) = datagram.split_first()?;
     if first & 0x80 == 0 {
-        return Some(&rest[..rest.len().min(MAX_ID)]);
+        return Some(rest);
     }
     // Behind the version, a byte says how long the ID is (RFC 8999, 5.1).
     let (&len, rest) = rest.get(4..)?.split_first()?;
     rest.get(..usize::from(len)).filter(|id| id.len() <= MAX_ID)
 }
 
-/// A server's number, of at most 15 bytes in network order.
-fn number(bytes: &[u8]) -> u128 {
-    bytes.iter().fold(0, |number, &byte| number << 8 | u128::from(byte))
+/// The first 16 bytes in network order, zeros behind fewer.
+#[inline]
+fn padded(bytes: &[u8]) -> u128 {
+    // Most datagrams have 16 bytes here, which one load reads.
+    bytes.first_chunk().map_or_else(|| padded_slowly(bytes), |bytes| u128::from_be_bytes(*bytes))
 }
 
-/// Undoes the encipherment of a block of 5 to 19 bytes, as far as the first `wanted` ones need it.
-#[inline]
-fn decipher(cipher: &Aes128, block: &[u8], wanted: usize) -> [u8; 20] {
-    let mut plain = [0; 20];
-    if let Ok(whole) = <[u8; 16]>::try_from(block) {
-        let mut whole = Array::from(whole);
-        cipher.decrypt_block(&mut whole);
-        plain[..16].copy_from_slice(&whole);
-        return plain;
+fn padded_slowly(bytes: &[u8]) -> u128 {
+    let mut padded = [0; 16];
+    for (to, from) in padded.iter_mut().zip(bytes) {
+        *to = *from;
     }
-    let mut halves = Halves::split(block);
+    u128::from_be_bytes(padded)
+}
+
+/// A server's number: the first 1 to 15 bytes of 16.
+#[inline]
+fn number(bytes: u128, len: usize) -> u128 {
+    bytes >> (128 - 8 * len)
+}
+
+/// Undoes the encipherment of a block: the first `len` bytes, 5 to 19. Of the result, the first 16 are given, the
+/// first `wanted` ones right.
+#[inline]
+fn decipher(cipher: &Aes128, block: &[u8], len: usize, wanted: usize) -> u128 {
+    if len == 16 {
+        let mut whole = Array::from(padded(block).to_be_bytes());
+        cipher.decrypt_block(&mut whole);
+        return u128::from_be_bytes(whole.into());
+    }
+    let mut halves = Halves::split(block, len);
     halves.left ^= halves.pass(cipher, 4, halves.right) & halves.left_mask();
     halves.right ^= halves.pass(cipher, 3, halves.left) & halves.right_mask();
     halves.left ^= halves.pass(cipher, 2, halves.right) & halves.left_mask();
-    if wanted * 2 > block.len() {
+    if wanted * 2 > len {
         halves.right ^= halves.pass(cipher, 1, halves.left) & halves.right_mask();
     }
     halves.join()
@@ -160,19 +176,13 @@ struct Halves {
 }
 
 impl Halves {
-    fn split(block: &[u8]) -> Self {
-        let len = block.len();
-        let half = len.div_ceil(2);
-        let padded = |bytes: &[u8]| {
-            let mut padded = [0; 16];
-            padded[..bytes.len()].copy_from_slice(bytes);
-            u128::from_be_bytes(padded)
-        };
-        let mut halves = Self { left: padded(&block[..half]), right: padded(&block[len / 2..]), len };
+    fn split(block: &[u8], len: usize) -> Self {
+        let mut halves = Self { left: padded(block), right: padded(&block[len / 2..]), len };
         (halves.left, halves.right) = (halves.left & halves.left_mask(), halves.right & halves.right_mask());
         halves
     }
 
+    /// Bits of a half.
     fn bits(&self) -> u32 {
         self.len as u32 * 4
     }
@@ -184,7 +194,7 @@ impl Halves {
 
     /// The bits of a right half: as many, behind four if the length is odd.
     fn right_mask(&self) -> u128 {
-        self.left_mask() >> (self.len % 2 * 4)
+        self.left_mask() >> self.gap()
     }
 
     /// What one half is changed by, which follows from the other one.
@@ -196,15 +206,13 @@ impl Halves {
         u128::from_be_bytes(block.into())
     }
 
-    fn join(&self) -> [u8; 20] {
-        let half = self.len.div_ceil(2);
-        let mut joined = [0; 20];
-        joined[..half].copy_from_slice(&self.left.to_be_bytes()[..half]);
-        let right = self.right.to_be_bytes();
-        for (byte, right) in joined[self.len / 2..].iter_mut().zip(&right[..half]) {
-            *byte |= right;
-        }
-        joined
+    /// Zeros before the bits of a right half.
+    fn gap(&self) -> usize {
+        self.len % 2 * 4
+    }
+
+    fn join(&self) -> u128 {
+        self.left | (self.right << self.gap()) >> self.bits()
     }
 }
 
@@ -257,8 +265,8 @@ mod tests {
                 assert_eq!(quic.pick(&packet, |_| false), None);
             }
             if let Some(cipher) = &quic.cipher {
-                let plain = decipher(cipher, &hex(id)[1..], 19);
-                assert_eq!(plain[..quic.len], hex(&format!("{server}{nonce}")), "the nonce, too");
+                let plain = decipher(cipher, &hex(id)[1..], quic.len, 15);
+                assert_eq!(plain, padded(&hex(&format!("{server}{nonce}"))), "the nonce, too");
             }
         }
     }
