@@ -83,6 +83,12 @@ pub const QUIC_NONCE: RangeInclusive<u8> = 4..=18;
 pub const QUIC_ID: u8 = 19;
 /// Characters of the cluster's secret.
 pub const SECRET_LEN: RangeInclusive<usize> = 16..=128;
+/// New flows in a second.
+pub const NEW_FLOWS: RangeInclusive<u32> = 1..=1_000_000_000;
+/// Packets in a second.
+pub const PACKETS: RangeInclusive<u64> = 1..=10_000_000_000;
+/// Bits in a second: at least one packet, at most ten ports of 400 Gbit/s.
+pub const BITS: RangeInclusive<u64> = 100_000..=4_000_000_000_000;
 /// Seconds a flow may be idle: up to 30 days.
 pub const IDLE_SECS: RangeInclusive<u32> = 1..=30 * 86_400;
 /// ICMP messages a second of one worker.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use config::model::{
     Backend, Check, CheckKind, Class, Cluster, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments,
-    Gateway, Hash, Icmp, Interface, Metrics, Neighbour, Persistence, Port, Quic, Route, Service, SnatPool,
-    Tags, Timeouts, Tunnel,
+    Gateway, Hash, Icmp, Interface, Limits, Metrics, Neighbour, Persistence, Port, Quic, Route, Service,
+    SnatPool, Tags, Timeouts, Tunnel,
 };
 use config::words::{Encapsulation, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use config::{LoadError, limits};
@@ -53,6 +53,7 @@ fn service(key: &str, backends: &[Backend]) -> Service {
         hash: None,
         quic: None,
         persistence: None,
+        limits: None,
         check: None,
         no_backend: NoBackend::Icmp,
         no_flow: NoFlow::Drop,
@@ -122,6 +123,17 @@ fn expected_services() -> Vec<Service> {
         respect_limits: true,
         expire_when_drained: true,
     };
+    let limits = Limits {
+        connections: Some(10_000),
+        new_per_sec: Some(500),
+        new_per_sec_per_backend: Some(200),
+        new_per_sec_per_source: Some(50),
+        prefix_v4: 24,
+        prefix_v6: 56,
+        packets_per_sec: Some(1_000_000),
+        bits_per_sec: Some(4_000_000_000),
+        answer: NoBackend::Rst,
+    };
     let aes = "8f95f09245765f80256934e50c66207f";
     let quic = Backend { server_id: "0a1b".parse().ok(), ..backend("192.0.2.14:443", Mode::Nat) };
     vec![
@@ -130,6 +142,7 @@ fn expected_services() -> Vec<Service> {
             scheduler: Scheduler::Sh,
             hash: Some(Hash { on: HashPart::SourcePort, fallback: true, ..Hash::default() }),
             persistence: Some(persistence),
+            limits: Some(limits),
             check: Some(check),
             no_backend: NoBackend::Rst,
             no_flow: NoFlow::Schedule,

@@ -229,6 +229,8 @@ pub struct ServiceStatus {
     pub hash: Option<model::Hash>,
     /// Whether clients come back to the backend that they had.
     pub persistence: Option<model::Persistence>,
+    /// What it takes at most.
+    pub limits: Option<model::Limits>,
     /// What a new client is told when no backend takes it.
     pub no_backend: NoBackend,
     /// What becomes of a TCP segment of no flow that does not open one.

@@ -64,6 +64,7 @@ fn service_status(
         scheduler: config.scheduler,
         hash: config.hash,
         persistence: config.persistence.clone(),
+        limits: config.limits,
         no_backend: config.no_backend,
         no_flow: config.no_flow,
         one_packet: config.one_packet,

@@ -89,6 +89,12 @@ reasons! {
     NoService = "no_service",
     /// no backend of the service takes new flows
     NoBackend = "no_backend",
+    /// a new flow of a service that has as many as it may have
+    ServiceFull = "service_full",
+    /// a new flow of a service, or of a source, to which new ones come too fast
+    NewFlowRate = "new_flow_rate",
+    /// a client's packet of a service to which too many packets or bits come
+    TrafficRate = "traffic_rate",
     /// a TCP packet that opens no connection and belongs to none
     NoFlowNotSyn = "no_flow_not_syn",
     /// a backend's reply, or an ICMP error, that belongs to no flow

@@ -23,6 +23,7 @@ pub mod flow;
 pub mod forward;
 pub mod fragment;
 pub mod idle;
+pub mod limit;
 pub mod load;
 pub mod local;
 pub mod lookup;

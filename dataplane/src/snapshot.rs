@@ -72,6 +72,8 @@ pub struct Snapshot {
     is_gateway: bool,
     /// Whether any service has templates.
     pub has_persistence: bool,
+    /// Whether any service has limits.
+    pub has_limits: bool,
     /// Whether any service looks at QUIC connection IDs.
     pub has_quic: bool,
     /// The shortest of all timeouts, in seconds: no flow that is idle for less is dead.
@@ -91,6 +93,7 @@ impl Snapshot {
             is_gateway: parts.interfaces.iter().any(|interface| interface.gateway.is_some()),
             has_persistence: has_persistence(&parts),
             has_quic: has_quic(&parts),
+            has_limits: has_limits(&parts),
             shortest_timeout: shortest(&parts),
             parts,
         };
@@ -339,6 +342,10 @@ impl Snapshot {
     pub fn timeouts_of(&self, slot: BackendSlot) -> Option<&Timeouts> {
         self.timeouts(self.backend(slot).map_or(0, |backend| backend.timeouts))
     }
+}
+
+fn has_limits(parts: &Parts) -> bool {
+    parts.services.iter().flatten().any(|service| service.limits.is_some())
 }
 
 fn has_quic(parts: &Parts) -> bool {

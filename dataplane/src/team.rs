@@ -2,14 +2,15 @@
 //!
 //! A worker joins when it is made. Everyone reads everything; who writes what is said of each part.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::flow::table::HashSecret;
+use crate::limit::Limits;
 use crate::load::Load;
 use crate::persist::Templates;
 use crate::prefetch::gathered;
-use crate::snapshot::{BackendSlot, Candidate};
+use crate::snapshot::{BackendSlot, Candidate, Service};
 use crate::stats::WorkerStats;
 
 /// All workers of one appliance.
@@ -20,6 +21,8 @@ pub struct Team {
     /// By backend slot: whether it reached its upper limit and has not come below the lower one since. Written by
     /// whoever notices.
     overloaded: Box<[AtomicBool]>,
+    /// By backend slot: the bucket of its new flows; written by all.
+    paces: Box<[AtomicU64]>,
     /// Which backends clients had; written by all.
     pub templates: Templates,
 }
@@ -31,6 +34,7 @@ impl Team {
         Arc::new(Self {
             members: (0..workers).map(|_| OnceLock::new()).collect(),
             overloaded: gathered((0..backends).map(|_| AtomicBool::new(false))).into(),
+            paces: gathered((0..backends).map(|_| AtomicU64::new(0))).into(),
             templates: Templates::new(templates, HashSecret::random()),
         })
     }
@@ -63,6 +67,23 @@ impl Team {
     #[inline]
     pub fn load(&self, slot: BackendSlot) -> Load {
         self.members().map(|stats| stats.loads.get(slot)).fold(Load::default(), Load::plus)
+    }
+
+    /// Whether a backend of a service may have another flow.
+    pub fn has_room(&self, service: &Service, candidate: &Candidate) -> bool {
+        let pace = || self.paces.get(candidate.backend.0 as usize);
+        let may = |limits: &Arc<Limits>| pace().is_none_or(|pace| limits.backend_may(limits.now(), pace));
+        !self.is_overloaded(candidate) && service.limits.as_ref().is_none_or(may)
+    }
+
+    /// A flow began on a backend of a service with limits.
+    pub fn began(&self, service: &Service, backend: BackendSlot) {
+        let candidate = service.candidates.iter().find(|candidate| candidate.backend == backend);
+        // Looking keeps what is seen: that it has all the flows it may have.
+        candidate.inspect(|candidate| _ = self.is_overloaded(candidate));
+        if let (Some(limits), Some(pace)) = (&service.limits, self.paces.get(backend.0 as usize)) {
+            limits.began(limits.now(), pace);
+        }
     }
 
     /// Whether a backend with limits has all the flows that it may have: from when it reaches `upper` until it is

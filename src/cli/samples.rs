@@ -93,6 +93,7 @@ pub fn services() -> Vec<ServiceStatus> {
         scheduler,
         no_backend: NoBackend::Icmp,
         hash: None,
+        limits: None,
         persistence: key.starts_with("tcp").then(Persistence::default),
         no_flow: NoFlow::Drop,
         one_packet: key.starts_with("udp"),

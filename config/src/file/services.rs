@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::balance::{self, Balance};
 use super::{each, report_repeated, timeouts};
-use crate::limits;
+use crate::limits as bounds;
 use crate::model::{Backend, Check, CheckKind, Quic, Service, Timeouts, Tunnel};
 use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
@@ -23,7 +23,7 @@ pub(super) fn services(
     timeouts: Timeouts,
 ) -> Option<Vec<Service>> {
     let read = |table: &Table| service(table, surroundings, timeouts);
-    let services = root.tables("service", limits::SERVICES, read)?;
+    let services = root.tables("service", bounds::SERVICES, read)?;
     let (keys, services): (Vec<_>, Vec<_>) = services.into_iter().unzip();
     report_repeated(root, &keys, each("service", "vip"));
     report_overlaps(root, &keys);
@@ -43,11 +43,11 @@ fn report_overlaps(root: &Table, keys: &[Option<ServiceKey>]) {
 }
 
 fn limit_backends(root: &Table, services: &[Option<Service>]) {
-    let mut room = limits::BACKENDS;
+    let mut room = bounds::BACKENDS;
     for (index, service) in services.iter().enumerate() {
         let backends = service.as_ref().map_or(0, |service| service.backends.len());
         if backends > room {
-            let wrong = Wrong::new(format!("more than {} backends in all", limits::BACKENDS));
+            let wrong = Wrong::new(format!("more than {} backends in all", bounds::BACKENDS));
             root.report(
                 &[Key("service"), Index(index), Key("backend"), Index(room)],
                 wrong.help("remove some"),
@@ -66,14 +66,14 @@ fn service(
 ) -> (Option<ServiceKey>, Option<Service>) {
     let name = table.optional("name", name);
     let identity = identity(table, surroundings);
-    let Balance { scheduler, hash, quic, persistence } = balance::balance(table, identity.protocol);
+    let Balance { scheduler, hash, quic, persistence, limits } = balance::balance(table, identity.protocol);
     let mode = mode(table, Some(Mode::Nat));
     let vip = identity.key.map(|key| key.address);
     let tunnel = table.optional_section("tunnel", |table| tunnel(table, surroundings, vip)).flatten();
     let snat_pool = table.optional("snat_pool", self::name);
     let no_backend = table.optional("no_backend", word("answer", NoBackend::WORDS));
     let no_flow = table.optional("no_flow", word("choice", NoFlow::WORDS)).unwrap_or_default();
-    let mss = table.optional("mss", number(limits::MSS));
+    let mss = table.optional("mss", number(bounds::MSS));
     let timeouts = table.optional_section("timeouts", |table| timeouts(table, defaults));
     let one_packet = table.optional("one_packet", boolean).unwrap_or(false);
     let echo = table.optional("echo", boolean).unwrap_or(true);
@@ -96,6 +96,7 @@ fn service(
         hash,
         quic,
         persistence,
+        limits,
         check: check.flatten(),
         no_backend: no_backend.unwrap_or(NoBackend::Icmp),
         no_flow,
@@ -149,7 +150,7 @@ fn mode(table: &Table, default: Option<Mode>) -> Option<Mode> {
 }
 
 fn backends(table: &Table, place: &Place) -> Option<Vec<Backend>> {
-    let backends = table.tables("backend", limits::BACKENDS, |table| backend(table, place))?;
+    let backends = table.tables("backend", bounds::BACKENDS, |table| backend(table, place))?;
     let addresses: Vec<_> = backends.iter().map(|backend| backend.map(|backend| backend.address)).collect();
     report_repeated(table, &addresses, each("backend", "address"));
     let tunnels = backends.iter().flatten().any(|backend| backend.mode == Mode::Tunnel);
@@ -176,10 +177,10 @@ fn backend(table: &Table, place: &Place) -> Option<Backend> {
     let mode = mode(table, place.mode);
     let vip = place.terms.map(|terms| terms.key.address);
     let tunnel = table.optional_section("tunnel", |table| tunnel(table, place.surroundings, vip)).flatten();
-    let weight = table.optional("weight", number(limits::WEIGHT)).unwrap_or(1);
+    let weight = table.optional("weight", number(bounds::WEIGHT)).unwrap_or(1);
     let server_id = table.optional("server_id", server_id);
-    let upper = table.optional("upper", number(limits::THRESHOLD)).unwrap_or(0);
-    let lower = table.optional("lower", number(limits::THRESHOLD)).unwrap_or(0);
+    let upper = table.optional("upper", number(bounds::THRESHOLD)).unwrap_or(0);
+    let lower = table.optional("lower", number(bounds::THRESHOLD)).unwrap_or(0);
     let address = address?;
     // Rules of a mode that can not be read would be those of another.
     let Some(mode) = mode else {
@@ -206,7 +207,7 @@ fn backend(table: &Table, place: &Place) -> Option<Backend> {
 
 fn tunnel(table: &Table, surroundings: &Surroundings, vip: Option<IpAddr>) -> Option<Tunnel> {
     let kind = table.required("type", "\"gue\"", word("type of tunnel", Encapsulation::WORDS));
-    let port = table.optional("port", number(limits::L4_PORT));
+    let port = table.optional("port", number(bounds::L4_PORT));
     let checksum = table.optional("checksum", boolean).unwrap_or(false);
     let spread = table.optional("spread", spread);
     let encapsulation = kind?;
@@ -230,13 +231,13 @@ fn check(table: &Table, identity: &Identity) -> Option<Check> {
     let http = CheckKind::Http {
         path: table.optional("path", check_path).unwrap_or_else(|| "/".to_owned()),
         host: table.optional("host", check_host),
-        status: table.optional("status", number(limits::HTTP_STATUS)),
+        status: table.optional("status", number(bounds::HTTP_STATUS)),
     };
-    let port = table.optional("port", number(limits::L4_PORT));
-    let interval_ms = table.optional("interval_ms", number(limits::CHECK_MS)).unwrap_or(2000);
-    let timeout_ms = table.optional("timeout_ms", number(limits::CHECK_MS)).unwrap_or(1000);
-    let rise = table.optional("rise", number(limits::CHECKS_IN_A_ROW)).unwrap_or(2);
-    let fall = table.optional("fall", number(limits::CHECKS_IN_A_ROW)).unwrap_or(3);
+    let port = table.optional("port", number(bounds::L4_PORT));
+    let interval_ms = table.optional("interval_ms", number(bounds::CHECK_MS)).unwrap_or(2000);
+    let timeout_ms = table.optional("timeout_ms", number(bounds::CHECK_MS)).unwrap_or(1000);
+    let rise = table.optional("rise", number(bounds::CHECKS_IN_A_ROW)).unwrap_or(2);
+    let fall = table.optional("fall", number(bounds::CHECKS_IN_A_ROW)).unwrap_or(3);
     let kind = match kind?.as_str() {
         "http" => http,
         _ => {

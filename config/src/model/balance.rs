@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::words::{AesKey, HashPart, Scheduler};
+use crate::words::{AesKey, HashPart, NoBackend, Scheduler};
 
 /// `persistence = { ... }`: a client comes back to the backend that it had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,5 +119,45 @@ pub struct Quic {
 impl Default for Quic {
     fn default() -> Self {
         Self { rotation: 0, server_id_len: 4, nonce_len: 4, key: None }
+    }
+}
+
+/// `limits = { ... }`: what a service takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Flows at most.
+    pub connections: Option<u32>,
+    /// New flows in a second.
+    pub new_per_sec: Option<u32>,
+    /// New flows in a second on one backend; then others have them.
+    pub new_per_sec_per_backend: Option<u32>,
+    /// New flows in a second from one source.
+    pub new_per_sec_per_source: Option<u32>,
+    /// Bits of an IPv4 address that make a source.
+    pub prefix_v4: u8,
+    /// The same of an IPv6 address.
+    pub prefix_v6: u8,
+    /// Packets from clients in a second.
+    pub packets_per_sec: Option<u64>,
+    /// Bits of IP packets from clients in a second.
+    pub bits_per_sec: Option<u64>,
+    /// What the client of a new flow is told that is too much.
+    pub answer: NoBackend,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: None,
+            new_per_sec: None,
+            new_per_sec_per_backend: None,
+            new_per_sec_per_source: None,
+            prefix_v4: 32,
+            prefix_v6: 64,
+            packets_per_sec: None,
+            bits_per_sec: None,
+            answer: NoBackend::Drop,
+        }
     }
 }

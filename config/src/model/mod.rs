@@ -8,7 +8,7 @@ mod timeouts;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use self::balance::{Cluster, Hash, Persistence, Quic};
+pub use self::balance::{Cluster, Hash, Limits, Persistence, Quic};
 pub use self::links::{Class, Device, Gateway, Interface, Neighbour, Port, Route, SnatPool, Tags};
 pub use self::service::{Backend, Check, CheckKind, Service, Tunnel};
 pub use self::timeouts::Timeouts;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Hash, Persistence, Quic, Timeouts};
+use super::{Hash, Limits, Persistence, Quic, Timeouts};
 use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler, ServerId, ServiceKey};
 
 /// `[[service]]`: one virtual address with its ports, and who serves it.
@@ -24,6 +24,8 @@ pub struct Service {
     pub quic: Option<Quic>,
     /// Whether clients come back to the backend that they had.
     pub persistence: Option<Persistence>,
+    /// What it takes at most.
+    pub limits: Option<Limits>,
     /// How backends are checked; none means that they count as healthy.
     pub check: Option<Check>,
     /// What a new client is told when no backend takes it.

@@ -1,17 +1,19 @@
 //! What holds for how new flows are spread.
 
+use std::ops::RangeInclusive;
+
 use super::{Fault, Found, name_fault};
-use crate::limits;
-use crate::model::{Backend, Hash, Persistence, Quic, Service};
+use crate::limits as bounds;
+use crate::model::{Backend, Hash, Limits, Persistence, Quic, Service};
 use crate::words::{HashPart, Protocol, Scheduler};
 
 /// The numbers of a service's persistence.
 pub(crate) fn persistence_faults(persistence: &Persistence) -> Vec<Found> {
     let Persistence { timeout_secs, prefix_v4, prefix_v6, ref group, .. } = *persistence;
     let faults = [
-        Fault::range("timeout_secs", timeout_secs, limits::IDLE_SECS),
-        Fault::range("prefix_v4", prefix_v4, limits::PREFIX_V4),
-        Fault::range("prefix_v6", prefix_v6, limits::PREFIX_V6),
+        Fault::range("timeout_secs", timeout_secs, bounds::IDLE_SECS),
+        Fault::range("prefix_v4", prefix_v4, bounds::PREFIX_V4),
+        Fault::range("prefix_v6", prefix_v6, bounds::PREFIX_V6),
         group.as_deref().and_then(name_fault),
     ];
     faults.into_iter().flatten().map(|fault| ("persistence", fault)).collect()
@@ -34,9 +36,9 @@ pub(crate) fn hash_faults(scheduler: Scheduler, hash: &Hash) -> Vec<Found> {
     faults.extend(part_fault(scheduler, hash.on).map(|fault| ("on", fault)));
     faults.extend(size_fault(scheduler, hash.table_size).map(|fault| ("table_size", fault)));
     let ranges = [
-        ("prefix_v4", Fault::range("prefix_v4", hash.prefix_v4, limits::PREFIX_V4)),
-        ("prefix_v6", Fault::range("prefix_v6", hash.prefix_v6, limits::PREFIX_V6)),
-        ("load_factor", (!limits::LOAD_FACTOR.contains(&hash.load_factor)).then_some(Fault::LoadFactor)),
+        ("prefix_v4", Fault::range("prefix_v4", hash.prefix_v4, bounds::PREFIX_V4)),
+        ("prefix_v6", Fault::range("prefix_v6", hash.prefix_v6, bounds::PREFIX_V6)),
+        ("load_factor", (!bounds::LOAD_FACTOR.contains(&hash.load_factor)).then_some(Fault::LoadFactor)),
     ];
     faults.extend(ranges.into_iter().filter_map(|(key, fault)| Some((key, fault?))));
     faults
@@ -64,9 +66,9 @@ fn part_fault(scheduler: Scheduler, on: HashPart) -> Option<Fault> {
 
 fn size_fault(scheduler: Scheduler, size: u32) -> Option<Fault> {
     let fits = match scheduler {
-        Scheduler::Mh => limits::MH_SIZES.contains(&size),
+        Scheduler::Mh => bounds::MH_SIZES.contains(&size),
         Scheduler::Maglev | Scheduler::Bounded | Scheduler::Quic => {
-            limits::TABLE_SIZE.contains(&size) && is_prime(size)
+            bounds::TABLE_SIZE.contains(&size) && is_prime(size)
         }
         _ => true,
     };
@@ -80,10 +82,10 @@ fn is_prime(number: u32) -> bool {
 
 /// The next prime, or size of `mh`, from a number on.
 pub(super) fn next_size(scheduler: Scheduler, size: u32) -> u32 {
-    let mut sizes = limits::MH_SIZES.into_iter();
+    let mut sizes = bounds::MH_SIZES.into_iter();
     match scheduler {
         Scheduler::Mh => sizes.find(|it| *it >= size).unwrap_or(131_071),
-        _ => (size.max(*limits::TABLE_SIZE.start())..).find(|it| is_prime(*it)).unwrap_or(Hash::TABLE_SIZE),
+        _ => (size.max(*bounds::TABLE_SIZE.start())..).find(|it| is_prime(*it)).unwrap_or(Hash::TABLE_SIZE),
     }
 }
 
@@ -91,12 +93,12 @@ pub(super) fn next_size(scheduler: Scheduler, size: u32) -> u32 {
 pub(crate) fn quic_faults(quic: &Quic) -> Vec<Found> {
     let Quic { rotation, server_id_len, nonce_len, key } = *quic;
     let ranges = [
-        ("rotation", Fault::range("rotation", rotation, limits::QUIC_ROTATION)),
-        ("server_id_len", Fault::range("server_id_len", server_id_len, limits::QUIC_SERVER_ID)),
-        ("nonce_len", Fault::range("nonce_len", nonce_len, limits::QUIC_NONCE)),
+        ("rotation", Fault::range("rotation", rotation, bounds::QUIC_ROTATION)),
+        ("server_id_len", Fault::range("server_id_len", server_id_len, bounds::QUIC_SERVER_ID)),
+        ("nonce_len", Fault::range("nonce_len", nonce_len, bounds::QUIC_NONCE)),
         (
             "nonce_len",
-            (server_id_len.saturating_add(nonce_len) > limits::QUIC_ID).then_some(Fault::QuicLength),
+            (server_id_len.saturating_add(nonce_len) > bounds::QUIC_ID).then_some(Fault::QuicLength),
         ),
         ("key", key.filter(|key| key.as_slice().len() != 16).map(|_| Fault::QuicKey)),
     ];
@@ -123,4 +125,23 @@ pub(super) fn quic_of_service(service: &Service) -> Vec<Found> {
     let ids = service.backends.iter().filter_map(|backend| server_id_fault(quic, backend));
     let of_use = quic_use_fault(service.key.protocol, service.scheduler, quic);
     of_use.into_iter().chain(quic.iter().flat_map(|quic| quic_faults(quic))).chain(ids).collect()
+}
+
+/// The numbers of a service's limits.
+pub(crate) fn limit_faults(limits: &Limits) -> Vec<Found> {
+    let new = |key, number: Option<u32>| Fault::range(key, number?, bounds::NEW_FLOWS);
+    let most = |range: RangeInclusive<u64>, number: Option<u64>| {
+        number.is_some_and(|number| !range.contains(&number)).then_some(Fault::Rate)
+    };
+    let faults = [
+        limits.connections.and_then(|most| Fault::range("connections", most, bounds::THRESHOLD)),
+        new("new_per_sec", limits.new_per_sec),
+        new("new_per_sec_per_backend", limits.new_per_sec_per_backend),
+        new("new_per_sec_per_source", limits.new_per_sec_per_source),
+        Fault::range("prefix_v4", limits.prefix_v4, bounds::PREFIX_V4),
+        Fault::range("prefix_v6", limits.prefix_v6, bounds::PREFIX_V6),
+        most(bounds::PACKETS, limits.packets_per_sec),
+        most(bounds::BITS, limits.bits_per_sec),
+    ];
+    faults.into_iter().flatten().map(|fault| ("limits", fault)).collect()
 }

@@ -148,6 +148,9 @@ pub enum Fault {
     /// A factor with which backends are full at once, or never.
     #[error("the load factor is out of range")]
     LoadFactor,
+    /// Packets or bits in a second that no port has.
+    #[error("a rate of packets or bits is out of range")]
+    Rate,
     /// Connection IDs that are longer than QUIC's.
     #[error("a connection ID has at most 20 octets, and the first one is not of the server")]
     QuicLength,
@@ -310,6 +313,7 @@ impl Fault {
             Self::HashPart(_) => "use scheduler = \"maglev\" for other parts".to_owned(),
             Self::TableSize { scheduler, size } => format!("use {}", next_size(*scheduler, *size)),
             Self::LoadFactor => "use a number from 1.01 to 100".to_owned(),
+            Self::Rate => "use 1 to 10000000000 packets, and 100000 to 4000000000000 bits".to_owned(),
             Self::QuicLength => "make server_id_len and nonce_len at most 19 together".to_owned(),
             Self::QuicKey => "write it as 32 hexadecimal digits".to_owned(),
             Self::QuicScheduler => "remove quic, or set scheduler = \"quic\"".to_owned(),

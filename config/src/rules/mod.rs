@@ -136,6 +136,7 @@ pub fn check_service(
             .chain(timeouts)
             .chain(hash)
             .chain(balance::quic_of_service(service))
+            .chain(service.limits.iter().flat_map(balance::limit_faults))
             .chain(persistence)
             .chain(checks),
     )?;

@@ -61,6 +61,7 @@ fn service() -> Service {
         hash: None,
         quic: None,
         persistence: None,
+        limits: None,
         check: Some(Check { kind, port: None, interval_ms: 1000, timeout_ms: 500, rise: 1, fall: 2 }),
         no_backend: NoBackend::Rst,
         no_flow: NoFlow::Drop,

@@ -276,6 +276,7 @@ pub(super) mod samples {
             scheduler: config::words::Scheduler::Wrr,
             hash: None,
             persistence: None,
+            limits: None,
             no_backend: config::words::NoBackend::Icmp,
             no_flow: config::words::NoFlow::Drop,
             one_packet: false,

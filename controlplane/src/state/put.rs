@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use config::model::{self, Hash};
 use config::words::Scheduler;
+use dataplane::limit::Limits;
 use dataplane::schedule::quic::Layout;
 use dataplane::schedule::table::Member;
 use dataplane::schedule::{Ingredients, Plan};
@@ -216,6 +217,7 @@ impl State {
             incarnation: service.incarnation,
             rank: service.rank,
             ..snapshot::Service::new(config.key, config.scheduler, version, candidates)
+                .limited(limits_after(&service.compiled, config.limits.as_ref()))
         }
     }
 }
@@ -265,4 +267,10 @@ fn layout(quic: &model::Quic) -> Layout {
         // The rules let no shorter one pass.
         key: key.and_then(|key| key.as_slice().try_into().ok()),
     }
+}
+
+/// Limits as workers see them: those that they have go on as long as they stay the same.
+fn limits_after(before: &snapshot::Service, config: Option<&model::Limits>) -> Option<Arc<Limits>> {
+    let same = before.limits.as_ref().filter(|limits| Some(limits.config()) == config);
+    same.cloned().or_else(|| Some(Arc::new(Limits::new(config?))))
 }

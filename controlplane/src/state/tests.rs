@@ -60,6 +60,7 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
         hash: None,
         quic: None,
         persistence: None,
+        limits: None,
         check: None,
         no_backend: NoBackend::Icmp,
         no_flow: NoFlow::Drop,

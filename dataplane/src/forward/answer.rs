@@ -101,6 +101,9 @@ fn answer_to(snapshot: &Snapshot, work: &Work, why: DropReason) -> Option<Answer
             told.then_some(Answer::Error(Cause::TooBig { mtu: mtu.max(ipv6::MIN_MTU) }))
         }
         DropReason::NoBackend => as_chosen(snapshot.service(work.service)?.no_backend, work),
+        DropReason::ServiceFull | DropReason::NewFlowRate => {
+            as_chosen(snapshot.service(work.service)?.limits.as_ref()?.config().answer, work)
+        }
         DropReason::NoFlowNotSyn => {
             let no_flow = snapshot.service(work.service)?.no_flow;
             (no_flow == NoFlow::Rst).then_some(Answer::Reset)

@@ -54,7 +54,10 @@ impl<F: Frame> Forwarder<F> {
     #[inline]
     pub(super) fn bind_one(&mut self, context: Context, work: &mut Work) -> Result<(), DropReason> {
         match work.role {
-            Role::Request(found) => self.bind_request(context, work, found),
+            Role::Request(found) => {
+                self.police(context, work, found)?;
+                self.bind_request(context, work, found)
+            }
             Role::Reply => self.bind_reply(context, work),
             Role::LocalReply(local) => self.bind_local_reply(context, work, local),
             Role::Outward(gateway) => self.bind_outward(context, work, gateway),
@@ -146,6 +149,7 @@ impl<F: Frame> Forwarder<F> {
         {
             return Err(DropReason::NoFlowNotSyn);
         }
+        self.admit(service, &work.headers)?;
         for _ in 0..AMBIGUITY_TRIES {
             let slot = work.chosen.take().or_else(|| self.choose(context, found, service, &work.headers));
             let slot = slot.ok_or(DropReason::NoBackend)?;
@@ -160,7 +164,7 @@ impl<F: Frame> Forwarder<F> {
             }
             let stored = self.store(context, work, found, service, backend)?;
             if service.is_limited {
-                self.schedulers.began(service, slot);
+                self.team.began(service, slot);
             }
             work.target = self.backend_target(stored);
             return Ok(());

@@ -49,7 +49,7 @@ impl<F: Frame> Forwarder<F> {
         let slot = if persistence.is_group { same_server(snapshot, service, slot)? } else { slot };
         let candidate = service.candidates.iter().find(|candidate| candidate.backend == slot);
         let drained = candidate.is_none_or(|candidate| candidate.weight == 0);
-        let full = || candidate.is_some_and(|candidate| self.team.is_overloaded(candidate));
+        let full = || candidate.is_some_and(|candidate| !self.team.has_room(service, candidate));
         let serves = snapshot.backend(slot)?.persists
             && !(persistence.expire_when_drained && drained)
             && !(persistence.respect_limits && full());

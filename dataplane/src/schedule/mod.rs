@@ -88,18 +88,10 @@ impl Schedulers {
             }
             it if Plan::is_made_of_members(it) => self.look_up(service, &opening()),
             _ if service.is_limited => {
-                self.choose(now, slot, service, |team, candidate| !team.is_overloaded(candidate))
+                self.choose(now, slot, service, |team, candidate| team.has_room(service, candidate))
             }
             _ => self.choose(now, slot, service, |_, _| true),
         }
-    }
-
-    /// A flow began on a backend of a service with limits.
-    #[cold]
-    pub fn began(&mut self, service: &Service, backend: BackendSlot) {
-        let candidate = service.candidates.iter().find(|candidate| candidate.backend == backend);
-        // Looking keeps what is seen: that it has all the flows it may have.
-        candidate.inspect(|candidate| _ = self.team.is_overloaded(candidate));
     }
 
     /// Chooses among the candidates that are available.
@@ -142,7 +134,7 @@ impl Schedulers {
     /// Whether a backend of a service may have another flow.
     pub fn is_within_limits(&self, service: &Service, slot: BackendSlot) -> bool {
         let candidate = || service.candidates.iter().find(|candidate| candidate.backend == slot);
-        !service.is_limited || candidate().is_some_and(|candidate| !self.team.is_overloaded(candidate))
+        !service.is_limited || candidate().is_some_and(|candidate| self.team.has_room(service, candidate))
     }
 
     /// The backend that a table has for a flow.

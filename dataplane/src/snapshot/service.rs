@@ -6,6 +6,7 @@ use std::sync::Arc;
 use config::words::{NoBackend, NoFlow, Scheduler, ServiceKey};
 
 use super::{BackendSlot, PoolSlot};
+use crate::limit::Limits;
 use crate::schedule::{Ingredients, Plan};
 
 /// A service that is configured, or was and has flows left.
@@ -43,6 +44,8 @@ pub struct Service {
     pub candidates: Vec<Candidate>,
     /// Whether any of them has a limit.
     pub is_limited: bool,
+    /// What it takes at most.
+    pub limits: Option<Arc<Limits>>,
     /// What its scheduler needs besides.
     pub plan: Arc<Plan>,
     /// Largest weight of the candidates.
@@ -114,6 +117,7 @@ impl Service {
             version,
             is_limited: candidates.iter().any(|candidate| candidate.upper > 0),
             plan: Arc::default(),
+            limits: None,
             candidates,
             max_weight,
             weight_gcd,
@@ -130,8 +134,21 @@ impl Service {
 
     /// Whether packets find it as they find another one, whatever it then does with them.
     pub(super) fn is_found_as(&self, other: &Self) -> bool {
-        let found = |it: &Self| (it.key, it.class, it.pool, it.echo, it.retired, it.rank);
+        let found = |it: &Self| (it.key, it.class, it.pool, it.echo, it.retired, it.rank, it.is_policed());
         found(self) == found(other)
+    }
+
+    /// Whether each of its packets is looked at for its limits.
+    pub(super) fn is_policed(&self) -> bool {
+        self.limits.as_ref().is_some_and(|limits| limits.polices())
+    }
+
+    /// The same with limits.
+    #[must_use]
+    pub fn limited(self, limits: Option<Arc<Limits>>) -> Self {
+        let of_backends = |limits: &Arc<Limits>| limits.config().new_per_sec_per_backend.is_some();
+        let is_limited = self.is_limited || limits.as_ref().is_some_and(of_backends);
+        Self { is_limited, limits, ..self }
     }
 
     /// Whether its flows fit the narrow table, but for those of full NAT.

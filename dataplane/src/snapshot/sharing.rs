@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Backend, Parts, Service, Snapshot, has_persistence, has_quic, shortest};
+use super::{Backend, Parts, Service, Snapshot, has_limits, has_persistence, has_quic, shortest};
 
 impl Snapshot {
     /// As [`Snapshot::new`], but all tables are shared with another snapshot if only weights, health and options of
@@ -22,6 +22,7 @@ impl Snapshot {
             is_gateway: before.is_gateway,
             has_persistence: has_persistence(&parts),
             has_quic: has_quic(&parts),
+            has_limits: has_limits(&parts),
             shortest_timeout: shortest(&parts),
             parts,
         }

@@ -446,7 +446,8 @@ fn locals(parts: &Parts) -> Vec<Keyed<Local>> {
     locals
 }
 
-/// A service alone on its address and port is found by one look; all others are choices, the narrowest range
+/// A service alone on its address and port is found by one look, which the fast path needs; those whose packets are
+/// limited are for the stages. All others are choices, the narrowest range
 /// first, those with a class before the one without.
 fn listeners(parts: &Parts) -> (Vec<Keyed<Listener>>, Vec<Choice>) {
     let mut services: Vec<(ServiceSlot, &Service)> = parts
@@ -475,7 +476,7 @@ fn listeners(parts: &Parts) -> (Vec<Keyed<Listener>>, Vec<Choice>) {
     for group in services.chunk_by(|(_, a), (_, b)| key(a) == key(b)) {
         let Some((slot, first)) = group.first() else { continue };
         let key = key(first);
-        if group.len() == 1 && key.2 != 0 && first.class.is_none() {
+        if group.len() == 1 && key.2 != 0 && first.class.is_none() && !first.is_policed() {
             let kind = if full_nat.contains(slot) { Kind::FullNat } else { Kind::Sole };
             listeners.push((key, Listener { number: slot.0.into(), kind }));
             continue;

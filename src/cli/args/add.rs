@@ -11,7 +11,7 @@ use config::words::{
 };
 use ipnet::IpNet;
 
-use super::balance::{HashArguments, PersistenceArguments, QuicArguments};
+use super::balance::{HashArguments, LimitArguments, PersistenceArguments, QuicArguments};
 
 /// A new service.
 #[derive(Debug, Args)]
@@ -55,6 +55,8 @@ pub struct ServiceAdd {
     quic: QuicArguments,
     #[command(flatten)]
     persistence: PersistenceArguments,
+    #[command(flatten)]
+    limits: LimitArguments,
     #[command(flatten)]
     check: CheckArguments,
 }
@@ -210,6 +212,7 @@ impl ServiceAdd {
             hash: self.hash.hash(self.scheduler),
             quic: self.quic.quic(),
             persistence: self.persistence.persistence(),
+            limits: self.limits.limits(),
             check: self.check.check()?,
             no_backend: self.no_backend,
             no_flow: self.no_flow,

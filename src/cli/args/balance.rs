@@ -1,8 +1,8 @@
 //! How new flows of a new service are spread, as it is typed.
 
 use clap::{Args, value_parser};
-use config::model::{Hash, Persistence, Quic};
-use config::words::{AesKey, HashPart, Scheduler};
+use config::model::{Hash, Limits, Persistence, Quic};
+use config::words::{AesKey, HashPart, NoBackend, Scheduler};
 
 /// What a hash scheduler hashes.
 #[derive(Debug, Args)]
@@ -113,5 +113,56 @@ impl PersistenceArguments {
             respect_limits: self.respect_limits,
             expire_when_drained: self.expire_when_drained,
         })
+    }
+}
+
+/// What a service takes at most.
+#[derive(Debug, Args)]
+pub struct LimitArguments {
+    /// Flows that the service may have
+    #[arg(long, value_name = "FLOWS", value_parser = value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
+    /// New flows in a second
+    #[arg(long, value_name = "FLOWS", value_parser = value_parser!(u32).range(1..))]
+    max_new_per_sec: Option<u32>,
+    /// New flows in a second on one backend; others have them then
+    #[arg(long, value_name = "FLOWS", value_parser = value_parser!(u32).range(1..))]
+    max_new_per_backend: Option<u32>,
+    /// New flows in a second from one source
+    #[arg(long, value_name = "FLOWS", value_parser = value_parser!(u32).range(1..))]
+    max_new_per_source: Option<u32>,
+    /// Bits of an IPv4 address that make a source [default: 32]
+    #[arg(long, value_name = "BITS", value_parser = value_parser!(u8).range(..=32))]
+    source_v4: Option<u8>,
+    /// Bits of an IPv6 address that make a source [default: 64]
+    #[arg(long, value_name = "BITS", value_parser = value_parser!(u8).range(..=128))]
+    source_v6: Option<u8>,
+    /// Packets from clients in a second
+    #[arg(long, value_name = "PACKETS", value_parser = value_parser!(u64).range(1..))]
+    max_packets_per_sec: Option<u64>,
+    /// Bits of IP packets from clients in a second
+    #[arg(long, value_name = "BITS", value_parser = value_parser!(u64).range(1..))]
+    max_bits_per_sec: Option<u64>,
+    /// What the client of a new flow is told that is too much: rst, icmp or drop [default: drop]
+    #[arg(long, value_name = "ANSWER")]
+    limit_answer: Option<NoBackend>,
+}
+
+impl LimitArguments {
+    /// What is asked for, if anything is.
+    pub fn limits(&self) -> Option<Limits> {
+        let default = Limits::default();
+        let limits = Limits {
+            connections: self.max_connections,
+            new_per_sec: self.max_new_per_sec,
+            new_per_sec_per_backend: self.max_new_per_backend,
+            new_per_sec_per_source: self.max_new_per_source,
+            prefix_v4: self.source_v4.unwrap_or(default.prefix_v4),
+            prefix_v6: self.source_v6.unwrap_or(default.prefix_v6),
+            packets_per_sec: self.max_packets_per_sec,
+            bits_per_sec: self.max_bits_per_sec,
+            answer: self.limit_answer.unwrap_or(default.answer),
+        };
+        (limits != default).then_some(limits)
     }
 }

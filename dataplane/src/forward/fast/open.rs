@@ -167,6 +167,7 @@ fn is_easy<A: Fast, K: Tabled>(snapshot: &Snapshot, service: &Service, known: &S
         && !service.one_packet
         && !service.is_limited
         && service.persistence.is_none()
+        && service.limits.is_none()
         && service.scheduler != Scheduler::Quic
         && (service.mss.is_none() || plain.protocol == Protocol::Udp)
         && !A::is_martian(plain)

@@ -6,6 +6,7 @@ mod fast;
 mod full_nat;
 mod gateway;
 mod icmp;
+mod limits;
 mod modes;
 mod persist;
 mod ports;

@@ -1,0 +1,231 @@
+//! Limits of a service: how many flows it has, how fast new ones come, how many packets and bits pass.
+//!
+//! Made by the control thread and shared by all workers: what one lets pass counts for all. A bucket is one word that
+//! says until when it is empty (the virtual scheduling of ATM's GCRA, ITU-T I.371), so that nobody refills it and a
+//! worker takes from it by one compare-and-swap.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use config::model;
+
+/// Nanoseconds since some moment before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Nanos(pub u64);
+
+/// Why a flow or packet does not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// The service has all the flows it may have.
+    Connections,
+    /// New flows come too fast.
+    NewFlows,
+    /// Packets or bits come too fast.
+    Traffic,
+}
+
+/// Parts of a nanosecond that buckets count in: so many that a bit at 400 Gbit/s is not rounded by more than 0.1 %.
+const PARTS: u64 = 1 << 10;
+const SECOND: u64 = 1_000_000_000 * PARTS;
+
+/// The units that may pass in a second. As many as pass in a tenth of it, and at least one, may come at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rate {
+    per_sec: u64,
+}
+
+impl Rate {
+    /// Whether one unit is in a bucket.
+    fn may_take(self, bucket: &AtomicU64, now: Nanos) -> bool {
+        self.after(bucket.load(Ordering::Relaxed), now, 1).is_some()
+    }
+
+    /// Takes so many units from a bucket, if they are there.
+    fn take(self, bucket: &AtomicU64, now: Nanos, units: u64) -> bool {
+        let after = |word| self.after(word, now, units);
+        bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).is_ok()
+    }
+
+    /// The word of a bucket after so many units were taken, if they are there.
+    fn after(self, word: u64, now: Nanos, units: u64) -> Option<u64> {
+        let now = now.0 * PARTS;
+        let cost = (u128::from(units) * u128::from(SECOND) / u128::from(self.per_sec)) as u64;
+        let depth = (SECOND / 10).max(cost);
+        let until = word.max(now).saturating_add(cost);
+        (until - now <= depth).then_some(until)
+    }
+}
+
+/// Buckets of sources: those whose networks fall on one bucket share it.
+#[derive(Debug)]
+struct Sources {
+    rate: Rate,
+    mask_v4: u32,
+    mask_v6: u128,
+    hasher: RandomState,
+    buckets: Box<[AtomicU64]>,
+}
+
+/// Buckets for the sources of one service.
+const SOURCE_BUCKETS: usize = 1 << 14;
+
+/// The limits of a service, and how near to them it is.
+#[derive(Debug)]
+pub struct Limits {
+    config: model::Limits,
+    /// Where [`Nanos`] are counted from.
+    start: Instant,
+    flows: AtomicU64,
+    packets: AtomicU64,
+    bits: AtomicU64,
+    sources: Option<Sources>,
+}
+
+impl Limits {
+    /// Limits that nobody has come near to.
+    pub fn new(config: &model::Limits) -> Self {
+        let sources = config.new_per_sec_per_source.map(|per_sec| Sources {
+            rate: Rate { per_sec: per_sec.into() },
+            mask_v4: u32::MAX.checked_shl(32 - u32::from(config.prefix_v4)).unwrap_or(0),
+            mask_v6: u128::MAX.checked_shl(128 - u32::from(config.prefix_v6)).unwrap_or(0),
+            hasher: RandomState::new(),
+            buckets: (0..SOURCE_BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+        });
+        let bucket = || AtomicU64::new(0);
+        // Later than the moment that an empty word stands for.
+        let start = Instant::now();
+        Self { config: *config, start, flows: bucket(), packets: bucket(), bits: bucket(), sources }
+    }
+
+    /// What they are.
+    pub fn config(&self) -> &model::Limits {
+        &self.config
+    }
+
+    /// The time by which buckets fill.
+    pub fn now(&self) -> Nanos {
+        // 2^54 nanoseconds are 208 days, then buckets are full once.
+        Nanos((self.start.elapsed().as_nanos() as u64) & ((1 << 54) - 1))
+    }
+
+    /// Whether traffic has limits.
+    pub fn polices(&self) -> bool {
+        self.config.packets_per_sec.is_some() || self.config.bits_per_sec.is_some()
+    }
+
+    /// Whether a backend with this bucket may have a new flow now.
+    pub fn backend_may(&self, now: Nanos, bucket: &AtomicU64) -> bool {
+        let rate = |per_sec: u32| Rate { per_sec: per_sec.into() };
+        self.config.new_per_sec_per_backend.is_none_or(|per_sec| rate(per_sec).may_take(bucket, now))
+    }
+
+    /// Takes a new flow from a backend's bucket.
+    pub fn began(&self, now: Nanos, bucket: &AtomicU64) {
+        if let Some(per_sec) = self.config.new_per_sec_per_backend {
+            Rate { per_sec: per_sec.into() }.take(bucket, now, 1);
+        }
+    }
+
+    /// Whether another flow of this source may begin, of a service that has so many now.
+    ///
+    /// # Errors
+    /// The limit that it would exceed.
+    pub fn admit(&self, now: Nanos, flows: impl Fn() -> u64, source: u128) -> Result<(), Exceeded> {
+        if self.config.connections.is_some_and(|most| flows() >= u64::from(most)) {
+            return Err(Exceeded::Connections);
+        }
+        // What its source may not is taken from nobody else.
+        let of_source = self.sources.as_ref().is_none_or(|sources| sources.take(now, source));
+        let takes = |per_sec: u32| Rate { per_sec: per_sec.into() }.take(&self.flows, now, 1);
+        (of_source && self.config.new_per_sec.is_none_or(takes)).then_some(()).ok_or(Exceeded::NewFlows)
+    }
+
+    /// Whether a packet of so many bytes may pass.
+    ///
+    /// # Errors
+    /// The limit that it would exceed.
+    pub fn pass(&self, now: Nanos, bytes: u16) -> Result<(), Exceeded> {
+        let packet = |per_sec: u64| Rate { per_sec }.take(&self.packets, now, 1);
+        let bits = |per_sec: u64| Rate { per_sec }.take(&self.bits, now, 8 * u64::from(bytes));
+        let passes =
+            self.config.packets_per_sec.is_none_or(packet) && self.config.bits_per_sec.is_none_or(bits);
+        passes.then_some(()).ok_or(Exceeded::Traffic)
+    }
+}
+
+impl Sources {
+    fn take(&self, now: Nanos, source: u128) -> bool {
+        let network = match u32::try_from(source ^ crate::flow::mapped(0)) {
+            Ok(v4) => crate::flow::mapped(v4 & self.mask_v4),
+            Err(_) => source & self.mask_v6,
+        };
+        let place = self.hasher.hash_one(network) as usize % SOURCE_BUCKETS;
+        self.buckets.get(place).is_none_or(|bucket| self.rate.take(bucket, now, 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::mapped;
+
+    fn millis(count: u64) -> Nanos {
+        Nanos(1_000_000_000 + count * 1_000_000)
+    }
+
+    /// How many of the tries at these milliseconds pass.
+    fn passed(times: impl Iterator<Item = u64>, mut admit: impl FnMut(Nanos) -> bool) -> usize {
+        times.filter(|time| admit(millis(*time))).count()
+    }
+
+    #[test]
+    fn as_many_pass_as_the_rate_says_and_a_tenth_at_once() {
+        let limits = Limits::new(&model::Limits { new_per_sec: Some(1000), ..model::Limits::default() });
+        let mut admit = |now| limits.admit(now, || 0, 7).is_ok();
+        assert_eq!(passed((0..5000).map(|_| 0), &mut admit), 100, "a tenth of a second's");
+        let twice_as_fast = (0..10_000).map(|number| number / 2);
+        let passed = passed(twice_as_fast, &mut admit);
+        assert!((4990..=5010).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn slow_rates_let_one_pass_at_a_time() {
+        let limits = Limits::new(&model::Limits { new_per_sec: Some(1), ..model::Limits::default() });
+        let mut admit = |now| limits.admit(now, || 0, 7).is_ok();
+        assert_eq!(passed((0..10_000).step_by(100), &mut admit), 10);
+    }
+
+    #[test]
+    fn sources_have_buckets_of_their_own() {
+        let config = model::Limits { new_per_sec_per_source: Some(10), ..model::Limits::default() };
+        let limits = Limits::new(&model::Limits { prefix_v4: 24, ..config });
+        let from = |source: u32| limits.admit(millis(0), || 0, mapped(source)).is_ok();
+        assert_eq!([0x0a00_0001, 0x0a00_0002, 0x0b00_0001].map(from), [true, false, true]);
+        assert!(limits.admit(millis(100), || 0, mapped(0x0a00_0003)).is_ok());
+    }
+
+    #[test]
+    fn connections_are_counted_by_the_caller() {
+        let limits = Limits::new(&model::Limits { connections: Some(5), ..model::Limits::default() });
+        assert_eq!(limits.admit(millis(0), || 4, 7), Ok(()));
+        assert_eq!(limits.admit(millis(0), || 5, 7), Err(Exceeded::Connections));
+    }
+
+    #[test]
+    fn traffic_is_limited_by_packets_and_by_bits() {
+        let config = model::Limits { packets_per_sec: Some(100), ..model::Limits::default() };
+        let limits = Limits::new(&config);
+        assert_eq!(passed((0..100).map(|_| 0), |now| limits.pass(now, 1500).is_ok()), 10);
+        let config = model::Limits { bits_per_sec: Some(1_000_000), ..model::Limits::default() };
+        let limits = Limits::new(&config);
+        let passed = passed((0..10_000).flat_map(|time| [time; 3]), |now| limits.pass(now, 1250).is_ok());
+        assert!((1000..=1010).contains(&passed), "ten seconds at 100 packets of 10,000 bits: {passed}");
+        let config = model::Limits { bits_per_sec: Some(400_000_000_000), ..model::Limits::default() };
+        let (limits, mut sent) = (Limits::new(&config), 0u64);
+        for nanos in 0..1_000_000 {
+            sent += u64::from(limits.pass(Nanos(1_000_000_000 + nanos), 64).is_ok()) * 512;
+        }
+        assert_eq!(sent, 512_000_000, "a packet in a nanosecond is more, but a tenth of a second is free");
+    }
+}
