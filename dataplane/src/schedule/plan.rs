@@ -36,7 +36,7 @@ pub enum Plan {
     /// The same, with bounded loads.
     Bounded(Keyed<Bounded>),
     /// Servers by their IDs, and slots for what names none of them.
-    Quic(Quic, Keyed<Maglev>),
+    Quic(Box<Quic>, Keyed<Maglev>),
 }
 
 /// A table, and the hash by which flows find their slots.
@@ -99,7 +99,7 @@ impl Plan {
             Scheduler::Maglev => Self::Maglev(maglev(hash_on(hash))),
             // A client's packets all agree, whether or not its servers put their numbers into IDs.
             Scheduler::Quic => match ingredients.quic() {
-                Some(servers) => Self::Quic(servers, maglev(HashOn::FiveTuple)),
+                Some(servers) => Self::Quic(Box::new(servers), maglev(HashOn::FiveTuple)),
                 None => Self::Maglev(maglev(HashOn::FiveTuple)),
             },
             Scheduler::Bounded => Self::Bounded(Keyed {
