@@ -125,7 +125,7 @@ impl<F: Frame> Forwarder<F> {
         // The client's first segment gets longer than the client knows. What the backend sends does not.
         let more = match backend.client_address {
             ClientAddress::Toa => toa::len(client),
-            _ => introduction.len(),
+            _ => introduction.count(),
         };
         mss::make_room(frame.head_mut(), headers, more);
     }
@@ -139,7 +139,7 @@ fn prepend<F: Frame>(
     frame: &mut F,
 ) -> Result<Headers, DropReason> {
     let Some(header) = header_for(backend, headers) else { return Ok(*headers) };
-    if !fits(backend, egress, headers, header.len()) {
+    if !fits(backend, egress, headers, header.count()) {
         return Err(DropReason::TooBig);
     }
     proxy::prepend(frame, headers, &header)
@@ -168,7 +168,7 @@ pub(super) fn preface_len(backend: &Backend, headers: &Headers) -> u8 {
         // Where there is no room for the option, it is left out.
         ClientAddress::None | ClientAddress::Toa => 0,
         ClientAddress::ProxyV1 | ClientAddress::ProxyV2 => {
-            header_for(backend, headers).map_or(0, |header| header.len())
+            header_for(backend, headers).map_or(0, |header| header.count())
         }
     }
 }

@@ -52,7 +52,7 @@ impl Header {
     }
 
     /// How many they are.
-    pub fn len(&self) -> u8 {
+    pub fn count(&self) -> u8 {
         self.len
     }
 }
@@ -101,7 +101,7 @@ pub fn prepend<F: Frame>(frame: &mut F, headers: &Headers, header: &Header) -> R
     };
     let longer = super::insert::insert(frame, headers, payload, header.bytes(), Delta::default())?;
     if headers.protocol == Protocol::Tcp && headers.tcp_flags & tcp::URG != 0 {
-        push_urgent(frame.head_mut(), l4, header.len());
+        push_urgent(frame.head_mut(), l4, header.count());
     }
     Ok(longer)
 }
@@ -182,7 +182,7 @@ mod tests {
         let urgent = |bytes: &[u8]| read_u16(bytes, usize::from(sample.packet().l4) + tcp::URGENT).unwrap();
         let mut frame = sample.frame();
         prepend(&mut frame, &sample.headers(), &header).unwrap();
-        assert_eq!(urgent(frame.bytes()), urgent(&sample.bytes()) + u16::from(header.len()));
+        assert_eq!(urgent(frame.bytes()), urgent(&sample.bytes()) + u16::from(header.count()));
         assert!(crate::samples::is_valid(&frame.bytes()[14..]));
     }
 

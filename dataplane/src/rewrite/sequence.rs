@@ -62,7 +62,7 @@ impl Introduction {
     }
 
     /// How many bytes stand before the client's.
-    pub fn len(&self) -> u8 {
+    pub fn count(&self) -> u8 {
         self.len
     }
 
@@ -278,7 +278,8 @@ mod tests {
     #[test]
     fn selective_acknowledgments_are_of_the_clients_bytes_only() {
         let at = |offset: u32| 1000 + offset;
-        let cases: [(&[(u32, u32)], &[(u32, u32)]); 5] = [
+        type Blocks<'a> = &'a [(u32, u32)];
+        let cases: [(Blocks, Blocks); 5] = [
             (&[(at(40), at(50))], &[(at(12), at(22))]),
             (&[(at(0), at(28)), (at(40), at(50))], &[(at(12), at(22))]),
             (&[(at(0), at(30)), (at(40), at(50))], &[(at(0), at(2)), (at(12), at(22))]),

@@ -52,7 +52,7 @@ pub fn add<F: Frame>(
     let l4 = usize::from(headers.ip.l4);
     let old = read_u16(frame.head(), l4 + tcp::DATA_OFFSET).unwrap_or_default();
     // The length in words is in the upper four bits, and has room, as was seen.
-    let new = old.wrapping_add(u16::from(len) / 4 << 12);
+    let new = old.wrapping_add(u16::from(len / 4) << 12);
     let option = option.get(..usize::from(len)).unwrap_or_default();
     let changes = Delta::default().word(old, new);
     let longer = insert::insert(frame, headers, l4 + tcp::HEADER_LEN, option, changes)?;

@@ -111,7 +111,7 @@ impl Connection {
     fn open((outer, inner): Versions, kind: ClientAddress, isn: u32) -> Self {
         let ends = (CLIENTS[outer].parse().unwrap(), VIPS[outer].parse().unwrap());
         let mut it = Self { path: path((outer, inner), kind), ends, far: ends };
-        let opening = it.to_backend(isn, 0, SYN, &[2, 4, 5, 180], b"");
+        let opening = it.ask(isn, 0, SYN, &[2, 4, 5, 180], b"");
         assert_eq!((opening.numbers.0, opening.flags, opening.payload), (isn, SYN, Vec::new()));
         assert_eq!(opening.options, [2, 4, 5, 180], "what the backend sends is not made longer");
         it.far = opening.ends;
@@ -132,13 +132,13 @@ impl Connection {
     }
 
     /// What becomes of a client's segment.
-    fn to_backend(&mut self, sequence: u32, ack: u32, flags: u8, options: &[u8], payload: &[u8]) -> Segment {
+    fn ask(&mut self, sequence: u32, ack: u32, flags: u8, options: &[u8], payload: &[u8]) -> Segment {
         let (options, payload) = (options.to_vec(), payload.to_vec());
         self.sent(&Segment { ends: self.ends, numbers: (sequence, ack), flags, options, payload })
     }
 
     /// What becomes of a backend's segment.
-    fn to_client(&mut self, sequence: u32, ack: u32, flags: u8, options: &[u8], payload: &[u8]) -> Segment {
+    fn answer(&mut self, sequence: u32, ack: u32, flags: u8, options: &[u8], payload: &[u8]) -> Segment {
         let (ends, options, payload) = ((self.far.1, self.far.0), options.to_vec(), payload.to_vec());
         let sent = self.sent(&Segment { ends, numbers: (sequence, ack), flags, options, payload });
         assert_eq!(sent.ends, (self.ends.1, self.ends.0));
@@ -155,22 +155,22 @@ fn a_server_that_speaks_first_knows_its_client() {
         let header = it.header(kind);
         let len = header.len() as u32;
         // The offer leaves room for the header, which the client does not know of.
-        let answer = it.to_client(900, 0, SYN | ACK, &[2, 4, 5, 180], b"");
+        let answer = it.answer(900, 0, SYN | ACK, &[2, 4, 5, 180], b"");
         assert_eq!(answer.numbers, (900, 0));
         assert_eq!(answer.options[2..], (1460 - len as u16).to_be_bytes());
         // Each time until it is known to have come.
         for _ in 0..2 {
-            let established = it.to_backend(0, 901, ACK, &[], b"");
+            let established = it.ask(0, 901, ACK, &[], b"");
             assert_eq!((established.numbers, &established.payload), ((0, 901), &header));
         }
-        let banner = it.to_client(901, len, ACK, &[], b"220 ready");
+        let banner = it.answer(901, len, ACK, &[], b"220 ready");
         assert_eq!((banner.numbers, &banner.payload[..]), ((901, 0), &b"220 ready"[..]));
-        let acknowledged = it.to_backend(0, 910, ACK, &[], b"");
+        let acknowledged = it.ask(0, 910, ACK, &[], b"");
         assert_eq!((acknowledged.numbers, acknowledged.payload), ((len, 910), Vec::new()));
-        let spoken = it.to_backend(0, 910, ACK, &[], b"HELO");
+        let spoken = it.ask(0, 910, ACK, &[], b"HELO");
         assert_eq!((spoken.numbers, &spoken.payload[..]), ((len, 910), &b"HELO"[..]));
-        assert_eq!(it.to_client(910, len + 4, ACK, &[], b"").numbers, (910, 4));
-        assert_eq!(it.to_backend(4, 910, RST, &[], b"").numbers.0, len + 4);
+        assert_eq!(it.answer(910, len + 4, ACK, &[], b"").numbers, (910, 4));
+        assert_eq!(it.ask(4, 910, RST, &[], b"").numbers.0, len + 4);
     }
 }
 
@@ -178,7 +178,7 @@ fn a_server_that_speaks_first_knows_its_client() {
 fn a_segment_without_room_for_the_header_is_refused_and_told_how_long_it_may_be() {
     for (versions, mtu) in [((0, 0), 1472), ((0, 1), 1452)] {
         let mut it = Connection::open(versions, ClientAddress::ProxyV2, 99);
-        let longest = it.to_backend(100, 901, ACK, &[], &vec![7; mtu - 40]);
+        let longest = it.ask(100, 901, ACK, &[], &vec![7; mtu - 40]);
         assert_eq!(longest.payload.len(), mtu - 40 + 28);
         let ends = it.ends;
         let payload = vec![7; mtu - 39];
@@ -187,8 +187,8 @@ fn a_segment_without_room_for_the_header_is_refused_and_told_how_long_it_may_be(
         assert_eq!(told[34..36], [3, 4], "fragmentation needed");
         assert_eq!(told[40..42], (mtu as u16).to_be_bytes());
         // Behind the header there is room for all that the MTU has.
-        it.to_client(901, 128, ACK, &[], b"");
-        assert_eq!(it.to_backend(100, 901, ACK, &[], &vec![7; mtu - 12]).payload.len(), mtu - 12);
+        it.answer(901, 128, ACK, &[], b"");
+        assert_eq!(it.ask(100, 901, ACK, &[], &vec![7; mtu - 12]).payload.len(), mtu - 12);
     }
 }
 
@@ -196,12 +196,12 @@ fn a_segment_without_room_for_the_header_is_refused_and_told_how_long_it_may_be(
 fn an_opening_with_data_has_the_header_before_them() {
     let mut it = Connection::open((0, 0), ClientAddress::ProxyV2, 99);
     let header = it.header(ClientAddress::ProxyV2);
-    let opening = it.to_backend(99, 0, SYN, &[34, 2, 1, 1], b"GET /");
+    let opening = it.ask(99, 0, SYN, &[34, 2, 1, 1], b"GET /");
     assert_eq!((opening.numbers.0, opening.payload), (99, [&header[..], b"GET /"].concat()));
-    assert_eq!(it.to_client(900, 100, SYN | ACK, &[], b"").numbers.1, 100, "only the opening is taken");
-    assert_eq!(it.to_backend(100, 901, ACK, &[], b"GET /").payload, [&header[..], b"GET /"].concat());
-    assert_eq!(it.to_client(900, 133, SYN | ACK, &[], b"").numbers.1, 105, "all of it is taken");
-    assert_eq!(it.to_backend(105, 901, ACK, &[], b"").numbers, (133, 901));
+    assert_eq!(it.answer(900, 100, SYN | ACK, &[], b"").numbers.1, 100, "only the opening is taken");
+    assert_eq!(it.ask(100, 901, ACK, &[], b"GET /").payload, [&header[..], b"GET /"].concat());
+    assert_eq!(it.answer(900, 133, SYN | ACK, &[], b"").numbers.1, 105, "all of it is taken");
+    assert_eq!(it.ask(105, 901, ACK, &[], b"").numbers, (133, 901));
 }
 
 #[test]
@@ -211,10 +211,10 @@ fn what_began_elsewhere_is_left_as_it_is() {
         Arc::make_mut(service).no_flow = config::words::NoFlow::Schedule;
     });
     it.ends.0.set_port(40001);
-    let taken_up = it.to_backend(5000, 7000, ACK, &[], b"more");
+    let taken_up = it.ask(5000, 7000, ACK, &[], b"more");
     assert_eq!((taken_up.numbers, &taken_up.payload[..]), ((5000, 7000), &b"more"[..]));
     it.far = taken_up.ends;
-    assert_eq!(it.to_client(7000, 5004, ACK, &[], b"").numbers, (7000, 5004));
+    assert_eq!(it.answer(7000, 5004, ACK, &[], b"").numbers, (7000, 5004));
 }
 
 #[test]
@@ -227,17 +227,17 @@ fn the_option_goes_with_all_segments_before_the_clients_second_byte() {
             IpAddr::V6(ip) => [&[254, 20, 0x9c, 0x40][..], &ip.octets()].concat(),
         };
         assert_eq!(option.len(), len);
-        let answer = it.to_client(900, 100, SYN | ACK, &[2, 4, 5, 180], b"");
+        let answer = it.answer(900, 100, SYN | ACK, &[2, 4, 5, 180], b"");
         assert_eq!(answer.options[2..], (1460 - len as u16).to_be_bytes());
         for payload in [&b""[..], b"GET /"] {
-            let marked = it.to_backend(100, 901, ACK, &[1; 12], payload);
+            let marked = it.ask(100, 901, ACK, &[1; 12], payload);
             assert_eq!(marked.options, [&option[..], &[1; 12]].concat());
             assert_eq!((marked.numbers, &marked.payload[..]), ((100, 901), payload));
         }
         let untold = |it: &Connection| it.path.stats.addresses_untold.get();
         assert_eq!(untold(&it), 0);
         // Neither a full header nor a full packet is a reason to refuse it.
-        assert_eq!(it.to_backend(100, 901, ACK, &long, b"GET /").options, long);
+        assert_eq!(it.ask(100, 901, ACK, &long, b"GET /").options, long);
         assert_eq!(untold(&it), 1);
         // The longest that passes without the option, and the longest that passes with it.
         let room = match versions {
@@ -245,13 +245,13 @@ fn the_option_goes_with_all_segments_before_the_clients_second_byte() {
             (1, 1) | (0, 1) => 1440,
             _ => 1460,
         };
-        assert_eq!(it.to_backend(100, 901, ACK, &[], &vec![7; room]).options, []);
+        assert_eq!(it.ask(100, 901, ACK, &[], &vec![7; room]).options, []);
         assert_eq!(untold(&it), 2);
-        assert_eq!(it.to_backend(100, 901, ACK, &[], &vec![7; room - len]).options, option);
-        let taken = it.to_client(901, 105, ACK, &[], b"");
+        assert_eq!(it.ask(100, 901, ACK, &[], &vec![7; room - len]).options, option);
+        let taken = it.answer(901, 105, ACK, &[], b"");
         assert_eq!(taken.numbers, (901, 105));
-        assert_eq!(it.to_backend(100, 901, ACK, &[], b"GET /").options, []);
-        assert_eq!(it.to_backend(105, 901, ACK, &[], b"more").options, []);
+        assert_eq!(it.ask(100, 901, ACK, &[], b"GET /").options, []);
+        assert_eq!(it.ask(105, 901, ACK, &[], b"more").options, []);
         assert_eq!(untold(&it), 2);
     }
 }
@@ -360,7 +360,7 @@ proptest! {
         let mut it = Connection::open(versions, kind, isn);
         let whole = [it.header(kind), data.clone()].concat();
         let first = isn.wrapping_add(1);
-        prop_assert_eq!(it.to_client(900, first, SYN | ACK, &[], b"").numbers, (900, first));
+        prop_assert_eq!(it.answer(900, first, SYN | ACK, &[], b"").numbers, (900, first));
         let mut receiver = Receiver::default();
         let (mut on_their_way, mut answers) = (Vec::new(), Vec::new());
         // The client never sends beyond what it has, and a FIN with the last byte only.
@@ -373,10 +373,10 @@ proptest! {
                     let end = (start + len).min(data.len());
                     let flags = if end == data.len() { ACK | FIN } else { ACK };
                     let number = first.wrapping_add(start as u32);
-                    on_their_way.push(it.to_backend(number, 901, flags, &[], &data[start..end]));
+                    on_their_way.push(it.ask(number, 901, flags, &[], &data[start..end]));
                     reached = reached.max(end);
                 }
-                4 => on_their_way.push(it.to_backend(first.wrapping_add(reached as u32), 901, ACK, &[], b"")),
+                4 => on_their_way.push(it.ask(first.wrapping_add(reached as u32), 901, ACK, &[], b"")),
                 5 if !on_their_way.is_empty() => {
                     on_their_way.swap_remove(which.index(on_their_way.len()));
                 }
@@ -391,7 +391,7 @@ proptest! {
                 }
                 _ if !answers.is_empty() => {
                     let (ack, options) = answers.swap_remove(which.index(answers.len()));
-                    let told = it.to_client(901, ack, ACK, &options, b"");
+                    let told = it.answer(901, ack, ACK, &options, b"");
                     let count = told.numbers.1.wrapping_sub(first);
                     prop_assert!(count as i32 >= -(whole.len() as i32) && count as i32 <= reached as i32 + 1);
                     // What was not told before is told exactly.
@@ -414,11 +414,11 @@ proptest! {
         for start in (0..=data.len()).step_by(100) {
             let end = (start + 100).min(data.len());
             let flags = if end == data.len() { ACK | FIN } else { ACK };
-            let segment = it.to_backend(first.wrapping_add(start as u32), 901, flags, &[], &data[start..end]);
+            let segment = it.ask(first.wrapping_add(start as u32), 901, flags, &[], &data[start..end]);
             receiver.take(isn, &segment);
         }
         let (ack, _) = receiver.acknowledgment(isn);
         prop_assert_eq!(receiver.bytes.into_values().collect::<Vec<_>>(), whole);
-        prop_assert_eq!(it.to_client(901, ack, ACK, &[], b"").numbers.1, first.wrapping_add(data.len() as u32 + 1));
+        prop_assert_eq!(it.answer(901, ack, ACK, &[], b"").numbers.1, first.wrapping_add(data.len() as u32 + 1));
     }
 }
