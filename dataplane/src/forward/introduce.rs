@@ -11,9 +11,11 @@ use crate::drops::DropReason;
 use crate::local::LocalSlot;
 use crate::packet::{Headers, Packet};
 use crate::rewrite::proxy::{self, Header};
-use crate::rewrite::sequence::{self, Need};
+use crate::rewrite::quote::Quoted;
+use crate::rewrite::sequence::{self, Introduction, Need};
 use crate::rewrite::{mss, toa};
-use crate::snapshot::{Backend, Egress};
+use crate::snapshot::{Backend, BackendSlot, Egress, Local, Snapshot};
+use crate::wire::{ipv4, ipv6};
 
 impl<F: Frame> Forwarder<F> {
     /// Puts into a client's packet what its backend is to learn, if that is due, and makes its numbers those of the
@@ -123,11 +125,31 @@ impl<F: Frame> Forwarder<F> {
         let Some(introduction) = self.flows.introduction(local, headers.protocol) else { return };
         sequence::shift_back(frame.head_mut(), headers, introduction);
         // The client's first segment gets longer than the client knows. What the backend sends does not.
-        let more = match backend.client_address {
-            ClientAddress::Toa => toa::len(client),
-            _ => introduction.count(),
-        };
+        let more = added(backend, client, introduction);
         mss::make_room(frame.head_mut(), headers, more);
+    }
+
+    /// Makes what an error says of a segment that went to a backend right for its client, who numbers it otherwise and
+    /// sent it shorter.
+    pub(super) fn quote_as_client(
+        &mut self,
+        snapshot: &Snapshot,
+        packet: &Packet,
+        quoted: &Quoted,
+        (backend, client): (Option<BackendSlot>, IpAddr),
+        frame: &mut F,
+    ) {
+        let Some(Local::Snat(slot)) = snapshot.local(quoted.src.ip()) else { return };
+        let backend = backend.and_then(|slot| snapshot.backend(slot));
+        let Some(backend) = backend.filter(|it| it.client_address != ClientAddress::None) else { return };
+        if quoted.protocol != ipv4::PROTOCOL_TCP {
+            return;
+        }
+        let local = (slot, quoted.src.port());
+        let Some(introduction) = self.flows.introduction(local, Protocol::Tcp) else { return };
+        let least = if client.is_ipv6() && !packet.is_v4() { ipv6::MIN_MTU } else { ipv4::MIN_MTU };
+        let room = (added(backend, client, introduction), least);
+        sequence::shift_quoted(frame.head_mut(), packet, quoted, introduction, room);
     }
 }
 
@@ -143,6 +165,14 @@ fn prepend<F: Frame>(
         return Err(DropReason::TooBig);
     }
     proxy::prepend(frame, headers, &header)
+}
+
+/// Bytes by which a client's first segment becomes longer.
+fn added(backend: &Backend, client: IpAddr, introduction: &Introduction) -> u8 {
+    match backend.client_address {
+        ClientAddress::Toa => toa::len(client),
+        _ => introduction.count(),
+    }
 }
 
 /// Whether a client's packet may be longer by `more` bytes on its way to its backend.

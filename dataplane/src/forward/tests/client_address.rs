@@ -12,7 +12,7 @@ use crate::local::{LocalAddress, LocalSlot};
 use crate::packet::Headers;
 use crate::parse::parse;
 use crate::rewrite::proxy::Header;
-use crate::samples::{Body, Sample, datagram, is_valid, syn};
+use crate::samples::{Body, Sample, datagram, icmp, is_valid, syn};
 use crate::snapshot::{Pool, PoolSlot};
 
 const LOCALS: [&str; 2] = ["198.51.100.200", "2001:db8:b::200"];
@@ -189,6 +189,58 @@ fn a_segment_without_room_for_the_header_is_refused_and_told_how_long_it_may_be(
         // Behind the header there is room for all that the MTU has.
         it.answer(901, 128, ACK, &[], b"");
         assert_eq!(it.ask(100, 901, ACK, &[], &vec![7; mtu - 12]).payload.len(), mtu - 12);
+    }
+}
+
+/// An error of a router behind us about the packet in a frame, of which it quotes so much.
+fn error_about(frame: &[u8], kind: [u8; 2], rest: [u8; 4], quoted: usize) -> Sample {
+    let (src, _) = ends_of(&headers_of(frame));
+    let router = if src.is_ipv4() { "198.51.100.99:0" } else { "[2001:db8:b::99]:0" };
+    icmp(router, &src.to_string(), kind, rest, &frame[14..][..quoted])
+}
+
+#[test]
+fn errors_about_a_clients_segments_are_in_its_own_numbers() {
+    const TOO_BIG: [[u8; 2]; 2] = [[3, 4], [2, 0]];
+    const EXPIRED: [[u8; 2]; 2] = [[11, 0], [3, 0]];
+    for (versions, kind) in
+        ALL.into_iter().flat_map(|it| [KINDS[0], KINDS[1], ClientAddress::Toa].map(|kind| (it, kind)))
+    {
+        let (outer, inner) = versions;
+        let mut it = Connection::open(versions, kind, u32::MAX);
+        it.answer(900, 0, SYN | ACK, &[], b"");
+        let more = match kind {
+            ClientAddress::Toa => [8, 20][outer],
+            _ => it.header(kind).len() as u16,
+        };
+        // Of three segments: the opening, the first one, and a later one.
+        for (sequence, flags) in [(u32::MAX, SYN), (0, ACK), (1000, ACK)] {
+            for told in [EXPIRED, TOO_BIG] {
+                let (ends, options) = (it.ends, Vec::new());
+                let segment =
+                    Segment { ends, numbers: (sequence, 901), flags, options, payload: vec![7; 1000] };
+                let segment = if flags == SYN { Segment { payload: Vec::new(), ..segment } } else { segment };
+                let End::Sent(sent) = it.path.pass(segment.frame()) else { panic!() };
+                let mtu = 1400u16.to_be_bytes();
+                let rest = if told == TOO_BIG { [0, 0, mtu[0], mtu[1]] } else { [0; 4] };
+                let error = error_about(&sent, told[inner], rest, [28, 48][inner]);
+                let End::Sent(heard) = it.path.pass(error.frame()) else { panic!("{versions:?} {kind}") };
+                assert!(is_valid(&heard[14..]));
+                let at = 14 + [20, 40][outer];
+                assert_eq!(heard[at], told[outer][0]);
+                let quoted = at + 8 + [20, 40][outer];
+                assert_eq!(
+                    heard[quoted + 4..quoted + 8],
+                    sequence.to_be_bytes(),
+                    "{versions:?} {kind} {sequence}"
+                );
+                if told == TOO_BIG {
+                    let here = (1400 + 20 * outer as u16).wrapping_sub(20 * inner as u16);
+                    let wanted = here - if sequence == 0 { more } else { 0 };
+                    assert_eq!(heard[at + 6..at + 8], wanted.to_be_bytes(), "{versions:?} {kind} {sequence}");
+                }
+            }
+        }
     }
 }
 
