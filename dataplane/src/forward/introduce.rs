@@ -33,6 +33,10 @@ impl<F: Frame> Forwarder<F> {
         frame: &mut F,
     ) -> Result<Headers, DropReason> {
         let headers = &work.headers;
+        // What is refused is quoted to its client, who has to know the numbers in it.
+        if !fits(backend, egress, headers, 0) {
+            return Err(DropReason::TooBig);
+        }
         match (backend.client_address, headers.protocol) {
             _ if !headers.has_transport() => Ok(*headers),
             (ClientAddress::Toa, _) => self.mark(backend, egress, headers, local, frame),

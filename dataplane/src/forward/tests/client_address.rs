@@ -189,6 +189,9 @@ fn a_segment_without_room_for_the_header_is_refused_and_told_how_long_it_may_be(
         // Behind the header there is room for all that the MTU has.
         it.answer(901, 128, ACK, &[], b"");
         assert_eq!(it.ask(100, 901, ACK, &[], &vec![7; mtu - 12]).payload.len(), mtu - 12);
+        let longer = Segment { payload: vec![7; mtu - 11], ..longer };
+        let End::Sent(told) = it.path.pass(longer.frame()) else { panic!() };
+        assert_eq!(told[66..70], 100u32.to_be_bytes(), "the client's own number is quoted");
     }
 }
 
