@@ -5,7 +5,7 @@ set -eu
 
 packages="libdpdk-dev dpdk gcc libc6-dev clang libclang-dev libbpf-dev pkg-config iproute2 ethtool procps util-linux
     nginx-light dnsmasq-base hey wrk curl bind9-dnsutils iputils-ping traceroute openssh-client openssh-server
-    tcpdump python3 python3-scapy python3-pytest $*"
+    nftables tcpdump python3 python3-scapy python3-pytest $*"
 
 fail() {
     echo "error: $*" >&2

@@ -8,7 +8,7 @@ use config::model::{
     Gateway, Hash, Icmp, Interface, Limits, Metrics, Neighbour, Persistence, Port, Quic, Route, Service,
     SnatPool, Tags, Timeouts, Tunnel,
 };
-use config::words::{Encapsulation, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler};
+use config::words::{ClientAddress, Encapsulation, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use config::{LoadError, limits};
 
 fn port(name: &str, devices: &[&str]) -> Port {
@@ -61,6 +61,7 @@ fn service(key: &str, backends: &[Backend]) -> Service {
         timeouts: None,
         one_packet: false,
         snat_pool: None,
+        client_address: ClientAddress::None,
         echo: true,
         backends: backends.to_vec(),
     }
@@ -158,6 +159,11 @@ fn expected_services() -> Vec<Service> {
             ..service("udp:192.0.2.100:443", &[quic])
         },
         Service { check: Some(dns_check), one_packet: true, ..service("udp:192.0.2.100:53", &dns) },
+        Service {
+            snat_pool: Some("out".to_owned()),
+            client_address: ClientAddress::ProxyV2,
+            ..service("tcp:192.0.2.100:25", &[backend("192.0.2.14:2525", Mode::FullNat)])
+        },
         service("tcp:[2001:db8:1::100]:8000-8099", &range),
     ]
 }

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use config::model;
-use config::words::{Idle, MacAddr, Mode, NoBackend, NoFlow, Protocol, Scheduler, ServiceKey};
+use config::words::{ClientAddress, Idle, MacAddr, Mode, NoBackend, NoFlow, Protocol, Scheduler, ServiceKey};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -239,6 +239,8 @@ pub struct ServiceStatus {
     pub one_packet: bool,
     /// Pool that full NAT speaks from.
     pub snat_pool: Option<String>,
+    /// How its backends learn their clients' addresses.
+    pub client_address: ClientAddress,
     /// What it has done; the sum over its present and past backends.
     pub counters: Counters,
     /// Who serves it, in the scheduler's order.
@@ -381,6 +383,8 @@ pub struct WorkerStats {
     pub held: u64,
     /// New flows that found no free local port.
     pub snat_exhausted: u64,
+    /// Segments that had no room for the TCP option with their client's address, and went without it.
+    pub addresses_untold: u64,
 }
 
 /// What became of the frames that the control thread was given, by workers and by the kernel.

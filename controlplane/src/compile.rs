@@ -229,6 +229,7 @@ fn compile_backend(
         service: backend.service,
         address,
         mode,
+        client_address: backend.client_address,
         tunnel: (mode == Mode::Tunnel)
             .then(|| compile_tunnel(&ground.network, address.ip(), tunnel))
             .flatten(),

@@ -69,6 +69,7 @@ fn service_status(
         no_flow: config.no_flow,
         one_packet: config.one_packet,
         snat_pool: config.snat_pool.clone(),
+        client_address: config.client_address,
         counters: all.map(so_far).fold(service.past, plus),
         backends: backends
             .map(|(slot, backend)| backend_status(state, workers, slot, backend, now))
@@ -159,6 +160,7 @@ pub fn worker(stats: &WorkerStats) -> api::WorkerStats {
         routed: stats.routed.get(),
         held: stats.held.get(),
         snat_exhausted: stats.local_ports_exhausted.get(),
+        addresses_untold: stats.addresses_untold.get(),
     }
 }
 

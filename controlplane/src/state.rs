@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use config::model;
 use config::rules::{self, Fault};
-use config::words::ServiceKey;
+use config::words::{ClientAddress, ServiceKey};
 use dataplane::forward::RESERVED_SERVICES;
 use dataplane::schedule::Ingredients;
 use dataplane::schedule::hash::Secret;
@@ -81,6 +81,8 @@ pub struct Backend {
     pub service: ServiceSlot,
     /// As configured.
     pub config: model::Backend,
+    /// How it learns its clients' addresses: as its service says, or said when its flows began.
+    pub client_address: ClientAddress,
     /// Its last weight that was not 0: its share of a table of IPVS (`last_weight` there).
     last_weight: u16,
     /// Whether it was removed and only its flows remain.
@@ -405,8 +407,9 @@ impl State {
     fn find_slot(&self, slot: ServiceSlot, wanted: &model::Backend) -> Option<BackendSlot> {
         let service = self.service(slot)?;
         let way = |backend: &model::Backend| (backend.address, backend.mode, backend.tunnel);
+        let told = service.config.client_address;
         let same = |slot: &&BackendSlot| {
-            self.backend(**slot).is_some_and(|backend| way(&backend.config) == way(wanted))
+            self.backend(**slot).is_some_and(|it| way(&it.config) == way(wanted) && it.client_address == told)
         };
         service.backends.iter().chain(&service.retired_backends).find(same).copied()
     }

@@ -113,6 +113,8 @@ reasons! {
     NoHeadroom = "no_headroom",
     /// its new checksum covers bytes behind the first segment of its buffer
     Scattered = "scattered",
+    /// a packet in pieces whose backend would have to be told its client's address
+    AddressInPieces = "address_in_pieces",
     /// an address of the other IP version was to be put into it
     WrongFamily = "wrong_family",
     /// the device's transmit queue is full

@@ -11,6 +11,7 @@ mod deliver;
 mod fast;
 mod flows;
 mod icmp;
+mod introduce;
 mod limits;
 mod local;
 mod persist;

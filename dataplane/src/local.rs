@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use config::words::Protocol;
 
 use crate::prefetch::{prefetch, table};
+use crate::rewrite::sequence::Introduction;
 use crate::snapshot::ServiceSlot;
 use crate::toeplitz::{self, Owners};
 
@@ -48,13 +49,15 @@ struct Place {
     service_port: u16,
     service: ServiceSlot,
     port: u16,
+    introduction: Introduction,
 }
 
 const _: () = assert!(size_of::<Place>() == 32);
 
 impl Place {
     fn new(port: u16, Back { client, client_port, service_port, service }: Back) -> Self {
-        Self { client, client_port, service_port, service, port }
+        let introduction = Introduction::default();
+        Self { client, client_port, service_port, service, port, introduction }
     }
 
     fn back(&self) -> Back {
@@ -171,6 +174,19 @@ impl LocalPorts {
         let place = address.ports(protocol).places.get(self.owners.place(address.words ^ port))?;
         // A port of another worker may have the same place; 0 is nobody's.
         (place.port == port && port != 0).then(|| place.back())
+    }
+
+    /// How far its flow's client is introduced to its backend.
+    pub fn introduction(
+        &mut self,
+        slot: LocalSlot,
+        protocol: Protocol,
+        port: u16,
+    ) -> Option<&mut Introduction> {
+        let address = self.addresses[usize::from(slot.0)].as_deref_mut()?;
+        let place = self.owners.place(address.words ^ port);
+        let place = address.ports_mut(protocol).places.get_mut(place)?;
+        (place.port == port && port != 0).then_some(&mut place.introduction)
     }
 
     /// Asks for the line that [`Self::find`] reads to come into the cache.

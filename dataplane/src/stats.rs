@@ -114,6 +114,8 @@ pub struct WorkerStats {
     pub routed: Counter,
     /// New flows that found no free local port.
     pub local_ports_exhausted: Counter,
+    /// Segments that had no room for the TCP option with their client's address, and went without it.
+    pub addresses_untold: Counter,
     /// Gauge: pieces of packets that wait for their first ones.
     pub held: Counter,
     /// Gauge: flows in the tables.
@@ -147,6 +149,7 @@ impl WorkerStats {
             answered_for: DropCounters::default(),
             routed: Counter::default(),
             local_ports_exhausted: Counter::default(),
+            addresses_untold: Counter::default(),
             held: Counter::default(),
             flows: Counter::default(),
             expired: Counter::default(),

@@ -5,7 +5,7 @@ use std::hash::RandomState;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use config::words::{MacAddr, Mode, NoBackend, Ports, Preset, Scheduler};
+use config::words::{ClientAddress, MacAddr, Mode, NoBackend, Ports, Preset, Scheduler};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::csum;
@@ -120,6 +120,7 @@ pub fn backend(service: u16, address: &str, mode: Mode) -> Backend {
         service: ServiceSlot(service),
         address,
         mode,
+        client_address: ClientAddress::None,
         tunnel: (mode == Mode::Tunnel).then_some(tunnel),
         up: true,
         persists: true,

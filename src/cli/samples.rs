@@ -1,7 +1,7 @@
 //! Fixed answers for the tests of what is printed.
 
 use config::model::{Persistence, Tunnel};
-use config::words::{Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
+use config::words::{ClientAddress, Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use controlplane::api::{
     BackendStatus, ControlStats, Counters, Drop, Flow, FlowList, Health, InterfaceStatus, LocalStats,
     NeighbourStatus, PortStats, PortStatus, ServiceStatus, Stats, Status, WorkerStats, WorkerStatus,
@@ -98,6 +98,7 @@ pub fn services() -> Vec<ServiceStatus> {
         no_flow: NoFlow::Drop,
         one_packet: key.starts_with("udp"),
         snat_pool: None,
+        client_address: ClientAddress::None,
         counters: counters(backends.iter().map(|backend| backend.counters.conns).sum()),
         backends,
     };
@@ -164,6 +165,7 @@ pub fn stats() -> Stats {
         routed: 0,
         held: 3,
         snat_exhausted: 0,
+        addresses_untold: 0,
         dropped: 4,
         drops: drops(),
     };

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use comfy_table::{CellAlignment, Table, presets};
 use config::model::Tunnel;
-use config::words::Encapsulation;
+use config::words::{ClientAddress, Encapsulation};
 use controlplane::api::{
     BackendStatus, Flow, FlowList, Health, InterfaceStatus, ServiceStatus, Status, WorkerStatus,
 };
@@ -139,7 +139,8 @@ fn flags(service: &ServiceStatus) -> String {
         }
     });
     let ops = service.one_packet.then(|| "ops".to_owned());
-    persistent.into_iter().chain(ops).collect::<Vec<_>>().join(" ")
+    let told = (service.client_address != ClientAddress::None).then(|| service.client_address.to_string());
+    persistent.into_iter().chain(ops).chain(told).collect::<Vec<_>>().join(" ")
 }
 
 /// `trutina backend list`.

@@ -87,6 +87,7 @@ class Service:
     mss: int | None = None
     one_packet: bool = False
     snat_pool: str | None = None
+    client_address: str | None = None
     packet_class: str | None = None
     echo: bool = True
 
@@ -100,6 +101,7 @@ class Service:
         """The lines of its table."""
         keys = {"vip": self.vip, "protocol": self.protocol, "scheduler": self.scheduler}
         keys |= {"no_backend": self.no_backend, "snat_pool": self.snat_pool, "class": self.packet_class}
+        keys |= {"client_address": self.client_address}
         lines = ["[[service]]", *(f'{key} = "{value}"' for key, value in keys.items() if value)]
         lines += [f"mss = {self.mss}"] if self.mss else []
         lines += ["one_packet = true"] if self.one_packet else []

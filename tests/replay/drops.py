@@ -36,6 +36,7 @@ REPLY_AMBIGUOUS = "reply_ambiguous"
 LOCAL_PORTS_EXHAUSTED = "local_ports_exhausted"
 NO_ROUTE = "no_route"
 TOO_BIG = "too_big"
+ADDRESS_IN_PIECES = "address_in_pieces"
 
 
 class Drop(Exception):

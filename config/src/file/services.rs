@@ -14,7 +14,7 @@ use crate::values::{
     address_and_port, address_and_ports, boolean, check_host, check_path, class_name, name, number,
     server_id, spread, word,
 };
-use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, ServiceKey};
+use crate::words::{ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, ServiceKey};
 
 /// Reads all services. What one does not say of its timeouts is in `timeouts`.
 pub(super) fn services(
@@ -71,6 +71,8 @@ fn service(
     let vip = identity.key.map(|key| key.address);
     let tunnel = table.optional_section("tunnel", |table| tunnel(table, surroundings, vip)).flatten();
     let snat_pool = table.optional("snat_pool", self::name);
+    let told = table.optional("client_address", word("way to tell client addresses", ClientAddress::WORDS));
+    let client_address = told.unwrap_or_default();
     let no_backend = table.optional("no_backend", word("answer", NoBackend::WORDS));
     let no_flow = table.optional("no_flow", word("choice", NoFlow::WORDS)).unwrap_or_default();
     let mss = table.optional("mss", number(bounds::MSS));
@@ -79,13 +81,16 @@ fn service(
     let echo = table.optional("echo", boolean).unwrap_or(true);
     let unknown_pool = snat_pool.as_deref().and_then(|name| rules::pool_name_fault(surroundings, name));
     let options = identity.protocol.map(|protocol| rules::option_faults(protocol, no_flow, mss, one_packet));
-    for (at, fault) in options.into_iter().flatten().chain(unknown_pool) {
+    let untold = identity
+        .protocol
+        .and_then(|protocol| rules::client_address_fault(protocol, one_packet, client_address));
+    for (at, fault) in options.into_iter().flatten().chain(unknown_pool).chain(untold) {
         table.report(&[Key(at)], fault);
     }
     let check = table.optional_section("check", |table| check(table, &identity));
     // A pool whose name can not be read is not one that is missing.
     let key = identity.key.as_ref().filter(|_| snat_pool.is_some() == table.has("snat_pool"));
-    let terms = key.map(|key| Terms { key, snat_pool: snat_pool.as_deref(), one_packet });
+    let terms = key.map(|key| Terms { key, snat_pool: snat_pool.as_deref(), one_packet, client_address });
     let place = Place { surroundings, terms, mode, tunnel, quic };
     let backends = backends(table, &place);
     let key = identity.key.filter(|_| identity.certain);
@@ -104,6 +109,7 @@ fn service(
         timeouts,
         one_packet,
         snat_pool,
+        client_address,
         echo,
         backends,
     });

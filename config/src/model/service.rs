@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Hash, Limits, Persistence, Quic, Timeouts};
-use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler, ServerId, ServiceKey};
+use crate::words::{ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler, ServerId, ServiceKey};
 
 /// `[[service]]`: one virtual address with its ports, and who serves it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ pub struct Service {
     pub one_packet: bool,
     /// Pool that full NAT speaks from.
     pub snat_pool: Option<String>,
+    /// How its backends, all of full NAT then, learn their clients' addresses.
+    #[serde(default)]
+    pub client_address: ClientAddress,
     /// Whether the VIP answers pings; it does only if all of its services say so.
     #[serde(default = "echo_default")]
     pub echo: bool,

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::balance::next_size;
 use crate::limits;
 use crate::problem::{nearest, quote};
-use crate::words::{Encapsulation, MacAddr, Mode, Protocol, Scheduler, ServiceKey};
+use crate::words::{ClientAddress, Encapsulation, MacAddr, Mode, Protocol, Scheduler, ServiceKey};
 
 /// A rule that a value breaks. [`Fault::help`] says how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -200,6 +200,20 @@ pub enum Fault {
     /// Without a flow nobody knows whose a reply to a pool's address is.
     #[error("backend {0} can not be in mode full-nat, since its service keeps no flows")]
     OnePacketFullNat(SocketAddr),
+    /// A way to tell client addresses that only TCP has.
+    #[error("client_address {0} is only for tcp")]
+    ClientAddressTcp(ClientAddress),
+    /// Only the first packet of a flow tells whose it is.
+    #[error("client addresses can not be told by a service that keeps no flows")]
+    ClientAddressOnePacket,
+    /// In other modes the client's address is in the packet.
+    #[error("backend {backend} is in mode {mode}, and client_address is only for mode full-nat")]
+    ClientAddressMode {
+        /// The backend.
+        backend: SocketAddr,
+        /// Its mode.
+        mode: Mode,
+    },
     /// An option of tunnels in another mode.
     #[error("tunnel is only for mode tunnel")]
     TunnelMode,
@@ -335,6 +349,12 @@ impl Fault {
                 "add one to the pool's addresses, or name another pool".to_owned()
             }
             Self::OnePacketFullNat(_) => "use another mode, or remove one_packet from the service".to_owned(),
+            Self::ClientAddressTcp(_) => "use client_address = \"proxy-v2\", or remove it".to_owned(),
+            Self::ClientAddressOnePacket => "remove client_address or one_packet".to_owned(),
+            Self::ClientAddressMode { .. } => {
+                "use mode = \"full-nat\", or remove client_address: in other modes backends see their clients"
+                    .to_owned()
+            }
             Self::TunnelMode => "remove it, or set mode = \"tunnel\"".to_owned(),
             Self::TunnelPort(_) => "remove the port, or set type = \"gue\"".to_owned(),
             Self::TunnelChecksum => "remove the checksum, or set type = \"gue\" or \"gre\"".to_owned(),

@@ -26,15 +26,15 @@ pub(crate) use self::links::{
     tap_name_fault,
 };
 pub(crate) use self::services::{
-    backend_address_fault, backend_faults, class_fault, option_faults, overlapping, pool_name_fault,
-    vip_fault,
+    backend_address_fault, backend_faults, class_fault, client_address_fault, option_faults, overlapping,
+    pool_name_fault, vip_fault,
 };
 use self::services::{overlap_fault, timeout_faults};
 pub(crate) use self::tunnels::{spread_fault, spreads_over_backends};
 use crate::limits;
 use crate::model::{Backend, Class, Service, SnatPool};
 use crate::network::Network;
-use crate::words::ServiceKey;
+use crate::words::{ClientAddress, ServiceKey};
 
 /// A broken rule, and the key of the value that breaks it.
 pub(crate) type Found = (&'static str, Fault);
@@ -100,11 +100,18 @@ pub struct Terms<'a> {
     pub snat_pool: Option<&'a str>,
     /// Whether it keeps no flows.
     pub one_packet: bool,
+    /// How its backends learn their clients' addresses.
+    pub client_address: ClientAddress,
 }
 
 impl<'a> From<&'a Service> for Terms<'a> {
     fn from(service: &'a Service) -> Self {
-        Self { key: &service.key, snat_pool: service.snat_pool.as_deref(), one_packet: service.one_packet }
+        Self {
+            key: &service.key,
+            snat_pool: service.snat_pool.as_deref(),
+            one_packet: service.one_packet,
+            client_address: service.client_address,
+        }
     }
 }
 
@@ -124,6 +131,7 @@ pub fn check_service(
     let class = key.class.and_then(|class| class_fault(surroundings, class));
     let pool = service.snat_pool.as_deref().and_then(|name| pool_name_fault(surroundings, name));
     let options = option_faults(key.protocol, service.no_flow, service.mss, service.one_packet);
+    let untold = client_address_fault(key.protocol, service.one_packet, service.client_address);
     let timeouts = service.timeouts.map(timeout_faults).unwrap_or_default();
     let hash = service.hash.iter().flat_map(|hash| balance::hash_faults(service.scheduler, hash));
     let persistence = service.persistence.iter().flat_map(balance::persistence_faults);
@@ -133,6 +141,7 @@ pub fn check_service(
             .chain(class)
             .chain(pool)
             .chain(options)
+            .chain(untold)
             .chain(timeouts)
             .chain(hash)
             .chain(balance::quic_of_service(service))

@@ -8,7 +8,7 @@ use super::tunnels::tunnel_fault;
 use super::{Fault, Found, Surroundings, Terms};
 use crate::limits;
 use crate::model::{Backend, Timeouts};
-use crate::words::{ClassName, Mode, NoFlow, Protocol, ServiceKey};
+use crate::words::{ClassName, ClientAddress, Mode, NoFlow, Protocol, ServiceKey};
 
 /// A virtual address. It may be an own one, and need not be on any link: routers can send it here.
 pub(crate) fn vip_fault(surroundings: &Surroundings, key: &ServiceKey) -> Option<Found> {
@@ -49,6 +49,23 @@ pub(crate) fn option_faults(
         (one_packet && protocol != Protocol::Udp).then(|| only("one_packet", Protocol::Udp)),
     ];
     faults.into_iter().flatten().collect()
+}
+
+/// How a service's backends learn their clients' addresses.
+pub(crate) fn client_address_fault(
+    protocol: Protocol,
+    one_packet: bool,
+    client_address: ClientAddress,
+) -> Option<Found> {
+    let fault = match client_address {
+        ClientAddress::None => return None,
+        ClientAddress::ProxyV1 | ClientAddress::Toa if protocol != Protocol::Tcp => {
+            Fault::ClientAddressTcp(client_address)
+        }
+        _ if one_packet => Fault::ClientAddressOnePacket,
+        _ => return None,
+    };
+    Some(("client_address", fault))
 }
 
 /// Timeouts of a service.
@@ -157,6 +174,9 @@ fn kin_fault(surroundings: &Surroundings, terms: &Terms, backend: &Backend) -> O
     let vip = terms.key.address;
     match mode {
         _ if address.ip() == vip => Some(Fault::BackendIsVip(address)),
+        Mode::Nat | Mode::Dr | Mode::Tunnel if terms.client_address != ClientAddress::None => {
+            Some(Fault::ClientAddressMode { backend: address, mode })
+        }
         Mode::Nat | Mode::Dr => {
             let same_family = address.is_ipv4() == vip.is_ipv4();
             (!same_family).then_some(Fault::OtherFamily { backend: address, vip, mode })

@@ -69,6 +69,7 @@ fn service() -> Service {
         timeouts: Some(Timeouts::DPVS),
         one_packet: false,
         snat_pool: Some("out".to_owned()),
+        client_address: ClientAddress::None,
         echo: true,
         backends: vec![
             backend("192.0.2.11:8000", Mode::Nat),
@@ -86,7 +87,8 @@ fn judge(service: &Service, others: &[ServiceKey]) -> Result<(), Fault> {
 /// What is told of a backend of a service with this key, which speaks from a pool of both families.
 fn told(service: &str, address: &str, mode: Mode) -> Option<String> {
     let (network, pools, key) = (network(), pools(), key(service));
-    let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: false };
+    let terms =
+        Terms { key: &key, snat_pool: Some("out"), one_packet: false, client_address: ClientAddress::None };
     let surroundings = Surroundings::new(&network, &pools, &[]);
     check_backend(&surroundings, terms, [], &backend(address, mode)).err().map(|fault| fault.to_string())
 }
@@ -197,6 +199,11 @@ fn a_service_keeps_to_every_rule() {
         (|s| s.snat_pool = Some("four".to_owned()), "snat pool four has no address of the IP version"),
         (|s| s.mss = Some(535), "mss is 535, out of range"),
         (|s| s.one_packet = true, "one_packet is only for udp"),
+        (|s| s.client_address = ClientAddress::ProxyV2, "backend 192.0.2.11:8000 is in mode nat"),
+        (
+            |s| (s.client_address, s.key.protocol, s.mss) = (ClientAddress::Toa, Protocol::Udp, None),
+            "client_address toa is only for tcp",
+        ),
         (|s| s.key.protocol = Protocol::Udp, "mss is only for tcp"),
         (
             |s| (s.key.protocol, s.mss, s.no_flow) = (Protocol::Udp, None, NoFlow::Schedule),
@@ -292,7 +299,7 @@ fn tunnels_begin_at_addresses_that_nobody_has() {
 fn a_backend_and_the_tunnels_to_others_leave_each_other_their_addresses() {
     let (network, pools, key) = (network(), pools(), key("tcp:192.0.2.100:80"));
     let surroundings = Surroundings::new(&network, &pools, &[]);
-    let terms = Terms { key: &key, snat_pool: None, one_packet: false };
+    let terms = Terms { key: &key, snat_pool: None, one_packet: false, client_address: ClientAddress::None };
     let spread = |address: &str, spread: &str| {
         let tunnel = Tunnel { spread: net(spread), ..Tunnel::default() };
         Backend { tunnel, ..backend(address, Mode::Tunnel) }
@@ -338,7 +345,8 @@ proptest! {
 #[test]
 fn a_service_without_flows_has_no_full_nat() {
     let (network, pools, key) = (network(), pools(), key("udp:192.0.2.100:53"));
-    let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: true };
+    let terms =
+        Terms { key: &key, snat_pool: Some("out"), one_packet: true, client_address: ClientAddress::None };
     let surroundings = Surroundings::new(&network, &pools, &[]);
     let judge = |mode| check_backend(&surroundings, terms, [], &backend("192.0.2.11:53", mode));
     assert_eq!(judge(Mode::Nat), Ok(()));

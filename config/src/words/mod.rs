@@ -119,6 +119,20 @@ pub enum HashPart {
     SourcePrefix,
 }
 
+/// How a backend of full NAT learns its clients' addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ClientAddress {
+    /// It does not.
+    #[default]
+    None,
+    /// By a line of text before a connection's bytes: PROXY protocol, version 1.
+    ProxyV1,
+    /// By a header before a connection's bytes or in a flow's first datagram: PROXY protocol, version 2.
+    ProxyV2,
+    /// By a TCP option of LVS and DPVS that a kernel module reads.
+    Toa,
+}
+
 /// A set of timeouts to begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Preset {
@@ -233,6 +247,14 @@ words!(
     FiveTuple = "five-tuple",
     SourcePrefix = "source-prefix"
 );
+words!(
+    ClientAddress,
+    "a way to tell client addresses: none, proxy-v1, proxy-v2 or toa",
+    None = "none",
+    ProxyV1 = "proxy-v1",
+    ProxyV2 = "proxy-v2",
+    Toa = "toa"
+);
 words!(Idle, "a way to be idle: poll, pause or sleep", Poll = "poll", Pause = "pause", Sleep = "sleep");
 words!(Preset, "a preset: ipvs or dpvs", Ipvs = "ipvs", Dpvs = "dpvs");
 words!(
@@ -260,7 +282,18 @@ words!(
     P2c = "p2c"
 );
 
-text_serde!(Protocol, Mode, Encapsulation, HashPart, Idle, NoBackend, NoFlow, Preset, Scheduler);
+text_serde!(
+    Protocol,
+    Mode,
+    Encapsulation,
+    ClientAddress,
+    HashPart,
+    Idle,
+    NoBackend,
+    NoFlow,
+    Preset,
+    Scheduler
+);
 
 #[cfg(test)]
 mod tests {
@@ -281,7 +314,7 @@ mod tests {
         all_read_back::<Mode>(Mode::WORDS);
         all_read_back::<Encapsulation>(Encapsulation::WORDS);
         all_read_back::<HashPart>(HashPart::WORDS);
-        all_read_back::<Idle>(Idle::WORDS);
+        all_read_back::<ClientAddress>(ClientAddress::WORDS);
         all_read_back::<NoBackend>(NoBackend::WORDS);
         all_read_back::<NoFlow>(NoFlow::WORDS);
         all_read_back::<Preset>(Preset::WORDS);

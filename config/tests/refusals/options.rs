@@ -382,6 +382,32 @@ fn full_nat() {
 }
 
 #[test]
+fn client_addresses() {
+    refuse(&[
+        (
+            option("client_address = \"x-forwarded-for\""),
+            "t:11:18: service[0].client_address: unknown way to tell client addresses `x-forwarded-for`; help: use one of `none`, `proxy-v1`, `proxy-v2`, `toa`",
+        ),
+        (
+            udp("client_address = \"proxy-v1\""),
+            "t:11:18: service[0].client_address: client_address proxy-v1 is only for tcp; help: use client_address = \"proxy-v2\", or remove it",
+        ),
+        (
+            udp("client_address = \"toa\""),
+            "t:11:18: service[0].client_address: client_address toa is only for tcp; help: use client_address = \"proxy-v2\", or remove it",
+        ),
+        (
+            udp("client_address = \"proxy-v2\"\none_packet = true"),
+            "t:11:18: service[0].client_address: client addresses can not be told by a service that keeps no flows; help: remove client_address or one_packet",
+        ),
+        (
+            option("client_address = \"toa\"\nbackend = [{ address = \"192.0.2.11:80\" }]"),
+            "t:12:24: service[0].backend[0].address: backend 192.0.2.11:80 is in mode nat, and client_address is only for mode full-nat; help: use mode = \"full-nat\", or remove client_address: in other modes backends see their clients",
+        ),
+    ]);
+}
+
+#[test]
 fn ports_of_backends() {
     refuse(&[
         (

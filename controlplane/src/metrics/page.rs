@@ -85,7 +85,7 @@ fn render_appliance(page: &Page, status: &Status) -> Result<(), prometheus::Erro
 }
 
 fn render_workers(page: &Page, stats: &Stats, status: &Status) -> Result<(), prometheus::Error> {
-    let counters: [(&str, &str, Field<WorkerStats>); 9] = [
+    let counters: [(&str, &str, Field<WorkerStats>); 10] = [
         ("trutina_answered_packets_total", "Packets made into echo replies and ICMP errors.", |w| w.answered),
         ("trutina_received_packets_total", "Frames taken from receive queues.", |w| w.received),
         ("trutina_injected_packets_total", "Frames taken from the control thread to be sent.", |w| {
@@ -99,6 +99,11 @@ fn render_workers(page: &Page, stats: &Stats, status: &Status) -> Result<(), pro
         }),
         ("trutina_routed_packets_total", "Packets sent on as a router does.", |w| w.routed),
         ("trutina_snat_exhausted_total", "New flows that found no free local port.", |w| w.snat_exhausted),
+        (
+            "trutina_addresses_untold_total",
+            "Segments that had no room for the TCP option with their client's address.",
+            |w| w.addresses_untold,
+        ),
     ];
     for (name, help, field) in counters {
         let rows = stats.workers.iter().enumerate();
@@ -280,6 +285,7 @@ pub(super) mod samples {
             no_backend: config::words::NoBackend::Icmp,
             no_flow: config::words::NoFlow::Drop,
             one_packet: false,
+            client_address: config::words::ClientAddress::None,
             snat_pool: Some("out".to_owned()),
             counters: Counters { conns: 21, in_packets: 22, out_packets: 23, in_bytes: 24, out_bytes: 25 },
             backends: vec![backend],
@@ -298,6 +304,7 @@ pub(super) mod samples {
             routed: 9,
             held: 10,
             snat_exhausted: 11,
+            addresses_untold: 14,
             dropped: 7,
             drops: vec![drop("no_service", 7), drop("truncated", 0)],
         };
@@ -366,7 +373,8 @@ mod tests {
     use super::*;
 
     /// Every line of the page that is no comment, in the order of the encoder.
-    const PAGE: &str = r#"trutina_answered_errors_total{reason="ttl_exceeded",worker="0"} 12
+    const PAGE: &str = r#"trutina_addresses_untold_total{worker="0"} 14
+trutina_answered_errors_total{reason="ttl_exceeded",worker="0"} 12
 trutina_answered_packets_total{worker="0"} 8
 trutina_backend_active_connections{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 5
 trutina_backend_connections_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 11

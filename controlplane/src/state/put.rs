@@ -74,14 +74,16 @@ impl State {
         wanted: model::Backend,
         now: Duration,
     ) -> BackendSlot {
-        let checked = self.service(service).is_some_and(|service| service.config.check.is_some());
+        let config = self.service(service).map(|service| &service.config);
+        let checked = config.is_some_and(|config| config.check.is_some());
+        let client_address = config.map(|config| config.client_address).unwrap_or_default();
         let slot = match self.find_slot(service, &wanted) {
             Some(slot) => {
                 self.revive(service, slot, wanted, now);
                 slot
             }
             None => {
-                // A backend whose mode changed is the same server, with the same check that goes on.
+                // A backend whose mode changed, or how it learns its clients' addresses, is the same server, with the same check that goes on.
                 let known = self.find_backend(service, wanted.address).and_then(|slot| self.backend(slot));
                 let (health, since, reason) = match known {
                     Some(known) => (known.health, known.since, known.reason.clone()),
@@ -91,6 +93,7 @@ impl State {
                     service,
                     last_weight: wanted.weight,
                     config: wanted,
+                    client_address,
                     retired: false,
                     health,
                     reason,

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use config::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
+use config::words::{ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
 use dataplane::snapshot::PoolSlot;
 
 use super::*;
@@ -68,6 +68,7 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
         timeouts: None,
         one_packet: false,
         snat_pool: None,
+        client_address: ClientAddress::None,
         echo: true,
         backends: backends.iter().map(|&(last, weight)| backend(last, weight)).collect(),
     }
@@ -209,6 +210,23 @@ fn a_reload_that_changes_the_mode_of_a_dead_backend_does_not_revive_it() {
     assert!(candidates(&state, key(1)).is_empty());
     assert!(state.observe(target, Some(true), "connected".to_owned(), LATER));
     assert_eq!(candidates(&state, key(1)), [(11, 1)]);
+}
+
+#[test]
+fn flows_keep_the_way_in_which_their_client_was_told() {
+    let mut state = state();
+    let told = |client_address| {
+        let backend = model::Backend { mode: Mode::FullNat, ..backend(11, 1) };
+        let snat_pool = Some("out".to_owned());
+        model::Service { snat_pool, client_address, backends: vec![backend], ..service(1, &[]) }
+    };
+    state.replace(ground_with(POOL), &[told(ClientAddress::ProxyV1)], NOW).unwrap();
+    let first = state.service(ServiceSlot(0)).unwrap().backends[0];
+    state.replace(ground_with(POOL), &[told(ClientAddress::ProxyV2)], NOW).unwrap();
+    let service = state.service(ServiceSlot(0)).unwrap();
+    let ways = |slot: BackendSlot| state.backend(slot).unwrap().client_address;
+    assert_eq!(service.retired_backends, [first]);
+    assert_eq!((ways(first), ways(service.backends[0])), (ClientAddress::ProxyV1, ClientAddress::ProxyV2));
 }
 
 #[test]

@@ -394,6 +394,6 @@ fn takes_up(service: &Service, headers: &Headers) -> bool {
 
 /// Whether a TCP packet opens a connection.
 #[inline]
-fn opens(headers: &Headers) -> bool {
+pub(super) fn opens(headers: &Headers) -> bool {
     headers.protocol == Protocol::Tcp && headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
 }

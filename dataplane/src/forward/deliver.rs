@@ -2,14 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use config::words::Mode;
+use config::words::{ClientAddress, Mode};
 
+use super::introduce::preface_len;
 use super::{Batch, Context, Forwarder, Live, Outbox, Target, Work};
 use crate::buf::Frame;
 use crate::burst::Burst;
 use crate::drops::DropReason;
 use crate::local::LocalSlot;
-use crate::packet::Headers;
+use crate::packet::{Headers, Packet};
 use crate::rewrite::{dr, echo, mss, nat, translate, tunnel};
 use crate::snapshot::{Backend, BackendSlot, Egress, Snapshot};
 use crate::wire::tcp;
@@ -111,7 +112,13 @@ impl<F: Frame> Forwarder<F> {
             clamp(snapshot, work, frame);
         }
         let ends = (SocketAddr::new(address, local.1), endpoint(backend, &work.headers));
-        self.readdress(frame, &work.headers, ends, egress)?;
+        if backend.client_address == ClientAddress::None {
+            self.readdress(frame, &work.headers, ends, egress)?;
+        } else {
+            let headers = self.introduce(backend, egress, work, local, frame)?;
+            self.readdress(frame, &headers, ends, egress)?;
+            self.introduced(work, local);
+        }
         self.count_in(work.backend, work.headers.ip.len);
         Ok(*egress)
     }
@@ -153,6 +160,10 @@ impl<F: Frame> Forwarder<F> {
         if work.headers.tcp_flags & tcp::SYN != 0 {
             clamp(snapshot, work, frame);
         }
+        let backend = snapshot.backend(work.backend);
+        if let Some(backend) = backend.filter(|it| it.client_address != ClientAddress::None) {
+            self.count_as_client(backend, work, client.ip(), frame);
+        }
         let ends = (SocketAddr::new(service.key.address, from), client);
         self.readdress(frame, &work.headers, ends, &egress)?;
         self.count_out(work.backend, work.headers.ip.len);
@@ -169,12 +180,7 @@ impl<F: Frame> Forwarder<F> {
         egress: &Egress,
     ) -> Result<(), DropReason> {
         let v4 = headers.ip.is_v4();
-        let len = match (v4, dst) {
-            (true, SocketAddr::V6(_)) => translate::len_as_v6(&headers.ip),
-            (false, SocketAddr::V4(_)) => translate::len_as_v4(&headers.ip),
-            _ => headers.ip.len,
-        };
-        if len > egress.mtu {
+        if len_toward(&headers.ip, dst.ip()) > egress.mtu {
             return Err(DropReason::TooBig);
         }
         match (src, dst) {
@@ -250,6 +256,16 @@ fn endpoint(backend: &Backend, headers: &Headers) -> SocketAddr {
     SocketAddr::new(backend.address.ip(), headers.dst_port.wrapping_add(backend.port_shift))
 }
 
+/// Length that a packet has in the IP version of who it goes to, in bytes.
+#[inline]
+pub(super) fn len_toward(packet: &Packet, to: IpAddr) -> u16 {
+    match (packet.is_v4(), to) {
+        (true, IpAddr::V6(_)) => translate::len_as_v6(packet),
+        (false, IpAddr::V4(_)) => translate::len_as_v4(packet),
+        _ => packet.len,
+    }
+}
+
 /// Lowers the segment size that an opening announces to what the service allows.
 #[cold]
 fn clamp(snapshot: &Snapshot, work: &Work, frame: &mut impl Frame) {
@@ -268,7 +284,8 @@ pub(super) fn longest(snapshot: &Snapshot, work: &Work) -> Option<u16> {
         Target::BackendFrom(..) => {
             let backend = snapshot.backend(work.backend)?;
             let mtu = snapshot.backend_egress(work.backend)?.mtu;
-            Some(translated(mtu, work.headers.ip.is_v4(), backend.address.ip()))
+            let longest = translated(mtu, work.headers.ip.is_v4(), backend.address.ip());
+            Some(longest.saturating_sub(preface_len(backend, &work.headers).into()))
         }
         Target::ClientAt { client, .. } => {
             Some(translated(snapshot.egress_to(client)?.mtu, work.headers.ip.is_v4(), client))

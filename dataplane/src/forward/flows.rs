@@ -12,6 +12,7 @@ use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, Wid
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
 use crate::local::{Back, LocalAddress, LocalPorts, LocalSlot};
 use crate::packet::{Addresses, Headers};
+use crate::rewrite::sequence::Introduction;
 use crate::snapshot::Found;
 use crate::stats::WorkerStats;
 use crate::toeplitz::Owners;
@@ -181,6 +182,16 @@ impl Flows {
         let Stored::Wide(place) = stored else { return None };
         let port = self.wide.key(place).local_port();
         (port != 0).then(|| (self.wide.value(place).local(), port))
+    }
+
+    /// How far the client of the flow that has a local port is introduced to its backend.
+    #[inline]
+    pub(super) fn introduction(
+        &mut self,
+        (slot, port): (LocalSlot, u16),
+        protocol: Protocol,
+    ) -> Option<&mut Introduction> {
+        self.locals.introduction(slot, protocol, port)
     }
 
     /// Who a stored flow belongs to.

@@ -136,7 +136,11 @@ impl<F: Frame> Forwarder<F> {
                 quote::unwrap_tunnel_error(frame, packet, &quoted, &inner, src, &egress.link)?;
                 egress
             }
-            End::Sender { inner: None } => self.tell_sender(context, packet, &quoted, &about, frame)?,
+            End::Sender { inner: None } => {
+                let told = (about.backend, about.sender.ip());
+                self.quote_as_client(context.snapshot, packet, &quoted, told, frame);
+                self.tell_sender(context, packet, &quoted, &about, frame)?
+            }
         };
         Ok(Next::Send(egress))
     }

@@ -8,19 +8,25 @@
 pub mod answer;
 pub mod dr;
 pub mod echo;
+pub mod insert;
 pub mod mss;
 pub mod nat;
 pub mod plain;
+pub mod proxy;
 pub mod quote;
+pub mod sequence;
+pub mod toa;
 pub mod translate;
 pub mod tunnel;
+
+use config::words::Protocol;
 
 use crate::buf::Frame;
 use crate::csum::Delta;
 use crate::drops::DropReason;
-use crate::packet::{Addresses, Packet};
+use crate::packet::{Addresses, Headers, Packet};
 use crate::wire::eth::{self, LinkHeader};
-use crate::wire::{ipv4, ipv6, write};
+use crate::wire::{ipv4, ipv6, tcp, write};
 
 /// Makes the frame begin with this Ethernet header and then the packet that begins at `l3`.
 ///
@@ -60,6 +66,19 @@ fn write_link(head: &mut [u8], link: &LinkHeader) {
             write(head, eth::HEADER_LEN + eth::TAG_LEN, tag);
         }
     }
+}
+
+/// The TCP header of a packet, with its options; `None` if it has none, or not all of it in the first segment.
+#[inline]
+fn tcp_header<'a>(head: &'a mut [u8], headers: &Headers) -> Option<&'a mut [u8]> {
+    if headers.protocol != Protocol::Tcp || !headers.has_transport() {
+        return None;
+    }
+    let end = usize::from(headers.ip.l3) + usize::from(headers.ip.len);
+    let end = end.min(head.len());
+    let segment = head.get_mut(usize::from(headers.ip.l4)..end)?;
+    let header_len = usize::from(segment.get(tcp::DATA_OFFSET)? >> 4) * 4;
+    segment.get_mut(..header_len)
 }
 
 /// Takes one off the TTL or hop limit, which the caller found to be above 1. In IPv4 the header checksum is

@@ -1,7 +1,6 @@
 //! The longest segment that the two ends of a connection agree on (RFC 9293, 3.7.1; RFC 6691).
 
-use config::words::Protocol;
-
+use super::tcp_header;
 use crate::csum::Delta;
 use crate::packet::Headers;
 use crate::wire::{read_u16, tcp, write_u16};
@@ -13,43 +12,36 @@ use crate::wire::{read_u16, tcp, write_u16};
 /// of the buffer, or make no sense, stay as they are.
 #[inline]
 pub fn clamp(head: &mut [u8], headers: &Headers, max: u16) {
-    if headers.protocol == Protocol::Tcp && headers.tcp_flags & tcp::SYN != 0 && headers.has_transport() {
-        clamp_options(head, headers, max);
+    if headers.tcp_flags & tcp::SYN != 0 {
+        change_offer(head, headers, |offer| offer.min(max));
     }
 }
 
-fn clamp_options(head: &mut [u8], headers: &Headers, max: u16) -> Option<()> {
-    let end = usize::from(headers.ip.l3) + usize::from(headers.ip.len);
-    let end = end.min(head.len());
-    let segment = head.get_mut(usize::from(headers.ip.l4)..end)?;
-    let header_len = usize::from(segment.get(tcp::DATA_OFFSET)? >> 4) * 4;
-    let header = segment.get_mut(..header_len)?;
-    let at = mss_at(header)?;
+/// Lowers the longest segment that a SYN offers by `count`, the bytes that are put into a segment on its way to who
+/// offers. No offer becomes lower than what every sender sends.
+pub fn make_room(head: &mut [u8], headers: &Headers, count: u8) {
+    if headers.tcp_flags & tcp::SYN != 0 {
+        change_offer(head, headers, |offer| offer.saturating_sub(count.into()).max(offer.min(LEAST)));
+    }
+}
+
+/// No sender sends less because a lower offer says so: the least that Linux takes for one.
+const LEAST: u16 = 48;
+
+fn change_offer(head: &mut [u8], headers: &Headers, change: impl FnOnce(u16) -> u16) -> Option<()> {
+    let header = tcp_header(head, headers)?;
+    let at = tcp::option(header, tcp::OPTION_MSS).filter(|option| option.len() == 4)?.start + 2;
     let old = read_u16(header, at)?;
-    if old <= max {
+    let new = change(old);
+    if old == new {
         return None;
     }
-    write_u16(header, at, max);
+    write_u16(header, at, new);
     // At an odd offset the value's bytes belong to two words, each to the other half of it.
-    let (old, new) = if at % 2 == 0 { (old, max) } else { (old.swap_bytes(), max.swap_bytes()) };
+    let (old, new) = if at % 2 == 0 { (old, new) } else { (old.swap_bytes(), new.swap_bytes()) };
     let checksum = read_u16(header, tcp::CHECKSUM)?;
     write_u16(header, tcp::CHECKSUM, Delta::default().word(old, new).apply(checksum));
     Some(())
-}
-
-/// Offset of the option's value in a TCP header. The header is at most 60 bytes long, and each turn takes one.
-fn mss_at(header: &[u8]) -> Option<usize> {
-    let mut at = tcp::HEADER_LEN;
-    loop {
-        match *header.get(at..)? {
-            [tcp::OPTION_MSS, 4, _, _, ..] => return Some(at + 2),
-            [] | [tcp::OPTION_END, ..] => return None,
-            [tcp::OPTION_NOP, ..] => at += 1,
-            // The length counts kind and length.
-            [_, len, ..] if len >= 2 => at += usize::from(len),
-            _ => return None,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -17,8 +17,6 @@ use crate::wire::{
 
 /// Extension headers of a quoted packet that are read at most.
 const MAX_EXTENSIONS: usize = 8;
-/// Least MTU of IPv4 (RFC 791, 3.2).
-const MIN_MTU_V4: u16 = 68;
 
 /// A packet that an ICMP error quotes, as far as it is needed. Offsets count from the frame's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -362,7 +360,7 @@ fn inner_mtu(mtu: u16, outer: &Quoted, inner: &Quoted) -> u16 {
     match (mtu, inner.src) {
         (mtu, SocketAddr::V6(_)) => mtu.saturating_sub(overhead).max(ipv6::MIN_MTU),
         (0, SocketAddr::V4(_)) => 0,
-        (mtu, SocketAddr::V4(_)) => mtu.saturating_sub(overhead).max(MIN_MTU_V4),
+        (mtu, SocketAddr::V4(_)) => mtu.saturating_sub(overhead).max(ipv4::MIN_MTU),
     }
 }
 

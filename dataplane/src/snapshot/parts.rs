@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use config::words::{MacAddr, Mode, NoBackend, Ports};
+use config::words::{ClientAddress, MacAddr, Mode, NoBackend, Ports};
 use ipnet::IpNet;
 
 use super::Service;
@@ -100,6 +100,8 @@ pub struct Backend {
     pub address: SocketAddr,
     /// How packets reach it.
     pub mode: Mode,
+    /// How it learns its clients' addresses, with [`Mode::FullNat`].
+    pub client_address: ClientAddress,
     /// The outer header, with [`Mode::Tunnel`].
     pub tunnel: Option<Tunnel>,
     /// Whether its checks let it live. One that is down keeps its flows, but no opening of one.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use config::words::Mode;
+use config::words::{ClientAddress, Mode};
 use ipnet::IpNet;
 
 use super::{Backend, Egress};
@@ -101,6 +101,8 @@ impl Way {
         let (carriage, src, spread) = match (backend.mode, backend.tunnel) {
             (Mode::Dr, _) => (Carriage::Dr, address, 0),
             (Mode::Nat, _) => (Carriage::Nat, address, 0),
+            // More than addresses is changed there.
+            (Mode::FullNat, _) if backend.client_address != ClientAddress::None => return None,
             (Mode::FullNat, _) => (Carriage::FullNat, address, 0),
             (Mode::Tunnel, Some(tunnel)) if tunnel.encapsulation == Encapsulation::Ipip => {
                 // The hash has 16 bits to give.

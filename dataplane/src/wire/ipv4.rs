@@ -4,6 +4,8 @@ use crate::csum;
 
 /// Length of a header without options, in bytes.
 pub const HEADER_LEN: usize = 20;
+/// Least MTU of a link (RFC 791, 3.2).
+pub const MIN_MTU: u16 = 68;
 /// Offset of the type of service (RFC 2474, RFC 3168).
 pub const TOS: usize = 1;
 /// Offset of the total length.

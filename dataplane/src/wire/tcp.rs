@@ -1,5 +1,7 @@
 //! TCP header fields (RFC 9293, 3.1). Offsets count from the header's first byte.
 
+use std::ops::Range;
+
 /// Length of a header without options, in bytes.
 pub const HEADER_LEN: usize = 20;
 /// Offset of the source port.
@@ -16,6 +18,8 @@ pub const DATA_OFFSET: usize = 12;
 pub const FLAGS: usize = 13;
 /// Offset of the checksum.
 pub const CHECKSUM: usize = 16;
+/// Offset of the urgent pointer.
+pub const URGENT: usize = 18;
 
 /// Kind of the option that ends the list of options.
 pub const OPTION_END: u8 = 0;
@@ -23,6 +27,8 @@ pub const OPTION_END: u8 = 0;
 pub const OPTION_NOP: u8 = 1;
 /// Kind of the option with the longest segment that its sender takes, a 16-bit value.
 pub const OPTION_MSS: u8 = 2;
+/// Kind of the option with blocks that were received behind a gap (RFC 2018).
+pub const OPTION_SACK: u8 = 5;
 
 /// No more data from the sender.
 pub const FIN: u8 = 0x01;
@@ -32,6 +38,29 @@ pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 /// The acknowledgment field counts.
 pub const ACK: u8 = 0x10;
+/// The urgent pointer counts.
+pub const URG: u8 = 0x20;
+
+/// Where in a header the first option of a kind is that has a length, with its kind and length; `None` without one,
+/// or if an option before it or itself makes no sense. The header is at most 60 bytes long, and each turn takes one.
+pub fn option(header: &[u8], kind: u8) -> Option<Range<usize>> {
+    let mut at = HEADER_LEN;
+    loop {
+        match *header.get(at..)? {
+            [] | [OPTION_END, ..] => return None,
+            [OPTION_NOP, ..] => at += 1,
+            // The length counts kind and length.
+            [found, len, ..] if len >= 2 => {
+                let end = at + usize::from(len);
+                if found == kind {
+                    return (end <= header.len()).then_some(at..end);
+                }
+                at = end;
+            }
+            _ => return None,
+        }
+    }
+}
 
 /// Whether no honest sender sets these flags: none at all, or SYN together with FIN or RST.
 #[inline]

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use config::words::{MacAddr, Mode, NoBackend, Ports, Preset, Protocol, Scheduler, ServiceKey};
+use config::words::{
+    ClientAddress, MacAddr, Mode, NoBackend, Ports, Preset, Protocol, Scheduler, ServiceKey,
+};
 use dataplane::flow::state::Timeouts;
 use dataplane::local::{LocalSlot, SLOTS};
 use dataplane::port::PortId;
@@ -155,6 +157,7 @@ impl Shape {
             service: ServiceSlot(service),
             address: SocketAddr::new(self.family.address(Net::Link, 1 + slot), port),
             mode: self.mode,
+            client_address: ClientAddress::None,
             tunnel: (self.mode == Mode::Tunnel).then_some(tunnel),
             up: true,
             persists: true,

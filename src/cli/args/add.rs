@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum, value_parser};
 use config::limits;
 use config::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
 use config::words::{
-    ClassName, Encapsulation, Mode, NoBackend, NoFlow, Preset, Scheduler, ServerId, ServiceKey,
+    ClassName, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Preset, Scheduler, ServerId, ServiceKey,
 };
 use ipnet::IpNet;
 
@@ -42,6 +42,9 @@ pub struct ServiceAdd {
     /// The pool of addresses that mode full-nat speaks from
     #[arg(long, value_name = "NAME")]
     snat_pool: Option<String>,
+    /// How backends of mode full-nat learn their clients' addresses: none, proxy-v1, proxy-v2 or toa
+    #[arg(long, value_name = "WAY", default_value_t = ClientAddress::None)]
+    client_address: ClientAddress,
     /// Leave pings to the VIP without an answer
     #[arg(long)]
     no_echo: bool,
@@ -220,6 +223,7 @@ impl ServiceAdd {
             timeouts: timeouts(&self.timeouts),
             one_packet: self.one_packet,
             snat_pool: self.snat_pool.clone(),
+            client_address: self.client_address,
             echo: !self.no_echo,
             backends: Vec::new(),
         })

@@ -4,7 +4,7 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use config::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
-use config::words::{Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
+use config::words::{ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
 
 use super::*;
 
@@ -111,8 +111,9 @@ fn a_service_takes_options() {
     assert_eq!((bare.no_backend, bare.no_flow, bare.mss), (NoBackend::Icmp, NoFlow::Drop, None));
     assert_eq!((bare.one_packet, bare.snat_pool, bare.echo, bare.timeouts), (false, None, true, None));
     let full = service(
-        "--no-backend rst --no-flow schedule --mss 1400 --one-packet --snat-pool out --no-echo --class gold",
+        "--no-backend rst --no-flow schedule --mss 1400 --one-packet --snat-pool out --no-echo --class gold --client-address proxy-v2",
     );
+    assert_eq!((bare.client_address, full.client_address), (ClientAddress::None, ClientAddress::ProxyV2));
     assert_eq!((full.no_backend, full.mss, full.one_packet), (NoBackend::Rst, Some(1400), true));
     assert_eq!((full.snat_pool.as_deref(), full.echo, full.no_flow), (Some("out"), false, NoFlow::Schedule));
     assert_eq!(

@@ -1,6 +1,7 @@
 //! Frames in and out through the whole path, and its laws as properties.
 
 mod answers;
+mod client_address;
 mod echo;
 mod fast;
 mod full_nat;
