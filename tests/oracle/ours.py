@@ -119,7 +119,8 @@ class Changing(Appliance):
             interfaces=(Interface(own),),
             neighbours={str(address): mac for address, mac in MACS.items()},
             gateways=tuple(map(str, ROUTER.values())),
-            # Every refusal is answered.
+            # All connections stay, and every refusal is answered.
+            flows=16_384,
             sections=("[icmp]\nrate = 100000",),
             services_toml=services_toml,
         )

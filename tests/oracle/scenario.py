@@ -25,8 +25,10 @@ HOSTS = 250
 
 @dataclass(frozen=True)
 class Server:
-    """A server as the phases of a scenario write it: `A2` has weight 2, `A2<8>3` takes 8 connections at most,
-    and then none before it has less than 3."""
+    """A server as the phases of a scenario write it.
+
+    `A2` has weight 2; `A2<8>3` takes 8 connections at most, and then none before it has less than 3.
+    """
 
     letter: str
     weight: int
@@ -51,9 +53,9 @@ class Phase:
     """Servers, in the order of our file, and what happens while they are these.
 
     `steps` are words: `5` is as many new connections, each from a client of its own; `half5` are SYNs alone,
-    `brief5` connections that end at once, `client5` is one of the client number 5 and `client5:80` one to this
-    port of the service; `end5` is the end of the scenario's fifth connection by its client, `reset5` its reset and
-    `again5` another SYN.
+    `brief5` connections that end at once, `client5` is one of the client number 5 and `client5:80` one to
+    this port of the service; `end5` is the end of the scenario's fifth connection by its client, `reset5`
+    its reset and `again5` another SYN.
     """
 
     servers: str
@@ -94,7 +96,6 @@ class Made:
         self.scenario, self.more = scenario, more
         self.vip = VIPS[scenario.version] + scenario.any_port
         self.port = 0 if scenario.any_port else FIRST_PORT + number
-        self.versions = {4, scenario.version}
         self.opened = []
 
     @cached_property
@@ -124,7 +125,7 @@ class Made:
             return (framed(header / UDP(sport=source, dport=port) / Raw(b"query")),)
         return tuple(framed(header / TCP(sport=source, dport=port, flags=each, seq=1)) for each in flags)
 
-    def toml(self, phase=0):
+    def toml(self, phase):
         """What it is in our configuration file in one of its phases."""
         scenario = self.scenario
         yield f'[[service]]\nvip = "{endpoint(self.vip, self.port)}"\nprotocol = "{scenario.protocol}"\n'
@@ -161,8 +162,10 @@ class Made:
         yield f"-D {self._key}"
 
     def _created(self, servers):
-        """The judge keeps its servers in the opposite order. The scheduler comes last: one that sees its
-        servers come is in the middle of its sequence then."""
+        """The judge keeps its servers in the opposite order.
+
+        The scheduler comes last: one that sees its servers come is in the middle of its sequence then.
+        """
         scenario = self.scenario
         other = "rr" if scenario.scheduler != "rr" else "wrr"
         persistent = " -p" if scenario.any_port else ""
