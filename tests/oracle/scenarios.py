@@ -201,6 +201,8 @@ PERSISTENT = [
 # Connections that end for good: between the phases, all time out that their clients have ended, and all of UDP.
 ENDING = [
     scenario("fo", "A2<8 B1: 9 end1 end2", "A2<8 B1: 1 end3", "A2<8 B1: 3"),
+    # Three quarters of these are no whole numbers.
+    *(scenario("fo", f"A2<{upper} B1: {upper} end1 end2", f"A2<{upper} B1: 2") for upper in (5, 6, 7)),
     scenario("fo", "A2<6>3 B1: 7 end1 end2 end3", "A2<6>3 B1: 1 end4", "A2<6>3 B1: 3"),
     scenario("fo", "A2<3 B1: 6", "A2<3 B1: 4", protocol="udp"),
     scenario("lc", "A1 B1: 6 end1 end3", "A1 B1: 4", "A1 B1: 2"),
