@@ -164,6 +164,10 @@ class Running:
                 fed += [(0, frame)] + [(0, SPARE)] * (BURST - 1)
         return marks.between([frame for _, frame in self.session.play(fed)], len(steps))
 
+    def burst(self, frames):
+        """What a worker sends of frames that it receives at once."""
+        return [frame for _, frame in self.session.play([(0, frame) for frame in frames])]
+
     def counts(self):
         """Active and inactive connections of each server, by protocol, VIP and server, both with their ports."""
         listed = json.loads(self._asked("--json", "service", "list"))

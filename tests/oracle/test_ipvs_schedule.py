@@ -1,9 +1,11 @@
 """Whom schedulers choose, connection by connection, and how many connections are counted: as in Linux IPVS."""
 
+import ours
 import pytest
 import schedules
+from packets import TCP, Ether
 from play import Play
-from scenario import Server
+from scenario import REFUSED, Made, Server, chosen
 from scenarios import DIFFERENT, DIFFERENT_ENDING, ENDING, SAME, STEADY
 
 # How long a connection is kept that its client has ended, and one of UDP; and how long it takes until it is
@@ -55,6 +57,19 @@ def test_golden_sequences_are_those_of_ipvs(seen, scenario):
     assert schedules.sequence(scenario.scheduler, weights, len(their_choice)) == their_choice
 
 
+def test_connections_of_one_burst_are_chosen_one_after_the_other(seen, tmp_path):
+    """Each sees those before it, though nothing is sent before all of them are chosen for."""
+    made = [Made(scenario, number) for number, scenario in enumerate(STEADY)]
+    with ours.Running("".join(line for each in made for line in each.toml(0)), tmp_path) as running:
+        for each in made:
+            [steps] = each.steps
+            sent = running.burst([syn for syn, _ in steps])
+            letter_of_port = {client_port(frame): chosen([frame]) for frame in sent}
+            letters = "".join(letter_of_port.get(client_port(syn), REFUSED) for syn, _ in steps)
+            [(_, (their_choice, _))] = seen[each.scenario]
+            assert letters == their_choice, each.scenario
+
+
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_deliberate_differences_are_as_described(seen, name):
     """The differences of docs/ipvs-differences.md that only a sequence shows."""
@@ -70,3 +85,9 @@ def assert_different(seen, different):
     sides = zip(*seen[different.scenario], strict=True)
     our_choice, their_choice = (tuple(letters for letters, _ in side) for side in sides)
     assert (our_choice, their_choice) == (different.ours, different.theirs)
+
+
+def client_port(frame):
+    """The client's port in a segment to a service; `None` for any other frame."""
+    packet = Ether(frame)
+    return packet[TCP].sport if TCP in packet else None
