@@ -18,7 +18,7 @@ help:
 	@echo "make test       all tests: units, miri, replay, end to end, one NIC, and IPVS"
 	@echo "make test-nic   on PCI NICs, emulated in a virtual machine; four minutes"
 	@echo "                CASES=virtio-2                only one NIC and number of workers"
-	@echo "make test-oracle  frame by frame against Linux IPVS in a virtual machine; a minute"
+	@echo "make test-oracle  frame by frame against Linux IPVS in a virtual machine; two minutes"
 	@echo "make lint       formatting, and clippy with every warning an error"
 	@echo "make bench      take all measurements, into perf/results"
 	@echo "                QUICK=1 NAME=mine RUNS=\"hit memory\"   fewer repeats, the file's name, only some"

@@ -9,7 +9,7 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "replay")]
 # Before the imports: only then do their assertions show values.
-pytest.register_assert_rewrite("judge", "marks", "replay")
+pytest.register_assert_rewrite("judge", "marks", "ours", "replay", "scenario")
 
 import ours  # noqa: E402
 from judge import Judge  # noqa: E402

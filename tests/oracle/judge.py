@@ -17,7 +17,8 @@ from vm.machine import Machine
 
 WINDOW = 16
 PATIENCE_SECS = 30
-MODULES = ("virtio_pci", "virtio_net", "ip_vs", "ip_vs_rr", "ip_vs_wrr")
+SCHEDULERS = "rr wrr lc wlc sed nq fo ovf lblc lblcr dh sh mh".split()
+MODULES = ("virtio_pci", "virtio_net", "ip_vs", *(f"ip_vs_{name}" for name in SCHEDULERS))
 # A NIC that leaves nothing to be done later: no checksum half filled in, no segment to be cut.
 NIC = "virtio-net-pci,mrg_rxbuf=off,romfile=,netdev=wire,mac=" + PORT_MAC
 FEATURES = (
@@ -94,9 +95,25 @@ class Judge(Machine):
 
     def add(self, vip, commands):
         """Makes a service."""
-        self.sh(f"ip addr add {vip} dev lo {NODAD[vip.version]}")
+        self.sh(f"ip addr replace {vip} dev lo {NODAD[vip.version]}")
         for command in commands:
             self.sh(command)
+
+    def change(self, rules):
+        """Does what ipvsadm is told, one rule after the other."""
+        self.write("/run/rules", "".join(f"{rule}\n" for rule in rules))
+        said = self.sh("ipvsadm -R </run/rules")
+        assert not said, said
+
+    def counts(self):
+        """Active and inactive connections of each server, by protocol, VIP and server, both with their ports."""
+        counts, service = {}, None
+        for words in map(str.split, self.sh("ipvsadm -Ln").splitlines()):
+            if words[0] in ("TCP", "UDP"):
+                service = words[0].lower(), words[1]
+            elif service and words[0] == "->":
+                counts[(*service, words[1])] = int(words[4]), int(words[5])
+        return counts
 
     def outcome(self, steps):
         """For each step, which is frames, the frames that came of it."""

@@ -4,6 +4,7 @@ Both balancers do one thing after another, so what leaves before the mark that w
 that frame. A mark is a datagram to a service of its own, which both hand on as it is.
 """
 
+import functools
 import struct
 
 from packets import UDP, Raw, framed, ip_header
@@ -22,6 +23,7 @@ address = "{endpoint(SERVER, PORT)}"
 IPVSADM = [f"ipvsadm -A -u {VIP}:{PORT} -s rr", f"ipvsadm -a -u {VIP}:{PORT} -r {SERVER}:{PORT} -g"]
 
 
+@functools.cache
 def mark(number):
     """The mark behind a frame."""
     return framed(

@@ -1,17 +1,21 @@
 """Our side: trutinad replays a capture with the services of `SERVICES`."""
 
 import functools
+import json
 import os
 import re
 import subprocess
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import marks
+from appliance import Appliance, Interface
 from packets import framed, ip_header
 from scapy.utils import RawPcapReader, RawPcapWriter
 from services import MACS, OWN, PREFIX_LEN, ROUTER
-from session import BURST, trutinad
+from session import BURST, FILLER as SPARE, Session, trutinad
 
 ETHERNET_LINK = 1
 IDLE_MS = 300
@@ -98,3 +102,89 @@ addresses = [{own}]
         if address.version in versions:
             text += f'[[neighbour]]\naddress = "{address}"\nmac = "{mac}"\n'
     return text + marks.TOML + "".join(line for service in services for line in service.toml())
+
+
+@dataclass(frozen=True)
+class Changing(Appliance):
+    """The appliance whose services change while it runs."""
+
+    services_toml: str = ""
+
+    @classmethod
+    def with_services(cls, services_toml):
+        """With these services."""
+        own = tuple(f"{OWN[version]}/{PREFIX_LEN[version]}" for version in OWN)
+        return cls(
+            services=(),
+            interfaces=(Interface(own),),
+            neighbours={str(address): mac for address, mac in MACS.items()},
+            gateways=tuple(map(str, ROUTER.values())),
+            # All connections stay, and every refusal is answered.
+            flows=16_384,
+            sections=("[icmp]\nrate = 100000",),
+            services_toml=services_toml,
+        )
+
+    def toml(self, directory):
+        """The configuration that reads from pipes in `directory`."""
+        return super().toml(directory) + marks.TOML + self.services_toml
+
+
+class Running:
+    """trutinad while its services change; `with` starts and ends it."""
+
+    def __init__(self, services_toml, directory):
+        self.directory = directory
+        self.session = Session(Changing.with_services(services_toml), directory)
+
+    def __enter__(self):
+        self.session.__enter__()
+        return self
+
+    def __exit__(self, *failed):
+        self.session.__exit__(*failed)
+
+    def change(self, services_toml):
+        """Gives it other services."""
+        text = Changing.with_services(services_toml).toml(self.directory)
+        (self.directory / "trutina.toml").write_text(text)
+        self._asked("reload")
+
+    def wait(self, seconds):
+        """Lets time pass."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.session.keep_house()
+
+    def outcome(self, steps):
+        """For each step, which is frames, the frames that came of it."""
+        fed = []
+        for number, step in enumerate(steps):
+            for frame in (*step, marks.mark(number)):
+                fed += [(0, frame)] + [(0, SPARE)] * (BURST - 1)
+        return marks.between([frame for _, frame in self.session.play(fed)], len(steps))
+
+    def burst(self, frames):
+        """What a worker sends of frames that it receives at once."""
+        return [frame for _, frame in self.session.play([(0, frame) for frame in frames])]
+
+    def counts(self):
+        """Active and inactive connections of each server, by protocol, VIP and server, both with their ports."""
+        listed = json.loads(self._asked("--json", "service", "list"))
+        return {
+            (*each["service"].split(":", 1), backend["address"]): (backend["active"], backend["inactive"])
+            for each in listed
+            for backend in each["backends"]
+        }
+
+    def _asked(self, *words):
+        command = [trutinad().with_name("trutina"), "--socket", self.directory / "trutina.sock", *words]
+        # Not a pipe: nobody would read it meanwhile.
+        with tempfile.TemporaryFile("w+") as said:
+            asking = subprocess.Popen(command, stdout=said, stderr=said)
+            # A worker that waits for frames does nothing else.
+            while asking.poll() is None:
+                self.session.keep_house()
+            said.seek(0)
+            assert asking.returncode == 0, said.read()
+            return said.read()

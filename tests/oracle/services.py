@@ -22,7 +22,7 @@ OWN = both("192.0.2.254", "2001:db8:2::254")
 PREFIX_LEN = {4: 24, 6: 64}
 ROUTER = both("192.0.2.1", "2001:db8:2::1")
 CLIENTS = both("198.51.100.0", "2001:db8:c::")
-SERVERS = [both(f"192.0.2.{n}", f"2001:db8:2::{n}") for n in (11, 12, 13)]
+SERVERS = [both(f"192.0.2.{n}", f"2001:db8:2::{n}") for n in range(11, 17)]
 MACS = {
     **dict.fromkeys(ROUTER.values(), "02:00:5e:00:53:01"),
     **{

@@ -1,115 +1,93 @@
-"""The order in which schedulers choose: the same as in Linux IPVS, flow by flow."""
-
-import functools
-from dataclasses import dataclass
+"""Whom schedulers choose, connection by connection, and how many connections are counted: as in Linux IPVS."""
 
 import ours
 import pytest
-from packets import UDP, Raw, framed, ip_header
-from services import CLIENTS, MACS, OWN, SERVERS, endpoint
+import schedules
+from packets import TCP, Ether
+from play import Play
+from scenario import REFUSED, Made, Server, chosen
+from scenarios import DIFFERENT, DIFFERENT_ENDING, ENDING, SAME, STEADY
 
-VIP, FIRST_PORT = OWN[4] - 104, 1000
-FLOWS = 24
-LETTERS = {
-    bytes.fromhex(MACS[server[4]].replace(":", "")): letter
-    for server, letter in zip(SERVERS, "ABC", strict=True)
-}
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """A scheduler and the weights of its servers."""
-
-    scheduler: str
-    weights: tuple[int, ...]
-
-    def __str__(self):
-        return f"{self.scheduler} {':'.join(map(str, self.weights))}"
-
-    @property
-    def port(self):
-        """Of a service of its own."""
-        return FIRST_PORT + SEQUENCES.index(self)
-
-    @property
-    def versions(self):
-        """The versions of IP that it needs."""
-        return {4}
-
-    def toml(self):
-        """What it is in our configuration file."""
-        vip = endpoint(VIP, self.port)
-        yield f'[[service]]\nvip = "{vip}"\nprotocol = "udp"\nmode = "dr"\nscheduler = "{self.scheduler}"\n'
-        for server, weight in zip(SERVERS, self.weights, strict=False):
-            yield f'[[service.backend]]\naddress = "{endpoint(server[4], self.port)}"\nweight = {weight}\n'
-
-    def ipvsadm(self):
-        """The commands that make it in the judge, which keeps its servers in the opposite order.
-
-        The scheduler comes last: one that sees its servers come is in the middle of its sequence then.
-        """
-        service = f"-u {endpoint(VIP, self.port)}"
-        servers = list(zip(SERVERS, self.weights, strict=False))
-        yield f"ipvsadm -A {service} -s {'rr' if self.scheduler != 'rr' else 'wrr'}"
-        for server, weight in reversed(servers):
-            yield f"ipvsadm -a {service} -r {endpoint(server[4], self.port)} -g -w {weight}"
-        yield f"ipvsadm -E {service} -s {self.scheduler}"
-
-    def ipvsadm_in_order(self):
-        """The commands by which one would think that it is made."""
-        service = f"-u {endpoint(VIP, self.port)}"
-        yield f"ipvsadm -A {service} -s {self.scheduler}"
-        for server, weight in zip(SERVERS, self.weights, strict=False):
-            yield f"ipvsadm -a {service} -r {endpoint(server[4], self.port)} -g -w {weight}"
-
-    def steps(self):
-        """The first packets of many flows."""
-        for number in range(FLOWS):
-            header = ip_header(CLIENTS[4] + 1 + number, VIP)
-            yield (framed(header / UDP(sport=30_000 + number, dport=self.port) / Raw(b"query")),)
-
-
-COMPARED = [
-    Sequence("rr", (1, 1, 1)),
-    Sequence("rr", (7, 1, 3)),
-    Sequence("rr", (1, 0, 1)),
-    Sequence("wrr", (1, 1, 1)),
-    Sequence("wrr", (4, 3, 2)),
-    Sequence("wrr", (5, 1, 1)),
-    Sequence("wrr", (1, 2, 3)),
-    Sequence("wrr", (200, 600, 400)),
-    Sequence("wrr", (0, 3, 1)),
-    Sequence("wrr", (7, 5)),
-]
-# Made in the judge as one would think that it has to be made.
-NAIVE = [Sequence("rr", (1, 2, 3)), Sequence("wrr", (3, 2, 1))]
-SEQUENCES = [*COMPARED, *NAIVE]
+# How long a connection is kept that its client has ended, and one of UDP; and how long it takes until it is
+# gone, and so is what persistence knows of its client.
+ENDED_SECS, GONE_SECS = 3, 5.5
+ENDING_TOML = f"timeouts = {{ fin_wait_secs = {ENDED_SECS}, udp_secs = {ENDED_SECS} }}\n"
+DEFAULT_TIMEOUTS = 900, 120, 300
 
 
 @pytest.fixture(scope="module")
-def chosen(judge, tmp_path_factory):
-    """Letters of the servers that both sides chose, by sequence."""
-    naive = [line for each in NAIVE for line in each.ipvsadm_in_order()]
-    judge.add(VIP, [line for each in COMPARED for line in each.ipvsadm()] + naive)
-    steps = [step for sequence in SEQUENCES for step in sequence.steps()]
-    text = functools.partial(ours.toml, SEQUENCES)
-    sides = ours.outcome(steps, text, tmp_path_factory.mktemp("ours")), judge.outcome(steps)
-    letters = ["".join(LETTERS[frame[:6]] for [frame] in side) for side in sides]
-    parts = [[side[at : at + FLOWS] for at in range(0, len(steps), FLOWS)] for side in letters]
-    return dict(zip(SEQUENCES, zip(*parts, strict=True), strict=True))
+def seen(judge, tmp_path_factory):
+    """What both sides did, by scenario."""
+    scenarios = [*SAME, *(each.scenario for each in DIFFERENT.values())]
+    return Play(scenarios, judge, tmp_path_factory.mktemp("ours")).play()
 
 
-@pytest.mark.parametrize("sequence", COMPARED, ids=str)
-def test_both_choose_the_same(chosen, sequence):
-    our_choice, their_choice = chosen[sequence]
-    assert our_choice == their_choice
+@pytest.fixture(scope="module")
+def ended(judge, tmp_path_factory):
+    """The same of those in which connections end."""
+    judge.sh(f"ipvsadm --set 0 {ENDED_SECS} {ENDED_SECS}")
+    judge.sh("echo 1 >/proc/sys/net/ipv4/vs/expire_quiescent_template")
+    directory = tmp_path_factory.mktemp("ours")
+    scenarios = [*ENDING, *(each.scenario for each in DIFFERENT_ENDING.values())]
+    yield Play(scenarios, judge, directory, len(SAME) + len(DIFFERENT), ENDING_TOML).play(GONE_SECS)
+    judge.sh("echo 0 >/proc/sys/net/ipv4/vs/expire_quiescent_template")
+    judge.sh(f"ipvsadm --set {' '.join(map(str, DEFAULT_TIMEOUTS))}")
 
 
-def test_ipvs_begins_with_the_server_added_last(chosen):
-    """The difference `backend-order`: we keep the order of the file."""
-    assert chosen[NAIVE[0]] == ("ABC" * 8, "CBA" * 8)
+@pytest.mark.parametrize("scenario", SAME, ids=str)
+def test_both_choose_the_same(seen, scenario):
+    our_side, their_side = zip(*seen[scenario], strict=True)
+    assert our_side == their_side
 
 
-def test_wrr_of_ipvs_begins_with_a_round_of_all_servers(chosen):
-    """The difference `sequence-start`: ours begins at the highest weight."""
-    assert chosen[NAIVE[1]] == ("AABABC" * 4, "CBA" + "ABACBA" * 3 + "ABA")
+@pytest.mark.parametrize("scenario", ENDING, ids=str)
+def test_both_choose_the_same_when_connections_end(ended, scenario):
+    our_side, their_side = zip(*ended[scenario], strict=True)
+    assert our_side == their_side
+
+
+@pytest.mark.parametrize(
+    "scenario", [each for each in STEADY if each.scheduler in schedules.SEQUENCES], ids=str
+)
+def test_golden_sequences_are_those_of_ipvs(seen, scenario):
+    """So the unit tests that use them compare with IPVS, too."""
+    [phase] = scenario.phases
+    weights = tuple(server.weight for server in Server.listed(phase.servers))
+    [(_, (their_choice, _))] = seen[scenario]
+    assert schedules.sequence(scenario.scheduler, weights, len(their_choice)) == their_choice
+
+
+def test_connections_of_one_burst_are_chosen_one_after_the_other(seen, tmp_path):
+    """Each sees those before it, though nothing is sent before all of them are chosen for."""
+    made = [Made(scenario, number) for number, scenario in enumerate(STEADY)]
+    with ours.Running("".join(line for each in made for line in each.toml(0)), tmp_path) as running:
+        for each in made:
+            [steps] = each.steps
+            sent = running.burst([syn for syn, _ in steps])
+            letter_of_port = {client_port(frame): chosen([frame]) for frame in sent}
+            letters = "".join(letter_of_port.get(client_port(syn), REFUSED) for syn, _ in steps)
+            [(_, (their_choice, _))] = seen[each.scenario]
+            assert letters == their_choice, each.scenario
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_deliberate_differences_are_as_described(seen, name):
+    """The differences of docs/ipvs-differences.md that only a sequence shows."""
+    assert_different(seen, DIFFERENT[name])
+
+
+@pytest.mark.parametrize("name", DIFFERENT_ENDING)
+def test_deliberate_differences_when_connections_end(ended, name):
+    assert_different(ended, DIFFERENT_ENDING[name])
+
+
+def assert_different(seen, different):
+    sides = zip(*seen[different.scenario], strict=True)
+    our_choice, their_choice = (tuple(letters for letters, _ in side) for side in sides)
+    assert (our_choice, their_choice) == (different.ours, different.theirs)
+
+
+def client_port(frame):
+    """The client's port in a segment to a service; `None` for any other frame."""
+    packet = Ether(frame)
+    return packet[TCP].sport if TCP in packet else None

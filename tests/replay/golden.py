@@ -4,7 +4,8 @@
     tests/replay/golden.py      writes tests/golden anew
 
 The oracle makes them, `test_golden.py` sees that what is kept is what it makes, and the Rust test `golden` of the
-control plane plays them through the packet path. tests/golden/README.md says what is where.
+control plane plays them through the packet path. The choices of schedulers are kept with them: `schedules.py`.
+tests/golden/README.md says what is where.
 """
 
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import schedules
 import test_drops
 import test_refusals
 from appliance import Appliance, split
@@ -175,6 +177,7 @@ def write(directory: Path) -> None:
             received += [group.scenario.frames[number] for number in numbers]
             sent += [verdict.frame for _, verdict in leaving]
     (directory / "cases.tsv").write_text("\n".join(lines) + "\n")
+    schedules.write(directory)
     for name, (received, sent) in captures.items():
         write_capture(directory / f"{name}-received.pcap", received)
         write_capture(directory / f"{name}-sent.pcap", sent)

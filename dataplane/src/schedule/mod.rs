@@ -15,6 +15,8 @@ mod random;
 mod ranked;
 mod round_robin;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
