@@ -1,11 +1,12 @@
 //! Fixed answers for the tests of what is printed.
 
 use config::model::{Persistence, Tunnel};
-use config::words::{Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
+use config::words::{Admin, Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use controlplane::api::{
     BackendStatus, ControlStats, Counters, Drop, Flow, FlowList, Health, InterfaceStatus, LocalStats,
     NeighbourStatus, PortStats, PortStatus, ServiceStatus, Stats, Status, WorkerStats, WorkerStatus,
 };
+use controlplane::policy::{Serving, Standing};
 
 pub fn status() -> Status {
     let worker = |core, flows| WorkerStatus {
@@ -77,9 +78,16 @@ pub fn services() -> Vec<ServiceStatus> {
             checksum: true,
             ..Tunnel::default()
         }),
+        sorry: false,
         weight,
         upper: 0,
         lower: 0,
+        effective_weight: weight.into(),
+        priority: 0,
+        configured: Admin::Enabled,
+        admin: Admin::Enabled,
+        operational: if health == Health::Down { Standing::Down } else { Standing::Active },
+        drain: None,
         health,
         reason: reason.to_owned(),
         since_secs: 61,
@@ -97,6 +105,8 @@ pub fn services() -> Vec<ServiceStatus> {
         no_flow: NoFlow::Drop,
         one_packet: key.starts_with("udp"),
         snat_pool: None,
+        serving: Serving::Backends,
+        quorum: true,
         counters: counters(backends.iter().map(|backend| backend.counters.conns).sum()),
         backends,
     };

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use config::words::{MacAddr, Mode, NoBackend, Ports, Preset, Protocol, Scheduler, ServiceKey};
+use config::words::{Fate, MacAddr, Mode, NoBackend, Ports, Preset, Protocol, Scheduler, ServiceKey};
 use dataplane::flow::state::Timeouts;
 use dataplane::local::{LocalSlot, SLOTS};
 use dataplane::port::PortId;
@@ -157,6 +157,7 @@ impl Shape {
             mode: self.mode,
             tunnel: (self.mode == Mode::Tunnel).then_some(tunnel),
             up: true,
+            fate: Fate::Keep,
             persists: true,
             timeouts: 0,
             port_shift: Backend::port_shift(Ports::one(vip_port), port),

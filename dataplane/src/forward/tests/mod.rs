@@ -3,6 +3,7 @@
 mod answers;
 mod echo;
 mod fast;
+mod fate;
 mod full_nat;
 mod gateway;
 mod icmp;
