@@ -12,7 +12,7 @@ fn services() {
             concat!(
                 "t:14:11: service[0].sorry[0].address: backend 192.0.2.11:8000 is listed twice; help: remove one of them, and give the other more weight",
                 "\n",
-                "t:15:1: service[0].sorry[0].priority: unknown key; help: the keys here are `address`, `mode`, `tunnel`, `weight`, `upper`, `lower`, `admin`",
+                "t:15:1: service[0].sorry[0].priority: unknown key; help: the keys here are `address`, `mode`, `tunnel`, `weight`, `server_id`, `upper`, `lower`, `admin`",
             ),
         ),
         (

@@ -245,3 +245,39 @@ fn sorry_backends_serve_while_there_is_no_quorum() {
     state.add_backend(key(1), backend(18, 5), true, SECOND).unwrap();
     assert_eq!(candidates(&state, key(1)), [(18, 5)]);
 }
+
+/// The last bytes of the addresses of those that have slots of the scheduler's table, with both weights.
+fn members(state: &State) -> Vec<(u8, u32, u32)> {
+    let planned = state.services().next().unwrap().planned.as_ref().unwrap();
+    let last = |address: SocketAddr| match address {
+        SocketAddr::V4(address) => address.ip().octets()[3],
+        SocketAddr::V6(address) => address.ip().octets()[15],
+    };
+    planned.members.iter().map(|it| (last(it.address), it.weight, it.full_weight)).collect()
+}
+
+#[test]
+fn tables_leave_slots_to_those_that_come_back_to_them() {
+    for (scheduler, quiesced, drained, down) in
+        [(Scheduler::Maglev, true, true, true), (Scheduler::Sh, true, false, false)]
+    {
+        let mut wanted = model::Service { scheduler, ..slow(&[(11, 2), (12, 3)]) };
+        wanted.policy.sorry = vec![backend(19, 1)];
+        let kept = |keeps: bool| if keeps { vec![(11, 2, 2), (12, 0, 3)] } else { vec![(11, 2, 2)] };
+        let mut state = with(wanted.clone());
+        assert_eq!(members(&state), [(11, 2, 2), (12, 3, 3)]);
+        set_weight(&mut state, key(1), address(12), 0).unwrap();
+        assert_eq!(members(&state), kept(quiesced), "{scheduler}");
+        set_weight(&mut state, key(1), address(12), 3).unwrap();
+        // It ramps by its share of the table.
+        assert_eq!(members(&state), [(11, 200, 200), (12, 1, 300)]);
+        let mut state = with(wanted.clone());
+        administer(&mut state, 12, drain(None, Then::Keep), NOW);
+        assert_eq!(members(&state), kept(drained), "{scheduler}");
+        let mut state = with(wanted);
+        observe(&mut state, 12, false, NOW);
+        assert_eq!(members(&state), kept(down), "{scheduler}");
+        observe(&mut state, 11, false, NOW);
+        assert_eq!(members(&state), [(19, 1, 1)], "the sorry backend has the table for itself");
+    }
+}
