@@ -101,6 +101,18 @@ pub const FRAGMENT_SECS: RangeInclusive<u32> = 1..=60;
 pub const WEIGHT: RangeInclusive<u16> = 0..=u16::MAX;
 /// Flows of a backend at which it takes no more, or takes some again.
 pub const THRESHOLD: RangeInclusive<u32> = 1..=u32::MAX;
+/// Which backends are used first.
+pub const PRIORITY: RangeInclusive<u16> = 0..=u16::MAX;
+/// Backends that make lower priorities unnecessary.
+pub const MIN_ACTIVE: RangeInclusive<u32> = 1..=BACKENDS as u32;
+/// Live weight that a service needs.
+pub const QUORUM: RangeInclusive<u32> = 1..=1 << 30;
+/// Shares.
+pub const PERCENT: RangeInclusive<u8> = 1..=100;
+/// Seconds in which a backend grows into its weight: up to a day.
+pub const SLOW_START_SECS: RangeInclusive<u32> = 1..=86_400;
+/// Exponents of that growth: outside of these nearly all of it is in the first or the last second.
+pub const EXPONENT: RangeInclusive<f64> = 0.1..=10.0;
 /// TCP and UDP port numbers.
 pub const L4_PORT: RangeInclusive<u16> = 1..=u16::MAX;
 /// Milliseconds between checks and for one check: up to a day.

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use config::model::{
     Backend, Check, CheckKind, Class, Cluster, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments,
-    Gateway, Hash, Icmp, Interface, Limits, Metrics, Neighbour, Persistence, Port, Quic, Route, Service,
-    SnatPool, Tags, Timeouts, Tunnel,
+    Gateway, Hash, Icmp, Interface, Limits, Metrics, Neighbour, Persistence, Policy, Port, Quic, Quorum,
+    Route, Service, SlowStart, SnatPool, Tags, Timeouts, Tunnel,
 };
-use config::words::{ClientAddress, Encapsulation, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler};
+use config::words::{
+    Admin, ClientAddress, Encapsulation, Fate, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler,
+};
 use config::{LoadError, limits};
 
 fn port(name: &str, devices: &[&str]) -> Port {
@@ -41,6 +43,8 @@ fn backend(address: &str, mode: Mode) -> Backend {
         server_id: None,
         upper: 0,
         lower: 0,
+        admin: Admin::Enabled,
+        priority: 0,
     }
 }
 
@@ -63,6 +67,7 @@ fn service(key: &str, backends: &[Backend]) -> Service {
         snat_pool: None,
         client_address: ClientAddress::None,
         echo: true,
+        policy: Policy::default(),
         backends: backends.to_vec(),
     }
 }
@@ -107,7 +112,14 @@ fn expected_services() -> Vec<Service> {
     let spread = "2001:db8:a::/64".parse().ok();
     let gre = Tunnel { encapsulation: Encapsulation::Gre, spread, ..Tunnel::default() };
     let web = [
-        Backend { weight: 4, upper: 1000, lower: 900, ..backend("192.0.2.11:80", Mode::Dr) },
+        Backend {
+            weight: 4,
+            upper: 1000,
+            lower: 900,
+            priority: 10,
+            admin: Admin::Drain,
+            ..backend("192.0.2.11:80", Mode::Dr)
+        },
         backend("10.0.0.12:8000", Mode::Nat),
         backend("[2001:db8:9::12]:8000", Mode::FullNat),
         Backend { tunnel: gue, ..backend("10.0.0.13:80", Mode::Tunnel) },
@@ -151,6 +163,15 @@ fn expected_services() -> Vec<Service> {
             timeouts: Some(Timeouts { established_secs: 3600, ..Timeouts::IPVS }),
             snat_pool: Some("out".to_owned()),
             echo: false,
+            policy: Policy {
+                slow_start: Some(SlowStart { secs: 60, exponent: 2.0 }),
+                min_active: 2,
+                quorum: Quorum { weight: 3, hysteresis: 1 },
+                fail_open: Some(30),
+                on_down: Some(Fate::Reset),
+                on_disabled: Fate::Keep,
+                sorry: vec![backend("192.0.2.19:80", Mode::Dr)],
+            },
             ..service("tcp:192.0.2.100:80@gold", &web)
         },
         Service {

@@ -6,9 +6,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use config::model;
-use config::words::{ClientAddress, Idle, MacAddr, Mode, NoBackend, NoFlow, Protocol, Scheduler, ServiceKey};
+use config::words::{
+    Admin, ClientAddress, Fate, Idle, MacAddr, Mode, NoBackend, NoFlow, Protocol, Scheduler, ServiceKey, Then,
+};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::policy::{Serving, Standing};
 
 /// A call is a line of at most so many bytes, its newline included. Answers may be longer.
 pub const MAX_LINE_LEN: usize = 1 << 20;
@@ -39,6 +43,9 @@ pub enum Request {
         service: ServiceKey,
         /// What to add.
         backend: model::Backend,
+        /// Whether it becomes one of the sorry backends.
+        #[serde(default)]
+        sorry: bool,
     },
     /// Removes a backend; its flows stay with it until they end. Answered by [`Done`].
     #[serde(rename = "backend.remove")]
@@ -48,7 +55,7 @@ pub enum Request {
         /// Which backend.
         address: SocketAddr,
     },
-    /// Changes a backend's weight. Answered by [`Done`].
+    /// Changes a backend's weight or administrative state. Answered by [`Done`].
     #[serde(rename = "backend.set")]
     BackendSet {
         /// Which service.
@@ -56,7 +63,9 @@ pub enum Request {
         /// Which backend.
         address: SocketAddr,
         /// Its new weight; 0 gives it no new flows.
-        weight: u16,
+        weight: Option<u16>,
+        /// Its new administrative state.
+        admin: Option<AdminChange>,
     },
     /// Flows of all workers. Answered by [`FlowList`].
     #[serde(rename = "flow.list")]
@@ -76,6 +85,34 @@ pub enum Request {
     /// Stops the appliance. Answered by [`Done`] before it stops.
     #[serde(rename = "stop")]
     Stop,
+}
+
+/// A new administrative state of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AdminChange {
+    /// It takes new flows if it is up.
+    Enabled,
+    /// It takes no new flows; those it has stay.
+    Drain {
+        /// Seconds until `then` happens; none: never.
+        timeout_secs: Option<u32>,
+        /// What happens at that time.
+        #[serde(default)]
+        then: Then,
+        /// Whether clients that are bound to it by persistence may still begin flows.
+        #[serde(default = "persistent_default")]
+        persistent: bool,
+    },
+    /// It takes no new flows.
+    Disabled {
+        /// What becomes of the flows it has; none: as its service has it.
+        flows: Option<Fate>,
+    },
+}
+
+const fn persistent_default() -> bool {
+    true
 }
 
 /// A change is in force on every worker.
@@ -243,7 +280,11 @@ pub struct ServiceStatus {
     pub client_address: ClientAddress,
     /// What it has done; the sum over its present and past backends.
     pub counters: Counters,
-    /// Who serves it, in the scheduler's order.
+    /// Who serves its new clients now.
+    pub serving: Serving,
+    /// Whether its live backends are enough.
+    pub quorum: bool,
+    /// Its backends, in the scheduler's order, and then its sorry backends.
     pub backends: Vec<BackendStatus>,
 }
 
@@ -256,12 +297,26 @@ pub struct BackendStatus {
     pub mode: Mode,
     /// How they are wrapped, with mode `tunnel`.
     pub tunnel: Option<model::Tunnel>,
+    /// Whether it is one of the sorry backends.
+    pub sorry: bool,
     /// Share of new flows as configured.
     pub weight: u16,
     /// With so many flows it takes no new ones; 0 is no limit.
     pub upper: u32,
     /// With fewer flows it takes new ones again; 0 is three quarters of `upper`.
     pub lower: u32,
+    /// The share that it has now; less than configured while it ramps, and 0 if it takes none.
+    pub effective_weight: f64,
+    /// The higher, the sooner it is used.
+    pub priority: u16,
+    /// Its administrative state as configured.
+    pub configured: Admin,
+    /// Its administrative state as the operator wants it now.
+    pub admin: Admin,
+    /// Whether it takes new flows, and why.
+    pub operational: Standing,
+    /// Its drain, if it is drained.
+    pub drain: Option<DrainStatus>,
     /// Whether its check lets it take new flows.
     pub health: Health,
     /// Why it is so: the last check's result in words.
@@ -274,6 +329,19 @@ pub struct BackendStatus {
     pub inactive: u64,
     /// What it has done.
     pub counters: Counters,
+}
+
+/// A drain that is under way, or over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// Seconds until `then` happens; none if there is no such time, or it is over.
+    pub left_secs: Option<u64>,
+    /// What happens at that time.
+    pub then: Then,
+    /// Whether clients that are bound to the backend may still begin flows.
+    pub persistent: bool,
+    /// Flows that the backend has.
+    pub flows: u64,
 }
 
 /// What the checks say of a backend.

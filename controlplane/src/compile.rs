@@ -233,8 +233,9 @@ fn compile_backend(
         tunnel: (mode == Mode::Tunnel)
             .then(|| compile_tunnel(&ground.network, address.ip(), tunnel))
             .flatten(),
-        up: backend.health != Health::Down,
-        persists: backend.health != Health::Down && !backend.retired,
+        up: backend.health != Health::Down || backend.share.standing.takes_flows(),
+        fate: backend.fate,
+        persists: backend.persists(),
         timeouts,
         port_shift: snapshot::Backend::port_shift(service.config.key.ports, address.port()),
     }

@@ -10,6 +10,7 @@ mod flows;
 mod frames;
 mod host;
 mod nd;
+mod policies;
 mod reload;
 mod stations;
 
@@ -48,7 +49,7 @@ use claims::Claims;
 const TICK: Duration = Duration::from_millis(1);
 /// Time between looks at what is due in the neighbour table.
 const NEIGHBOUR_TICK: Duration = Duration::from_millis(20);
-/// Time between looks for retired slots whose last flow has ended.
+/// Time between looks for retired slots whose last flow has ended, and for what time alone changes.
 const RETIRED_TICK: Duration = Duration::from_millis(250);
 /// Time after which a worker that did not take a snapshot counts as stuck.
 const IN_FORCE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -311,6 +312,7 @@ impl<D: Devices> Engine<D> {
         if now >= self.next_retired {
             self.next_retired = now + RETIRED_TICK;
             self.free_retired();
+            self.pass_time();
         }
         if now >= self.next_links {
             self.next_links = now + LINK_TICK;
@@ -394,21 +396,23 @@ impl<D: Devices> Engine<D> {
                 .map(|()| self.adopt_vip(key))
             }
             Request::ServiceRemove { service } => self
-                .logged(uid, pid, format!("service {service} removed"), |state| state.remove_service(service))
+                .logged(uid, pid, format!("service {service} removed"), |state| {
+                    state.remove_service(service, now)
+                })
                 .map(|()| self.adopt_vip(service)),
-            Request::BackendAdd { service, backend } => {
+            Request::BackendAdd { service, backend, sorry } => {
                 let what = format!("service {service}: backend {} added", backend.address);
-                self.logged(uid, pid, what, |state| state.add_backend(service, backend, now))
+                self.logged(uid, pid, what, |state| state.add_backend(service, backend, sorry, now))
                     .map(|()| self.adopt_service(service))
             }
             Request::BackendRemove { service, address } => {
                 let what = format!("service {service}: backend {address} removed");
-                self.logged(uid, pid, what, |state| state.remove_backend(service, address))
+                self.logged(uid, pid, what, |state| state.remove_backend(service, address, now))
                     .map(|()| self.adopt_service(service))
             }
-            Request::BackendSet { service, address, weight } => {
-                let what = format!("service {service}: backend {address} weight {weight}");
-                self.logged(uid, pid, what, |state| state.set_weight(service, address, weight))
+            Request::BackendSet { service, address, weight, admin } => {
+                let what = policies::change(service, address, weight, admin);
+                self.logged(uid, pid, what, |state| state.set_backend(service, address, (weight, admin), now))
             }
         };
         match changed {

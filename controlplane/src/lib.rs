@@ -12,6 +12,7 @@ pub mod health;
 pub mod host;
 pub mod metrics;
 pub mod neighbour;
+pub mod policy;
 pub mod pools;
 pub mod report;
 pub mod server;

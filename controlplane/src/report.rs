@@ -14,7 +14,7 @@ use dataplane::local::LocalSlot;
 use dataplane::snapshot::{self, BackendSlot};
 use dataplane::stats::{DropCounters, WorkerStats};
 
-use crate::api::{self, BackendStatus, Counters, InterfaceStatus, LocalStats, ServiceStatus};
+use crate::api::{self, BackendStatus, Counters, DrainStatus, InterfaceStatus, LocalStats, ServiceStatus};
 use crate::compile::Frame;
 use crate::pools::Locals;
 use crate::state::{Backend, Service, State, plus};
@@ -55,8 +55,8 @@ fn service_status(
     now: Duration,
 ) -> ServiceStatus {
     let so_far = |slot: &BackendSlot| state.since_base(*slot, counted(workers, *slot));
-    let all = service.backends.iter().chain(&service.retired_backends);
-    let backends = service.backends.iter().filter_map(|slot| Some((*slot, state.backend(*slot)?)));
+    let all = service.members().chain(&service.retired_backends);
+    let backends = service.members().filter_map(|slot| Some((*slot, state.backend(*slot)?)));
     let config = &service.config;
     ServiceStatus {
         name: config.name.clone(),
@@ -71,8 +71,10 @@ fn service_status(
         snat_pool: config.snat_pool.clone(),
         client_address: config.client_address,
         counters: all.map(so_far).fold(service.past, plus),
+        serving: service.serving,
+        quorum: service.quorum,
         backends: backends
-            .map(|(slot, backend)| backend_status(state, workers, slot, backend, now))
+            .map(|(slot, backend)| backend_status(state, workers, service, (slot, backend), now))
             .collect(),
     }
 }
@@ -80,8 +82,8 @@ fn service_status(
 fn backend_status(
     state: &State,
     workers: &[&WorkerStats],
-    slot: BackendSlot,
-    backend: &Backend,
+    service: &Service,
+    (slot, backend): (BackendSlot, &Backend),
     now: Duration,
 ) -> BackendStatus {
     let (active, inactive) = flows(workers, slot);
@@ -90,9 +92,23 @@ fn backend_status(
         address: config.address,
         mode: config.mode,
         tunnel: (config.mode == Mode::Tunnel).then_some(config.tunnel),
+        sorry: service.sorry.contains(&slot),
         weight: config.weight,
         upper: config.upper,
         lower: config.lower,
+        effective_weight: f64::from(backend.share.weight) / f64::from(service.scale),
+        priority: config.priority,
+        configured: config.admin,
+        admin: backend.wish.admin(),
+        operational: backend.share.standing,
+        drain: backend.wish.drain().map(|drain| DrainStatus {
+            left_secs: drain
+                .deadline
+                .map(|deadline| deadline.saturating_sub(now).as_secs_f64().ceil() as u64),
+            then: drain.then,
+            persistent: drain.persistent,
+            flows: active + inactive,
+        }),
         health: backend.health,
         reason: backend.reason.clone(),
         since_secs: now.saturating_sub(backend.since).as_secs(),

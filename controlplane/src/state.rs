@@ -3,18 +3,19 @@
 //! Pure: no clock, socket or worker. Every change is checked whole before any of it is made. Flows name
 //! services and backends by slot, so a removed one keeps its slot, retired, until its last flow has ended.
 
+mod admin;
 mod ground;
 mod put;
 mod slots;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use config::model;
 use config::rules::{self, Fault};
-use config::words::{ClientAddress, ServiceKey};
+use config::words::{ClientAddress, Fate, ServiceKey};
 use dataplane::forward::RESERVED_SERVICES;
 use dataplane::schedule::Ingredients;
 use dataplane::schedule::hash::Secret;
@@ -22,7 +23,10 @@ use dataplane::snapshot::{self, BackendSlot, ServiceSlot};
 
 use crate::api::{ApiError, Counters, Health, code};
 use crate::health::Target;
+use crate::policy::{Serving, Share};
+pub use admin::{Drain, Drained, Passed, Wish};
 pub use ground::Ground;
+use put::Arrival;
 use slots::Slots;
 
 /// Service slots at most. The last of 16 bits are those of flows without a service.
@@ -42,7 +46,8 @@ pub struct Limits {
 impl Limits {
     /// Twice what a configuration has, but room enough for changes at run time.
     pub fn for_config(config: &model::Config) -> Self {
-        let backends: usize = config.services.iter().map(|service| service.backends.len()).sum();
+        let of = |service: &model::Service| service.backends.len() + service.policy.sorry.len();
+        let backends: usize = config.services.iter().map(of).sum();
         let room = |configured: usize, least: usize, most: usize| (configured * 2).clamp(least, most);
         Self {
             services: room(config.services.len(), 1024, MAX_SERVICES),
@@ -54,12 +59,14 @@ impl Limits {
 /// A service, configured or retired.
 #[derive(Debug)]
 pub struct Service {
-    /// As configured, but for its backends, which are in their slots.
+    /// As configured, but for its backends and sorry backends, which are in their slots.
     pub config: model::Service,
     /// Whether it was removed and only its flows remain.
     pub retired: bool,
     /// Its configured backends, in the order of the scheduler.
     pub backends: Vec<BackendSlot>,
+    /// Its sorry backends.
+    pub sorry: Vec<BackendSlot>,
     /// Its backends that were removed and have flows left.
     pub retired_backends: Vec<BackendSlot>,
     /// Work of its backends whose slots were freed.
@@ -70,8 +77,21 @@ pub struct Service {
     rank: u64,
     /// What its scheduler's plan was made of.
     planned: Option<Ingredients>,
+    /// Who serves it.
+    pub serving: Serving,
+    /// Whether its live backends are enough.
+    pub quorum: bool,
+    /// What the weights of its backends' shares are multiplied by.
+    pub scale: u32,
     /// As workers see it.
     pub compiled: Arc<snapshot::Service>,
+}
+
+impl Service {
+    /// Its configured backends, then its sorry backends.
+    pub fn members(&self) -> impl Iterator<Item = &BackendSlot> {
+        self.backends.iter().chain(&self.sorry)
+    }
 }
 
 /// A backend, configured or retired.
@@ -93,8 +113,41 @@ pub struct Backend {
     pub reason: String,
     /// Since when `health` is so, from the appliance's start.
     pub since: Duration,
+    /// What the operator wants of it now.
+    pub wish: Wish,
+    /// Since when it grows into its weight; none: it always had it, or is down.
+    ramps_since: Option<Duration>,
+    /// Whether it takes new flows, and how many.
+    pub share: Share,
+    /// What becomes of its flows.
+    pub fate: Fate,
     /// What its slot had counted for others before.
     base: Counters,
+}
+
+impl Backend {
+    /// Whether new flows would be given to it if it was up.
+    fn is_wanted(&self) -> bool {
+        self.wish == Wish::Enabled && self.config.weight > 0
+    }
+
+    /// Whether clients that are bound to it by persistence may begin flows: one that drains is there for them, unless
+    /// the operator says otherwise.
+    pub fn persists(&self) -> bool {
+        let wanted = match self.wish {
+            Wish::Enabled => true,
+            Wish::Drain(drain) => drain.persistent && !drain.over,
+            Wish::Disabled { .. } => false,
+        };
+        wanted && !self.retired && (self.health != Health::Down || self.share.standing.takes_flows())
+    }
+
+    /// Notes that it may take flows again, if it was `away` and does so now.
+    fn begin_ramp(&mut self, away: bool, now: Duration) {
+        if away && self.is_wanted() && self.health != Health::Down {
+            self.ramps_since = Some(now);
+        }
+    }
 }
 
 /// All services and backends.
@@ -108,6 +161,8 @@ pub struct State {
     /// What each backend slot had counted when it was last freed.
     slot_bases: HashMap<BackendSlot, Counters>,
     slot_of: HashMap<ServiceKey, ServiceSlot>,
+    /// Services for which time alone changes something.
+    timed: BTreeSet<ServiceSlot>,
     /// Order in which configured services are listed.
     order: Vec<ServiceSlot>,
     versions: u64,
@@ -127,6 +182,7 @@ impl State {
             backends: Slots::default(),
             slot_bases: HashMap::new(),
             slot_of: HashMap::new(),
+            timed: BTreeSet::new(),
             order: Vec::new(),
             versions: 0,
             own_secret: Secret::random(),
@@ -177,10 +233,11 @@ impl State {
         })
     }
 
-    /// The configured backends of a service; none if it is not configured.
+    /// The configured backends of a service, and its sorry backends; none if it is not configured.
     pub fn backends_of(&self, key: ServiceKey) -> impl Iterator<Item = &Backend> + '_ {
         let service = self.configured(key).and_then(|slot| self.service(slot));
-        service.into_iter().flat_map(|service| self.backends_in(service))
+        let members = service.into_iter().flat_map(Service::members);
+        members.filter_map(|slot| self.backend(*slot))
     }
 
     fn backends_in<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Backend> + 'a {
@@ -198,7 +255,7 @@ impl State {
             let message = format!("service {} exists; it is configured already; remove it first", wanted.key);
             return Err(ApiError { code: code::EXISTS, message });
         }
-        self.check_room(1, wanted.backends.len())?;
+        self.check_room(1, wanted.backends.len() + wanted.policy.sorry.len())?;
         self.put_service(wanted, now);
         Ok(())
     }
@@ -207,19 +264,20 @@ impl State {
     ///
     /// # Errors
     /// There is none.
-    pub fn remove_service(&mut self, key: ServiceKey) -> Result<(), ApiError> {
+    pub fn remove_service(&mut self, key: ServiceKey, now: Duration) -> Result<(), ApiError> {
         let slot = self.configured(key).ok_or_else(|| no_service(key))?;
         self.order.retain(|other| *other != slot);
         let Some(service) = self.services_mut(slot) else { return Ok(()) };
         service.retired = true;
-        for backend in std::mem::take(&mut service.backends) {
+        let backends = std::mem::take(&mut service.backends);
+        for backend in backends.into_iter().chain(std::mem::take(&mut service.sorry)) {
             self.retire(slot, backend);
         }
-        self.recompile(slot);
+        self.recompile(slot, now);
         Ok(())
     }
 
-    /// Adds a backend at the end of a service's list.
+    /// Adds a backend at the end of a service's list of backends, or of sorry backends.
     ///
     /// # Errors
     /// There is no such service, the backend exists or breaks a rule, or there is no slot left.
@@ -227,11 +285,12 @@ impl State {
         &mut self,
         key: ServiceKey,
         wanted: model::Backend,
+        sorry: bool,
         now: Duration,
     ) -> Result<(), ApiError> {
         let slot = self.configured(key).ok_or_else(|| no_service(key))?;
         let service = self.service(slot).ok_or_else(|| no_service(key))?;
-        let others = service.backends.iter().filter_map(|slot| Some(&self.backend(*slot)?.config));
+        let others = service.members().filter_map(|slot| Some(&self.backend(*slot)?.config));
         let terms = (&service.config).into();
         rules::check_backend(&self.ground.surroundings(), terms, others, &wanted)
             .map_err(|fault| refuse(&fault))?;
@@ -242,11 +301,11 @@ impl State {
             return Err(ApiError { code: code::EXISTS, message });
         }
         self.check_room(0, 1)?;
-        let backend = self.put_backend(slot, wanted, now);
+        let backend = self.put_backend(slot, wanted, Arrival { sorry, ramps: true }, now);
         if let Some(service) = self.services_mut(slot) {
-            service.backends.push(backend);
+            if sorry { service.sorry.push(backend) } else { service.backends.push(backend) }
         }
-        self.recompile(slot);
+        self.recompile(slot, now);
         Ok(())
     }
 
@@ -254,29 +313,20 @@ impl State {
     ///
     /// # Errors
     /// There is no such service or backend.
-    pub fn remove_backend(&mut self, key: ServiceKey, address: SocketAddr) -> Result<(), ApiError> {
+    pub fn remove_backend(
+        &mut self,
+        key: ServiceKey,
+        address: SocketAddr,
+        now: Duration,
+    ) -> Result<(), ApiError> {
         let slot = self.configured(key).ok_or_else(|| no_service(key))?;
         let backend = self.find_backend(slot, address).ok_or_else(|| no_backend(key, address))?;
         if let Some(service) = self.services_mut(slot) {
             service.backends.retain(|other| *other != backend);
+            service.sorry.retain(|other| *other != backend);
         }
         self.retire(slot, backend);
-        self.recompile(slot);
-        Ok(())
-    }
-
-    /// Changes a backend's weight.
-    ///
-    /// # Errors
-    /// There is no such service or backend.
-    pub fn set_weight(&mut self, key: ServiceKey, address: SocketAddr, weight: u16) -> Result<(), ApiError> {
-        let slot = self.configured(key).ok_or_else(|| no_service(key))?;
-        let backend = self.find_backend(slot, address).ok_or_else(|| no_backend(key, address))?;
-        if let Some(backend) = self.backends_mut(backend) {
-            backend.config.weight = weight;
-            backend.keep_weight();
-        }
-        self.recompile(slot);
+        self.recompile(slot, now);
         Ok(())
     }
 
@@ -297,7 +347,8 @@ impl State {
             slot.and_then(|slot| self.find_slot(*slot, backend)).is_none()
         };
         let new_backends = |service: &model::Service| {
-            service.backends.iter().filter(|backend| is_new(service, backend)).count()
+            let all = service.backends.iter().chain(&service.policy.sorry);
+            all.filter(|backend| is_new(service, backend)).count()
         };
         let new_backends: usize = wanted.iter().map(new_backends).sum();
         self.check_room(new_services, new_backends)?;
@@ -306,7 +357,7 @@ impl State {
         let gone: Vec<ServiceKey> =
             self.services().map(|service| service.config.key).filter(|key| !keep.contains(key)).collect();
         for key in gone {
-            self.remove_service(key)?;
+            self.remove_service(key, now)?;
         }
         self.order.clear();
         for service in wanted {
@@ -315,7 +366,7 @@ impl State {
         // Those that were retired before name pools and classes by number, too.
         for number in 0..self.services.all().len() {
             // Services are at most 2^16.
-            self.recompile(ServiceSlot(number as u16));
+            self.recompile(ServiceSlot(number as u16), now);
         }
         Ok(())
     }
@@ -334,8 +385,9 @@ impl State {
         if backend.health == health {
             return false;
         }
-        (backend.health, backend.since) = (health, now);
-        self.recompile(slot);
+        (backend.health, backend.since, backend.ramps_since) = (health, now, None);
+        backend.begin_ramp(true, now);
+        self.recompile(slot, now);
         true
     }
 
@@ -399,8 +451,8 @@ impl State {
     }
 
     fn find_backend(&self, slot: ServiceSlot, address: SocketAddr) -> Option<BackendSlot> {
-        let backends = self.service(slot)?.backends.iter().copied();
-        backends.into_iter().find(|slot| self.backend(*slot).is_some_and(|it| it.config.address == address))
+        let mut members = self.service(slot)?.members().copied();
+        members.find(|slot| self.backend(*slot).is_some_and(|it| it.config.address == address))
     }
 
     /// The slot of a backend that is reached in the same way, configured or retired: flows in it go on.
@@ -411,7 +463,7 @@ impl State {
         let same = |slot: &&BackendSlot| {
             self.backend(**slot).is_some_and(|it| way(&it.config) == way(wanted) && it.client_address == told)
         };
-        service.backends.iter().chain(&service.retired_backends).find(same).copied()
+        service.members().chain(&service.retired_backends).find(same).copied()
     }
 
     fn services_mut(&mut self, slot: ServiceSlot) -> Option<&mut Service> {

@@ -97,6 +97,8 @@ reasons! {
     TrafficRate = "traffic_rate",
     /// a TCP packet that opens no connection and belongs to none
     NoFlowNotSyn = "no_flow_not_syn",
+    /// the backend of its flow is out of use, and its flows are reset
+    FlowReset = "flow_reset",
     /// a backend's reply, or an ICMP error, that belongs to no flow
     NoFlow = "no_flow",
     /// the reply of this flow could not be told from that of another service's flow

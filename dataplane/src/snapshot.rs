@@ -100,11 +100,7 @@ impl Snapshot {
         let backends = snapshot.parts.backends.iter();
         snapshot.egress =
             Arc::new(gathered(backends.map(|backend| snapshot.egress_to(backend.as_ref()?.address.ip()))));
-        let reached = snapshot.parts.backends.iter().zip(&*snapshot.egress);
-        let way = |(backend, egress): (&Option<Backend>, &Option<Egress>)| {
-            Way::new(backend.as_ref()?, egress.as_ref()?)
-        };
-        snapshot.ways = Arc::new(gathered(reached.map(way)));
+        snapshot.ways = ways(&snapshot.parts.backends, &snapshot.egress);
         let Routes { v4, v6 } = &*snapshot.parts.routes;
         let reach = |gateway: Option<NextHop>| snapshot.egress_by(gateway?);
         let gateways = (v4.gateways().map(reach).collect(), v6.gateways().map(reach).collect());
@@ -354,6 +350,14 @@ fn has_quic(parts: &Parts) -> bool {
 
 fn has_persistence(parts: &Parts) -> bool {
     parts.services.iter().flatten().any(|service| service.persistence.is_some())
+}
+
+/// How each backend is reached by the fast path.
+fn ways(backends: &[Option<Backend>], egress: &[Option<Egress>]) -> Arc<Vec<Option<Way>>> {
+    let way = |(backend, egress): (&Option<Backend>, &Option<Egress>)| {
+        Way::new(backend.as_ref()?, egress.as_ref()?)
+    };
+    Arc::new(gathered(backends.iter().zip(egress).map(way)))
 }
 
 fn shortest(parts: &Parts) -> u32 {

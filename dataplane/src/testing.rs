@@ -5,7 +5,7 @@ use std::hash::RandomState;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use config::words::{ClientAddress, MacAddr, Mode, NoBackend, Ports, Preset, Scheduler};
+use config::words::{ClientAddress, Fate, MacAddr, Mode, NoBackend, Ports, Preset, Scheduler};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::csum;
@@ -123,6 +123,7 @@ pub fn backend(service: u16, address: &str, mode: Mode) -> Backend {
         client_address: ClientAddress::None,
         tunnel: (mode == Mode::Tunnel).then_some(tunnel),
         up: true,
+        fate: Fate::Keep,
         persists: true,
         timeouts: 0,
         port_shift: Backend::port_shift(Ports::one(80), address.port()),

@@ -2,6 +2,7 @@
 
 mod add;
 mod balance;
+mod policy;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use config::words::ServiceKey;
 use controlplane::api::Request;
 
 pub use self::add::{BackendAdd, ServiceAdd};
+use self::policy::{Disable, Drain, Which};
 
 /// Shows and changes what a running trutinad balances.
 ///
@@ -98,6 +100,12 @@ pub enum BackendCommand {
         /// Address and port of the backend
         backend: SocketAddr,
     },
+    /// Give a backend no new flows, and leave it those it has
+    Drain(Drain),
+    /// Take a backend out of use at once
+    Disable(Disable),
+    /// Take a backend into use that was drained or disabled
+    Enable(Which),
     /// Change a backend
     Set {
         /// Which service
@@ -136,14 +144,18 @@ impl Command {
             Self::Service(ServiceCommand::Add(add)) => Request::ServiceAdd(Box::new(add.service()?)),
             Self::Service(ServiceCommand::Remove { service }) => Request::ServiceRemove { service: *service },
             Self::Backend(BackendCommand::Add(add)) => {
-                Request::BackendAdd { service: add.service, backend: add.backend()? }
+                Request::BackendAdd { service: add.service, backend: add.backend()?, sorry: add.sorry }
             }
             Self::Backend(BackendCommand::Remove { service, backend }) => {
                 Request::BackendRemove { service: *service, address: *backend }
             }
             Self::Backend(BackendCommand::Set { service, backend, weight }) => {
-                Request::BackendSet { service: *service, address: *backend, weight: *weight }
+                let (service, address, weight) = (*service, *backend, Some(*weight));
+                Request::BackendSet { service, address, weight, admin: None }
             }
+            Self::Backend(BackendCommand::Drain(drain)) => drain.request(),
+            Self::Backend(BackendCommand::Disable(disable)) => disable.request(),
+            Self::Backend(BackendCommand::Enable(which)) => which.enable(),
             Self::Flow(FlowCommand::List { limit }) => Request::FlowList { limit: *limit },
             Self::Stats => Request::Stats,
             Self::Drops { .. } => Request::Drops,

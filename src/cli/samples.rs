@@ -1,11 +1,12 @@
 //! Fixed answers for the tests of what is printed.
 
 use config::model::{Persistence, Tunnel};
-use config::words::{ClientAddress, Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
+use config::words::{Admin, ClientAddress, Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use controlplane::api::{
     BackendStatus, ControlStats, Counters, Drop, Flow, FlowList, Health, InterfaceStatus, LocalStats,
     NeighbourStatus, PortStats, PortStatus, ServiceStatus, Stats, Status, WorkerStats, WorkerStatus,
 };
+use controlplane::policy::{Serving, Standing};
 
 pub fn status() -> Status {
     let worker = |core, flows| WorkerStatus {
@@ -77,9 +78,16 @@ pub fn services() -> Vec<ServiceStatus> {
             checksum: true,
             ..Tunnel::default()
         }),
+        sorry: false,
         weight,
         upper: 0,
         lower: 0,
+        effective_weight: weight.into(),
+        priority: 0,
+        configured: Admin::Enabled,
+        admin: Admin::Enabled,
+        operational: if health == Health::Down { Standing::Down } else { Standing::Active },
+        drain: None,
         health,
         reason: reason.to_owned(),
         since_secs: 61,
@@ -99,6 +107,8 @@ pub fn services() -> Vec<ServiceStatus> {
         one_packet: key.starts_with("udp"),
         snat_pool: None,
         client_address: ClientAddress::None,
+        serving: Serving::Backends,
+        quorum: true,
         counters: counters(backends.iter().map(|backend| backend.counters.conns).sum()),
         backends,
     };

@@ -9,6 +9,7 @@ use config::words::{ClientAddress, Encapsulation};
 use controlplane::api::{
     BackendStatus, Flow, FlowList, Health, InterfaceStatus, ServiceStatus, Status, WorkerStatus,
 };
+use controlplane::policy::{Serving, Standing};
 
 /// A table without borders, whose first row is its headings; the columns in `numbers` align to the right.
 pub fn table(headings: &[&str], numbers: Range<usize>) -> Table {
@@ -112,7 +113,9 @@ pub fn services(services: &[ServiceStatus]) -> String {
     for service in services {
         let protocol = service.service.protocol.to_string().to_uppercase();
         let (vip, scheduler) = (service.service.vip(), service.scheduler.to_string());
-        list.add_row([&protocol, &vip, &scheduler, &flags(service), "", "", "", &service.name]);
+        // Live backends serve: nothing to be told.
+        let serving = if service.serving == Serving::Backends { "" } else { service.serving.name() };
+        list.add_row([&protocol, &vip, &scheduler, &flags(service), "", "", serving, &service.name]);
         for backend in &service.backends {
             list.add_row([
                 "  ->",
@@ -145,18 +148,23 @@ fn flags(service: &ServiceStatus) -> String {
 
 /// `trutina backend list`.
 pub fn backends(services: &[ServiceStatus]) -> String {
-    let headings =
-        ["Service", "Backend", "Mode", "Weight", "Active", "Inactive", "Conns", "Health", "Since", "Reason"];
+    let headings = [
+        "Service", "Backend", "Mode", "Weight", "Active", "Inactive", "Conns", "Config", "Admin", "State",
+        "Health", "Since", "Reason",
+    ];
     let mut list = table(&headings, 3..7);
     for (service, backend) in services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b))) {
         list.add_row([
             &service.service.to_string(),
             &backend.address.to_string(),
             &way(backend),
-            &backend.weight.to_string(),
+            &weight(backend),
             &backend.active.to_string(),
             &backend.inactive.to_string(),
             &backend.counters.conns.to_string(),
+            &backend.configured.to_string(),
+            &admin(backend),
+            &state(backend),
             health(backend),
             &span(backend.since_secs),
             &backend.reason,
@@ -176,6 +184,35 @@ fn way(backend: &BackendStatus) -> String {
         },
         None => backend.mode.to_string(),
     }
+}
+
+/// A weight, behind the part of it that a backend has while it grows into it.
+fn weight(backend: &BackendStatus) -> String {
+    match backend.operational {
+        Standing::Ramping => format!("{}/{}", backend.effective_weight, backend.weight),
+        _ => backend.weight.to_string(),
+    }
+}
+
+/// What the operator wants: `enabled`, or `drain 00:09:32 then remove`.
+fn admin(backend: &BackendStatus) -> String {
+    let left = backend.drain.and_then(|drain| Some((drain.left_secs?, drain.then)));
+    match left {
+        Some((secs, then)) => format!("{} {} then {then}", backend.admin, span(secs)),
+        None => backend.admin.to_string(),
+    }
+}
+
+/// What a backend does: `active`, or `draining 5 flows`.
+fn state(backend: &BackendStatus) -> String {
+    let mut state = backend.operational.name().to_owned();
+    if let Some(drain) = backend.drain {
+        state += &format!(" {} flows", drain.flows);
+    }
+    if backend.sorry {
+        state += " (sorry)";
+    }
+    state
 }
 
 fn health(backend: &BackendStatus) -> &'static str {
@@ -226,6 +263,9 @@ fn span(secs: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::samples;
+    use config::words::{Admin, Then};
+    use controlplane::api::DrainStatus;
+
     use super::*;
 
     #[test]
@@ -277,11 +317,38 @@ UDP   192.0.2.100:53      rr                               ops                  
     #[test]
     fn backends_are_shown() {
         assert_eq!(backends(&samples::services()), "\
-Service             Backend            Mode                  Weight  Active  Inactive  Conns  Health     Since     Reason
-tcp:192.0.2.100:80  198.51.100.7:8000  nat                        4       5      1234     40  up         00:01:01  HTTP 200 in 1 ms
-tcp:192.0.2.100:80  198.51.100.8:8000  tunnel gue:6080 csum   65535       5      1234      2  down       00:01:01  connection refused
-udp:192.0.2.100:53  203.0.113.1:53     dr                         1       5      1234      0  unchecked  00:01:01  no check
+Service             Backend            Mode                  Weight  Active  Inactive  Conns  Config   Admin    State   Health     Since     Reason
+tcp:192.0.2.100:80  198.51.100.7:8000  nat                        4       5      1234     40  enabled  enabled  active  up         00:01:01  HTTP 200 in 1 ms
+tcp:192.0.2.100:80  198.51.100.8:8000  tunnel gue:6080 csum   65535       5      1234      2  enabled  enabled  down    down       00:01:01  connection refused
+udp:192.0.2.100:53  203.0.113.1:53     dr                         1       5      1234      0  enabled  enabled  active  unchecked  00:01:01  no check
 ");
+    }
+
+    #[test]
+    fn policies_are_shown() {
+        let mut list = samples::services();
+        let drain =
+            |left_secs, flows| Some(DrainStatus { left_secs, then: Then::Remove, persistent: true, flows });
+        let web = &mut list[0].backends;
+        (web[0].operational, web[0].effective_weight) = (Standing::Ramping, 1.48);
+        (web[1].operational, web[1].admin) = (Standing::Draining, Admin::Drain);
+        web[1].drain = drain(Some(572), 5);
+        let dns = &mut list[1].backends[0];
+        (dns.operational, dns.admin, dns.configured) = (Standing::Draining, Admin::Drain, Admin::Drain);
+        (dns.drain, dns.sorry) = (drain(None, 0), true);
+        let cells = backends(&list);
+        let cells: Vec<Vec<&str>> = cells
+            .lines()
+            .skip(1)
+            .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+            .collect();
+        assert_eq!((cells[0][3], cells[0][9]), ("1.48/4", "ramping"));
+        assert_eq!(&cells[1][7..10], ["enabled", "drain 00:09:32 then remove", "draining 5 flows"]);
+        assert_eq!(&cells[2][7..10], ["drain", "drain", "draining 0 flows (sorry)"]);
+        (list[0].serving, list[1].serving) = (Serving::Sorry, Serving::Nobody);
+        let lines = services(&list);
+        assert!(lines.lines().nth(2).is_some_and(|line| line.contains("  sorry  ")), "{lines}");
+        assert!(lines.lines().nth(5).is_some_and(|line| line.contains("  nobody  ")), "{lines}");
     }
 
     #[test]

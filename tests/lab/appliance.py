@@ -136,6 +136,8 @@ def table(header, keys):
 
 def toml_value(value):
     """A value as TOML writes it, which but for inline tables is as JSON does."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     keys = vars(value) if isinstance(value, Check) else value
     if isinstance(keys, dict):
         given = (f"{key} = {json.dumps(entry)}" for key, entry in keys.items() if entry is not None)

@@ -5,6 +5,7 @@
 
 mod balance;
 mod links;
+mod policy;
 mod pools;
 mod ports;
 mod services;

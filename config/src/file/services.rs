@@ -1,8 +1,10 @@
 //! Services, their backends and checks.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::balance::{self, Balance};
+use super::policy::policy;
 use super::{each, report_repeated, timeouts};
 use crate::limits as bounds;
 use crate::model::{Backend, Check, CheckKind, Quic, Service, Timeouts, Tunnel};
@@ -14,7 +16,9 @@ use crate::values::{
     address_and_port, address_and_ports, boolean, check_host, check_path, class_name, name, number,
     server_id, spread, word,
 };
-use crate::words::{ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, ServiceKey};
+use crate::words::{
+    Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, ServiceKey,
+};
 
 /// Reads all services. What one does not say of its timeouts is in `timeouts`.
 pub(super) fn services(
@@ -45,7 +49,8 @@ fn report_overlaps(root: &Table, keys: &[Option<ServiceKey>]) {
 fn limit_backends(root: &Table, services: &[Option<Service>]) {
     let mut room = bounds::BACKENDS;
     for (index, service) in services.iter().enumerate() {
-        let backends = service.as_ref().map_or(0, |service| service.backends.len());
+        let count = |service: &Service| service.backends.len() + service.policy.sorry.len();
+        let backends = service.as_ref().map_or(0, count);
         if backends > room {
             let wrong = Wrong::new(format!("more than {} backends in all", bounds::BACKENDS));
             root.report(
@@ -93,6 +98,8 @@ fn service(
     let terms = key.map(|key| Terms { key, snat_pool: snat_pool.as_deref(), one_packet, client_address });
     let place = Place { surroundings, terms, mode, tunnel, quic };
     let backends = backends(table, &place);
+    let sorry = sorry(table, &place, backends.as_deref().unwrap_or_default());
+    let policy = policy(table, sorry.unwrap_or_default());
     let key = identity.key.filter(|_| identity.certain);
     let service = key.zip(backends).map(|(key, backends)| Service {
         name: name.unwrap_or_else(|| key.to_string()),
@@ -111,6 +118,7 @@ fn service(
         snat_pool,
         client_address,
         echo,
+        policy,
         backends,
     });
     (key, service)
@@ -156,7 +164,10 @@ fn mode(table: &Table, default: Option<Mode>) -> Option<Mode> {
 }
 
 fn backends(table: &Table, place: &Place) -> Option<Vec<Backend>> {
-    let backends = table.tables("backend", bounds::BACKENDS, |table| backend(table, place))?;
+    let backends = table.tables("backend", bounds::BACKENDS, |table| {
+        let priority = table.optional("priority", number(bounds::PRIORITY)).unwrap_or(0);
+        Some(Backend { priority, ..backend(table, place)? })
+    })?;
     let addresses: Vec<_> = backends.iter().map(|backend| backend.map(|backend| backend.address)).collect();
     report_repeated(table, &addresses, each("backend", "address"));
     let tunnels = backends.iter().flatten().any(|backend| backend.mode == Mode::Tunnel);
@@ -165,6 +176,22 @@ fn backends(table: &Table, place: &Place) -> Option<Vec<Backend>> {
     }
     report_spreads(table, place, &backends);
     backends.into_iter().collect()
+}
+
+/// Those who serve when the service has no quorum. None of them is one of the `others`.
+fn sorry(table: &Table, place: &Place, others: &[Backend]) -> Option<Vec<Backend>> {
+    let sorry = table.tables("sorry", bounds::BACKENDS, |table| backend(table, place))?;
+    let addresses = |backends: &[Option<Backend>]| -> Vec<_> {
+        backends.iter().map(|backend| backend.map(|backend| backend.address)).collect()
+    };
+    report_repeated(table, &addresses(&sorry), each("sorry", "address"));
+    let others: HashSet<_> = others.iter().map(|backend| backend.address).collect();
+    for (index, backend) in sorry.iter().enumerate() {
+        if let Some(backend) = backend.filter(|backend| others.contains(&backend.address)) {
+            table.report(&each("sorry", "address")(index), Fault::DuplicateBackend(backend.address));
+        }
+    }
+    sorry.into_iter().collect()
 }
 
 fn report_spreads(table: &Table, place: &Place, backends: &[Option<Backend>]) {
@@ -187,6 +214,7 @@ fn backend(table: &Table, place: &Place) -> Option<Backend> {
     let server_id = table.optional("server_id", server_id);
     let upper = table.optional("upper", number(bounds::THRESHOLD)).unwrap_or(0);
     let lower = table.optional("lower", number(bounds::THRESHOLD)).unwrap_or(0);
+    let admin = table.optional("admin", word("administrative state", Admin::WORDS)).unwrap_or_default();
     let address = address?;
     // Rules of a mode that can not be read would be those of another.
     let Some(mode) = mode else {
@@ -201,7 +229,7 @@ fn backend(table: &Table, place: &Place) -> Option<Backend> {
             Tunnel::default()
         }
     };
-    let backend = Backend { address, mode, tunnel, weight, server_id, upper, lower };
+    let backend = Backend { address, mode, tunnel, weight, server_id, upper, lower, admin, priority: 0 };
     let id = rules::server_id_fault(place.quic.as_ref(), &backend);
     for (at, fault) in
         rules::backend_faults(place.surroundings, place.terms.as_ref(), &backend).into_iter().chain(id)

@@ -2,6 +2,7 @@
 
 mod balance;
 mod links;
+mod policy;
 mod service;
 mod timeouts;
 
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 pub use self::balance::{Cluster, Hash, Limits, Persistence, Quic};
 pub use self::links::{Class, Device, Gateway, Interface, Neighbour, Port, Route, SnatPool, Tags};
+pub use self::policy::{Policy, Quorum, SlowStart};
 pub use self::service::{Backend, Check, CheckKind, Service, Tunnel};
 pub use self::timeouts::Timeouts;
 use crate::words::{Idle, NoBackend};

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Hash, Limits, Persistence, Quic, Timeouts};
-use crate::words::{ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler, ServerId, ServiceKey};
+use super::{Hash, Limits, Persistence, Policy, Quic, Timeouts};
+use crate::words::{
+    Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler, ServerId, ServiceKey,
+};
 
 /// `[[service]]`: one virtual address with its ports, and who serves it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +51,9 @@ pub struct Service {
     /// Whether the VIP answers pings; it does only if all of its services say so.
     #[serde(default = "echo_default")]
     pub echo: bool,
+    /// Who of them takes new flows, and what becomes of the flows of those that do not.
+    #[serde(default)]
+    pub policy: Policy,
     /// Who serves it, in the order the scheduler takes them.
     pub backends: Vec<Backend>,
 }
@@ -81,6 +86,12 @@ pub struct Backend {
     /// With fewer flows it takes new ones again; 0 is three quarters of `upper`.
     #[serde(default)]
     pub lower: u32,
+    /// Whether it is in use.
+    #[serde(default)]
+    pub admin: Admin,
+    /// The higher, the sooner it is used; of those in `sorry` it says nothing.
+    #[serde(default)]
+    pub priority: u16,
 }
 
 /// `tunnel = { ... }`: how packets are wrapped for a backend.

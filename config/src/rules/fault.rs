@@ -248,6 +248,17 @@ pub enum Fault {
     /// A service names the same backend twice.
     #[error("backend {0} is listed twice")]
     DuplicateBackend(SocketAddr),
+    /// A quorum that no loss of backends would lose.
+    #[error("hysteresis is {hysteresis}, not less than the quorum's weight, {weight}")]
+    Hysteresis {
+        /// The quorum.
+        weight: u32,
+        /// How far the live weight goes without effect.
+        hysteresis: u32,
+    },
+    /// A slow start that is none.
+    #[error("exponent is {0}, out of range")]
+    Exponent(String),
     /// A check may not run into the next one.
     #[error("timeout_ms is {timeout_ms}, longer than interval_ms, {interval_ms}")]
     TimeoutOverInterval {
@@ -369,6 +380,12 @@ impl Fault {
             }
             Self::NoRoute(_) => "add a [[route]] to it, or a default route to ::/0".to_owned(),
             Self::DuplicateBackend(_) => "remove one of them, and give the other more weight".to_owned(),
+            Self::Hysteresis { weight, .. } => {
+                format!("set hysteresis to at most {}", weight.saturating_sub(1))
+            }
+            Self::Exponent(_) => {
+                format!("use a number from {} to {}", limits::EXPONENT.start(), limits::EXPONENT.end())
+            }
             Self::TimeoutOverInterval { interval_ms, .. } => {
                 format!("set timeout_ms to at most {interval_ms}, or interval_ms to more")
             }

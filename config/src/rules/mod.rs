@@ -8,6 +8,7 @@ mod balance;
 mod checks;
 mod fault;
 mod links;
+mod policy;
 mod services;
 mod tunnels;
 
@@ -25,6 +26,8 @@ pub(crate) use self::links::{
     gateway_pool_fault, neighbour_reach_fault, pool_address_fault, route_faults, route_reach_fault,
     tap_name_fault,
 };
+pub(crate) use self::policy::hysteresis_fault;
+use self::policy::policy_faults;
 pub(crate) use self::services::{
     backend_address_fault, backend_faults, class_fault, client_address_fault, option_faults, overlapping,
     pool_name_fault, vip_fault,
@@ -136,28 +139,20 @@ pub fn check_service(
     let hash = service.hash.iter().flat_map(|hash| balance::hash_faults(service.scheduler, hash));
     let persistence = service.persistence.iter().flat_map(balance::persistence_faults);
     let checks = service.check.iter().flat_map(|check| check_faults(key.protocol, key.ports, check));
-    first(
-        named
-            .chain(class)
-            .chain(pool)
-            .chain(options)
-            .chain(untold)
-            .chain(timeouts)
-            .chain(hash)
-            .chain(balance::quic_of_service(service))
-            .chain(service.limits.iter().flat_map(balance::limit_faults))
-            .chain(persistence)
-            .chain(checks),
-    )?;
+    let policy = policy_faults(&service.policy);
+    let options = options.into_iter().chain(untold).chain(timeouts).chain(hash);
+    let options = options.chain(balance::quic_of_service(service)).chain(persistence);
+    let options = options.chain(service.limits.iter().flat_map(balance::limit_faults)).chain(policy);
+    first(named.chain(class).chain(pool).chain(options).chain(checks))?;
     others.into_iter().find_map(|other| overlap_fault(*key, other)).map_or(Ok(()), Err)?;
-    let backends = &service.backends;
-    for backend in backends {
+    let backends: Vec<Backend> = service.backends.iter().chain(&service.policy.sorry).copied().collect();
+    for backend in &backends {
         first(backend_faults(surroundings, Some(&service.into()), backend).into_iter())?;
     }
     if let Some((again, _)) = repeated(backends.iter().map(|backend| backend.address)).first() {
         return Err(Fault::DuplicateBackend(backends[*again].address));
     }
-    check_spreads(backends)
+    check_spreads(&backends)
 }
 
 /// Whether a backend keeps to all rules, in a service on these terms and beside its `others`. The first fault

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Check, CheckKind, Interface, Route, Tags, Timeouts, Tunnel};
-use crate::words::{Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, Scheduler};
+use crate::model::{Check, CheckKind, Interface, Policy, Route, Tags, Timeouts, Tunnel};
+use crate::words::{Admin, Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, Scheduler};
 
 fn network() -> Network {
     let lan = Interface {
@@ -45,6 +45,8 @@ fn backend(address: &str, mode: Mode) -> Backend {
         server_id: None,
         upper: 0,
         lower: 0,
+        admin: Admin::Enabled,
+        priority: 0,
     }
 }
 
@@ -71,6 +73,7 @@ fn service() -> Service {
         snat_pool: Some("out".to_owned()),
         client_address: ClientAddress::None,
         echo: true,
+        policy: Policy::default(),
         backends: vec![
             backend("192.0.2.11:8000", Mode::Nat),
             backend("10.0.0.11:80", Mode::Tunnel),

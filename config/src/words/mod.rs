@@ -133,6 +133,42 @@ pub enum ClientAddress {
     Toa,
 }
 
+/// Whether a backend is in use, as the operator wants it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Admin {
+    /// It takes new flows if it is up.
+    #[default]
+    Enabled,
+    /// It takes no new flows; those it has stay.
+    Drain,
+    /// It takes no new flows; what becomes of those it has is a choice of the service.
+    Disabled,
+}
+
+/// What becomes of the flows of a backend that is down, disabled or drained for long enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// They stay with it.
+    #[default]
+    Keep,
+    /// They are over: whoever of their ends sends next is told by a TCP reset, or by ICMP.
+    Reset,
+    /// The client's next packet goes to another backend.
+    Reschedule,
+}
+
+/// What happens when the time of a drain is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Then {
+    /// Nothing: flows that are left stay.
+    #[default]
+    Keep,
+    /// The backend is removed, and flows that are left stay until they end.
+    Remove,
+    /// Flows that are left are over, as with [`Fate::Reset`].
+    Reset,
+}
+
 /// A set of timeouts to begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Preset {
@@ -255,6 +291,21 @@ words!(
     ProxyV2 = "proxy-v2",
     Toa = "toa"
 );
+words!(
+    Admin,
+    "an administrative state: enabled, drain or disabled",
+    Enabled = "enabled",
+    Drain = "drain",
+    Disabled = "disabled"
+);
+words!(
+    Fate,
+    "a fate of flows: keep, reset or reschedule",
+    Keep = "keep",
+    Reset = "reset",
+    Reschedule = "reschedule"
+);
+words!(Then, "an end of a drain: keep, remove or reset", Keep = "keep", Remove = "remove", Reset = "reset");
 words!(Idle, "a way to be idle: poll, pause or sleep", Poll = "poll", Pause = "pause", Sleep = "sleep");
 words!(Preset, "a preset: ipvs or dpvs", Ipvs = "ipvs", Dpvs = "dpvs");
 words!(
@@ -287,6 +338,9 @@ text_serde!(
     Mode,
     Encapsulation,
     ClientAddress,
+    Admin,
+    Fate,
+    Then,
     HashPart,
     Idle,
     NoBackend,
@@ -315,6 +369,9 @@ mod tests {
         all_read_back::<Encapsulation>(Encapsulation::WORDS);
         all_read_back::<HashPart>(HashPart::WORDS);
         all_read_back::<ClientAddress>(ClientAddress::WORDS);
+        all_read_back::<Admin>(Admin::WORDS);
+        all_read_back::<Fate>(Fate::WORDS);
+        all_read_back::<Then>(Then::WORDS);
         all_read_back::<NoBackend>(NoBackend::WORDS);
         all_read_back::<NoFlow>(NoFlow::WORDS);
         all_read_back::<Preset>(Preset::WORDS);

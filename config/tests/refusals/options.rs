@@ -128,6 +128,30 @@ fn options() {
             ),
         ),
         (
+            option("slow_start = { exponent = 0 }\nmin_active = 0\nquorum = { weight = 2, hysteresis = 2 }"),
+            concat!(
+                "t:11:14: service[0].slow_start.secs: this key is missing; help: add secs = 60",
+                "\n",
+                "t:11:27: service[0].slow_start.exponent: `0` is out of range; help: use a number from 0.1 to 10",
+                "\n",
+                "t:12:14: service[0].min_active: `0` is out of range; help: use a number from 1 to 1000000",
+                "\n",
+                "t:13:37: service[0].quorum.hysteresis: hysteresis is 2, not less than the quorum's weight, 2; help: set hysteresis to at most 1",
+            ),
+        ),
+        (
+            option("slow_start = 60\nfail_open = 101\non_down = \"rst\"\non_disabled = 1"),
+            concat!(
+                "t:11:14: service[0].slow_start: expected a table, found an integer",
+                "\n",
+                "t:12:13: service[0].fail_open: `101` is out of range; help: use a number from 1 to 100",
+                "\n",
+                "t:13:11: service[0].on_down: unknown fate of flows `rst`; help: did you mean `reset`?",
+                "\n",
+                "t:14:15: service[0].on_disabled: expected a string, found an integer",
+            ),
+        ),
+        (
             option("snat_pool = \"out\""),
             "t:11:13: service[0].snat_pool: there is no snat pool `out`; help: add a [[snat_pool]] with this name",
         ),

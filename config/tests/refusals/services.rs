@@ -6,6 +6,16 @@ use super::{backend, check, refuse, service, with};
 fn services() {
     refuse(&[
         (
+            backend(
+                "address = \"192.0.2.11:8000\"\n[[service.sorry]]\naddress = \"192.0.2.11:8000\"\npriority = 1",
+            ),
+            concat!(
+                "t:14:11: service[0].sorry[0].address: backend 192.0.2.11:8000 is listed twice; help: remove one of them, and give the other more weight",
+                "\n",
+                "t:15:1: service[0].sorry[0].priority: unknown key; help: the keys here are `address`, `mode`, `tunnel`, `weight`, `server_id`, `upper`, `lower`, `admin`",
+            ),
+        ),
+        (
             service(
                 "vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\n[[service]]\nprotocol = \"tcp\"\nvip = \"192.0.2.100:80\"",
             ),

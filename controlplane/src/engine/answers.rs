@@ -35,8 +35,7 @@ impl<D: Devices> Engine<D> {
     pub(super) fn status(&self) -> api::Status {
         let services = self.services();
         let backends = || services.iter().flat_map(|service| &service.backends);
-        let takes_flows =
-            |backend: &&api::BackendStatus| backend.health != api::Health::Down && backend.weight > 0;
+        let takes_flows = |backend: &&api::BackendStatus| backend.operational.takes_flows();
         let worker = |(number, worker): (usize, &Handle<D::Frame>)| api::WorkerStatus {
             core: self.config.cores.workers.get(number).copied().unwrap_or_default(),
             idle: self.config.cores.idle,

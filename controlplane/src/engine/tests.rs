@@ -157,7 +157,7 @@ async fn a_change_is_answered_when_the_worker_uses_it() {
     let mut lab = lab();
     let service = "tcp:192.0.2.100:80".parse().unwrap();
     let address = "192.0.2.11:8000".parse().unwrap();
-    let mut answer = lab.call(Request::BackendSet { service, address, weight: 0 });
+    let mut answer = lab.call(Request::BackendSet { service, address, weight: Some(0), admin: None });
     assert!(answer.try_recv().is_err());
     lab.reader.refresh();
     lab.engine.answer_pending();

@@ -229,7 +229,19 @@ fn render_services(page: &Page, services: &[ServiceStatus]) -> Result<(), promet
         let rows = services.iter().map(|s| (vec![s.service.to_string(), s.name.clone()], field(&s.counters)));
         page.counter(&format!("trutina_service_{end}"), help, &["service", "name"], rows)?;
     }
-    Ok(())
+    let labels = |s: &ServiceStatus| vec![s.service.to_string(), s.name.clone()];
+    page.gauge(
+        "trutina_service_quorum",
+        "Whether the live backends are enough.",
+        &["service", "name"],
+        services.iter().map(|s| (labels(s), s.quorum.into())),
+    )?;
+    page.gauge(
+        "trutina_service_serving",
+        "Who serves new clients; always 1.",
+        &["service", "name", "serving"],
+        services.iter().map(|s| ([labels(s), vec![s.serving.name().to_owned()]].concat(), 1)),
+    )
 }
 
 fn render_backends(page: &Page, services: &[ServiceStatus]) -> Result<(), prometheus::Error> {
@@ -240,34 +252,66 @@ fn render_backends(page: &Page, services: &[ServiceStatus]) -> Result<(), promet
         let rows = backends().map(|(s, b)| (labels(s, b), field(&b.counters)));
         page.counter(&format!("trutina_backend_{end}"), help, &LABELS, rows)?;
     }
-    let gauges: [(&str, &str, Field<BackendStatus>); 4] = [
+    let gauges: [(&str, &str, Field<BackendStatus>); 5] = [
         ("trutina_backend_up", "Whether the backend takes new flows by its check.", |b| {
             u64::from(b.health != Health::Down)
         }),
         ("trutina_backend_weight", "Share of new flows as configured.", |b| b.weight.into()),
+        ("trutina_backend_takes_flows", "Whether the backend takes new flows.", |b| {
+            b.operational.takes_flows().into()
+        }),
         ("trutina_backend_active_connections", "Connections in active states.", |b| b.active),
         ("trutina_backend_inactive_connections", "All other flows.", |b| b.inactive),
     ];
     for (name, help, field) in gauges {
         page.gauge(name, help, &LABELS, backends().map(|(s, b)| (labels(s, b), field(b))))?;
     }
-    Ok(())
+    let states = |b: &BackendStatus| {
+        let admin = [b.configured, b.admin].map(|admin| admin.to_string());
+        admin.into_iter().chain([b.operational.name().to_owned()]).collect::<Vec<_>>()
+    };
+    page.gauge(
+        "trutina_backend_state",
+        "States of the backend: as configured, as the operator wants it, and what it does; always 1.",
+        &["service", "backend", "configured", "admin", "operational"],
+        backends().map(|(s, b)| ([labels(s, b), states(b)].concat(), 1)),
+    )?;
+    let left = |b: &BackendStatus| b.drain.and_then(|drain| drain.left_secs);
+    page.gauge(
+        "trutina_backend_drain_left_seconds",
+        "Time until the drain of the backend is over.",
+        &LABELS,
+        backends().filter_map(|(s, b)| Some((labels(s, b), left(b)?))),
+    )
 }
 
 /// Numbers that are all different.
 #[cfg(test)]
 pub(super) mod samples {
     use super::*;
-    use crate::api::Drop as Dropped;
+    use crate::api::{DrainStatus, Drop as Dropped};
+    use crate::policy::{Serving, Standing};
 
     pub fn stats() -> Stats {
         let backend = BackendStatus {
             address: "198.51.100.7:8000".parse().unwrap(),
             mode: config::words::Mode::Nat,
             tunnel: None,
+            sorry: false,
             weight: 4,
             upper: 0,
             lower: 0,
+            effective_weight: 0.0,
+            priority: 0,
+            configured: config::words::Admin::Enabled,
+            admin: config::words::Admin::Drain,
+            operational: Standing::Draining,
+            drain: Some(DrainStatus {
+                left_secs: Some(17),
+                then: config::words::Then::Remove,
+                persistent: true,
+                flows: 11,
+            }),
             health: Health::Down,
             reason: "connection refused".to_owned(),
             since_secs: 3,
@@ -287,6 +331,8 @@ pub(super) mod samples {
             one_packet: false,
             client_address: config::words::ClientAddress::None,
             snat_pool: Some("out".to_owned()),
+            serving: Serving::Sorry,
+            quorum: false,
             counters: Counters { conns: 21, in_packets: 22, out_packets: 23, in_bytes: 24, out_bytes: 25 },
             backends: vec![backend],
         };
@@ -378,11 +424,14 @@ trutina_answered_errors_total{reason="ttl_exceeded",worker="0"} 12
 trutina_answered_packets_total{worker="0"} 8
 trutina_backend_active_connections{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 5
 trutina_backend_connections_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 11
+trutina_backend_drain_left_seconds{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 17
 trutina_backend_in_bytes_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 14
 trutina_backend_in_packets_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 12
 trutina_backend_inactive_connections{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 6
 trutina_backend_out_bytes_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 15
 trutina_backend_out_packets_total{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 13
+trutina_backend_state{admin="drain",backend="198.51.100.7:8000",configured="enabled",operational="draining",service="tcp:192.0.2.1:80"} 1
+trutina_backend_takes_flows{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 0
 trutina_backend_up{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 0
 trutina_backend_weight{backend="198.51.100.7:8000",service="tcp:192.0.2.1:80"} 4
 trutina_build_info{dpdk="DPDK 22.11.7",version="0.1.0"} 1
@@ -419,6 +468,8 @@ trutina_service_in_bytes_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 24
 trutina_service_in_packets_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 22
 trutina_service_out_bytes_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 25
 trutina_service_out_packets_total{name="a \"web\"",service="tcp:192.0.2.1:80"} 23
+trutina_service_quorum{name="a \"web\"",service="tcp:192.0.2.1:80"} 0
+trutina_service_serving{name="a \"web\"",service="tcp:192.0.2.1:80",serving="sorry"} 1
 trutina_snapshot_generation 42
 trutina_snat_exhausted_total{worker="0"} 11
 trutina_snat_ports_capacity{address="192.0.2.200",pool="out"} 62

@@ -200,7 +200,8 @@ mod tests {
         let want = Request::BackendSet {
             service: "tcp:192.0.2.1:80".parse().unwrap(),
             address: "198.51.100.7:8000".parse().unwrap(),
-            weight: 4,
+            weight: Some(4),
+            admin: None,
         };
         let named = r#"{"service":"tcp:192.0.2.1:80","address":"198.51.100.7:8000","weight":4}"#;
         assert_eq!(call(named), Ok(want));

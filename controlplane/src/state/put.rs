@@ -6,15 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::model::{self, Hash};
-use config::words::Scheduler;
+use config::words::{Fate, Scheduler, Then};
 use dataplane::limit::Limits;
 use dataplane::schedule::quic::Layout;
-use dataplane::schedule::table::Member;
-use dataplane::schedule::{Ingredients, Plan};
+use dataplane::schedule::{Ingredients, Plan, table};
 use dataplane::snapshot::{self, BackendSlot, Candidate, ServiceSlot};
 
-use super::{Backend, Service, State};
+use super::{Backend, Service, State, Wish};
 use crate::api::{Counters, Health};
+use crate::policy::{self, Decision, Member, Serving, Share, Standing};
+
+/// How a backend comes into a service.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    /// Whether it is a sorry backend, which has no checks.
+    pub sorry: bool,
+    /// Whether it ramps if it is new: the others were there before it.
+    pub ramps: bool,
+}
 
 impl Backend {
     /// Remembers its weight for when that becomes 0.
@@ -29,6 +38,7 @@ impl State {
     /// Adds or changes a service; its backends become exactly those wanted.
     pub(super) fn put_service(&mut self, mut wanted: model::Service, now: Duration) {
         let backends = std::mem::take(&mut wanted.backends);
+        let sorry = std::mem::take(&mut wanted.policy.sorry);
         let slot = match self.slot_of.get(&wanted.key) {
             Some(slot) => *slot,
             None => {
@@ -40,9 +50,13 @@ impl State {
                     config: wanted.clone(),
                     retired: true,
                     backends: Vec::new(),
+                    sorry: Vec::new(),
                     retired_backends: Vec::new(),
                     past: Counters::default(),
                     planned: None,
+                    serving: Serving::Nobody,
+                    quorum: true,
+                    scale: 1,
                     compiled: Arc::new(snapshot::Service::new(key, scheduler, 0, Vec::new())),
                 });
                 // `Limits` keeps services below 2^16.
@@ -54,32 +68,38 @@ impl State {
         self.ranks += 1;
         let rank = self.ranks;
         let Some(service) = self.services_mut(slot) else { return };
+        let ramps = !service.retired;
         (service.config, service.rank, service.retired) = (wanted, rank, false);
-        let before = service.backends.clone();
-        let now_there: Vec<BackendSlot> =
-            backends.into_iter().map(|backend| self.put_backend(slot, backend, now)).collect();
-        let still: HashSet<_> = now_there.iter().copied().collect();
+        let before: Vec<BackendSlot> = service.members().copied().collect();
+        let mut put = |backends: Vec<model::Backend>, sorry| -> Vec<BackendSlot> {
+            let arrival = Arrival { sorry, ramps };
+            backends.into_iter().map(|backend| self.put_backend(slot, backend, arrival, now)).collect()
+        };
+        let (backends, sorry) = (put(backends, false), put(sorry, true));
+        let still: HashSet<_> = backends.iter().chain(&sorry).copied().collect();
         for backend in before.into_iter().filter(|backend| !still.contains(backend)) {
             self.retire(slot, backend);
         }
         if let Some(service) = self.services_mut(slot) {
-            service.backends = now_there;
+            (service.backends, service.sorry) = (backends, sorry);
         }
-        self.recompile(slot);
+        self.recompile(slot, now);
     }
 
     pub(super) fn put_backend(
         &mut self,
         service: ServiceSlot,
         wanted: model::Backend,
+        arrival: Arrival,
         now: Duration,
     ) -> BackendSlot {
+        let has_check = |service: &Service| service.config.check.is_some() && !arrival.sorry;
+        let checked = self.service(service).is_some_and(has_check);
         let config = self.service(service).map(|service| &service.config);
-        let checked = config.is_some_and(|config| config.check.is_some());
         let client_address = config.map(|config| config.client_address).unwrap_or_default();
         let slot = match self.find_slot(service, &wanted) {
             Some(slot) => {
-                self.revive(service, slot, wanted, now);
+                self.revive(service, slot, wanted, arrival, now);
                 slot
             }
             None => {
@@ -88,6 +108,10 @@ impl State {
                 let (health, since, reason) = match known {
                     Some(known) => (known.health, known.since, known.reason.clone()),
                     None => (Health::Unchecked, now, String::new()),
+                };
+                let (wish, ramps_since) = match known {
+                    Some(known) => (known.wish_after(&wanted), known.ramps_since),
+                    None => (wanted.admin.into(), arrival.ramps.then_some(now)),
                 };
                 let number = self.backends.insert(Backend {
                     service,
@@ -98,6 +122,10 @@ impl State {
                     health,
                     reason,
                     since,
+                    wish,
+                    ramps_since,
+                    share: Share::default(),
+                    fate: Fate::Keep,
                     base: Counters::default(),
                 });
                 // `Limits` keeps backends below 2^24.
@@ -113,12 +141,22 @@ impl State {
 
     /// Puts a configuration in force in a slot that has flows of the same backend; if that was retired, its
     /// health begins anew.
-    fn revive(&mut self, service: ServiceSlot, slot: BackendSlot, wanted: model::Backend, now: Duration) {
+    fn revive(
+        &mut self,
+        service: ServiceSlot,
+        slot: BackendSlot,
+        wanted: model::Backend,
+        arrival: Arrival,
+        now: Duration,
+    ) {
         let Some(backend) = self.backends_mut(slot) else { return };
-        backend.config = wanted;
+        let served = backend.is_wanted();
+        (backend.wish, backend.config) = (backend.wish_after(&wanted), wanted);
         backend.keep_weight();
+        backend.begin_ramp(!served, now);
         if std::mem::take(&mut backend.retired) {
             (backend.health, backend.since) = (Health::Unchecked, now);
+            (backend.wish, backend.ramps_since) = (wanted.admin.into(), arrival.ramps.then_some(now));
             if let Some(service) = self.services_mut(service) {
                 service.retired_backends.retain(|other| *other != slot);
             }
@@ -146,19 +184,28 @@ impl State {
         }
     }
 
-    /// Makes a service anew as workers see it, with a new version if its candidates changed.
-    pub(super) fn recompile(&mut self, slot: ServiceSlot) {
-        let Some(service) = self.service(slot) else { return };
-        let takes_flows = |slot: &BackendSlot| {
-            let backend = self.backend(*slot)?;
-            let up = backend.health != Health::Down && backend.config.weight > 0;
-            up.then(|| candidate(*slot, &backend.config))
+    /// Decides anew who takes a service's new flows, and makes it as workers see it, with a new version if that
+    /// differs. Returns whether it does.
+    pub(super) fn recompile(&mut self, slot: ServiceSlot, now: Duration) -> bool {
+        let Some(service) = self.service(slot) else {
+            self.timed.remove(&slot);
+            return false;
         };
-        let candidates = service.backends.iter().filter_map(takes_flows).collect();
+        let members = |slots: &[BackendSlot]| -> Vec<Member> {
+            slots.iter().filter_map(|slot| Some(self.backend(*slot)?.member())).collect()
+        };
+        let (backends, sorry) = (members(&service.backends), members(&service.sorry));
+        let decision = policy::decide(&service.config.policy, &backends, &sorry, service.quorum, now);
+        let shares = decision.backends.iter().chain(&decision.sorry);
+        let takes_flows = |(slot, share): (&BackendSlot, &Share)| {
+            let config = &self.backend(*slot)?.config;
+            (share.weight > 0).then(|| candidate(*slot, config, share.weight))
+        };
+        let candidates = service.members().zip(shares).filter_map(takes_flows).collect();
         let version = self.versions + 1;
         let mut compiled = self.compile(service, version, candidates);
         let old = &service.compiled;
-        let ingredients = self.ingredients(service);
+        let ingredients = self.ingredients(service, &decision);
         let unchanged = (old.scheduler, &old.candidates) == (compiled.scheduler, &compiled.candidates)
             && Some(&ingredients) == service.planned.as_ref()
             && old.version != 0;
@@ -168,32 +215,55 @@ impl State {
             compiled = compiled.planned(&ingredients, Some(old));
             self.versions = version;
         }
+        self.enforce(slot, &decision);
         if let Some(service) = self.services_mut(slot) {
             (service.compiled, service.planned) = (Arc::new(compiled), Some(ingredients));
+        }
+        !unchanged
+    }
+
+    /// Notes in a service and its backends what was decided.
+    fn enforce(&mut self, slot: ServiceSlot, decision: &Decision) {
+        let Some(service) = self.services_mut(slot) else { return };
+        (service.serving, service.quorum) = (decision.serving, decision.quorum);
+        service.scale = decision.scale();
+        let (on_down, on_disabled) =
+            (service.config.policy.fate_down(service.config.key.protocol), service.config.policy.on_disabled);
+        let members: Vec<BackendSlot> = service.members().copied().collect();
+        let mut timed = decision.ramping;
+        for (slot, share) in members.into_iter().zip(decision.backends.iter().chain(&decision.sorry)) {
+            let Some(backend) = self.backends_mut(slot) else { continue };
+            backend.share = *share;
+            backend.fate = backend.fate(on_down, on_disabled);
+            timed |= backend.wish.drain().is_some_and(|drain| drain.deadline.is_some());
+        }
+        if timed {
+            self.timed.insert(slot);
+        } else {
+            self.timed.remove(&slot);
         }
     }
 
     /// What the plan of a service's scheduler is made of.
-    fn ingredients(&self, service: &Service) -> Ingredients {
+    fn ingredients(&self, service: &Service, decision: &Decision) -> Ingredients {
         let model::Service { scheduler, hash, quic, .. } = service.config;
         let is_table = Plan::is_made_of_members(scheduler);
         let backends = || self.slots_of(service).filter(|_| is_table);
-        let down_keeps_slots = !matches!(scheduler, Scheduler::Dh | Scheduler::Sh | Scheduler::Mh);
-        let member = |(slot, backend): (BackendSlot, &Backend)| {
-            let down = backend.health == Health::Down;
-            // Where it keeps its slots, they come back to it; IPVS's tables are made anew without it.
-            (!down || down_keeps_slots).then(|| Member {
+        let shares = decision.backends.iter().chain(&decision.sorry);
+        let member = |((slot, backend), share): ((BackendSlot, &Backend), &Share)| {
+            let keeps = decision.serving != Serving::Sorry && keeps_slots(scheduler, backend, share.standing);
+            (keeps || share.weight > 0).then(|| table::Member {
                 backend: slot,
                 address: backend.config.address,
-                weight: if down { 0 } else { backend.config.weight.into() },
-                full_weight: backend.last_weight.into(),
+                weight: share.weight,
+                full_weight: u32::from(backend.last_weight) * decision.scale(),
             })
         };
         let quic = quic.unwrap_or_default();
         Ingredients {
             hash: hash.unwrap_or(Hash::of(scheduler)),
             secret: self.ground.secret.unwrap_or(self.own_secret),
-            members: backends().filter_map(member).collect(),
+            members: backends().zip(shares).filter_map(member).collect(),
             layout: (scheduler == Scheduler::Quic).then(|| layout(&quic)),
             servers: backends()
                 .filter_map(|(slot, backend)| Some((backend.config.server_id?, slot)))
@@ -202,7 +272,7 @@ impl State {
     }
 
     fn slots_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (BackendSlot, &'a Backend)> {
-        service.backends.iter().filter_map(|slot| Some((*slot, self.backend(*slot)?)))
+        service.members().filter_map(|slot| Some((*slot, self.backend(*slot)?)))
     }
 
     fn compile(&self, service: &Service, version: u64, candidates: Vec<Candidate>) -> snapshot::Service {
@@ -227,15 +297,10 @@ impl State {
 
 /// A backend as schedulers see it. Without a lower limit it takes new flows again below three quarters of the upper
 /// one, as in IPVS.
-fn candidate(backend: BackendSlot, config: &model::Backend) -> Candidate {
-    let model::Backend { weight, upper, lower, .. } = *config;
+fn candidate(backend: BackendSlot, config: &model::Backend, weight: u32) -> Candidate {
+    let model::Backend { upper, lower, .. } = *config;
     let three_quarters = upper - upper / 4;
-    Candidate {
-        backend,
-        weight: weight.into(),
-        upper,
-        lower: if lower == 0 { three_quarters } else { lower },
-    }
+    Candidate { backend, weight, upper, lower: if lower == 0 { three_quarters } else { lower } }
 }
 
 /// How clients come back, as workers see it. Services that are in no group have a scope of their own.
@@ -261,6 +326,17 @@ fn hash_of(name: &str) -> u64 {
     hasher.finish()
 }
 
+/// Whether a backend that takes no new flows keeps its slots of a table. Where it does, they come back to it; IPVS's
+/// tables are made anew without it, but for one with weight 0.
+fn keeps_slots(scheduler: Scheduler, backend: &Backend, standing: Standing) -> bool {
+    let as_ipvs = matches!(scheduler, Scheduler::Dh | Scheduler::Sh | Scheduler::Mh);
+    match standing {
+        Standing::Quiesced => !as_ipvs || backend.health != Health::Down,
+        Standing::Down | Standing::Draining | Standing::Disabled => !as_ipvs,
+        _ => false,
+    }
+}
+
 fn layout(quic: &model::Quic) -> Layout {
     let model::Quic { rotation, server_id_len, nonce_len, key } = *quic;
     Layout {
@@ -276,4 +352,35 @@ fn layout(quic: &model::Quic) -> Layout {
 fn limits_after(before: &snapshot::Service, config: Option<&model::Limits>) -> Option<Arc<Limits>> {
     let same = before.limits.as_ref().filter(|limits| Some(limits.config()) == config);
     same.cloned().or_else(|| Some(Arc::new(Limits::new(config?))))
+}
+
+impl Backend {
+    /// As the policies see it.
+    fn member(&self) -> Member {
+        Member {
+            weight: self.config.weight,
+            priority: self.config.priority,
+            admin: self.wish.admin(),
+            down: self.health == Health::Down,
+            ramps_since: self.ramps_since,
+        }
+    }
+
+    /// What becomes of its flows, by what its service says of backends that are down or disabled.
+    fn fate(&self, on_down: Fate, on_disabled: Fate) -> Fate {
+        match self.wish {
+            Wish::Disabled { flows } => flows.unwrap_or(on_disabled),
+            Wish::Drain(drain) if drain.over && drain.then == Then::Reset => Fate::Reset,
+            // New flows are given to it, and those before them are worth no less.
+            _ if self.share.standing == Standing::FailOpen => Fate::Keep,
+            _ if self.health == Health::Down => on_down,
+            _ => Fate::Keep,
+        }
+    }
+
+    /// What the operator wants of it after a change of its configuration: what was said at run time stays, unless
+    /// the configuration says something new.
+    fn wish_after(&self, wanted: &model::Backend) -> Wish {
+        if wanted.admin == self.config.admin { self.wish } else { wanted.admin.into() }
+    }
 }

@@ -2,11 +2,14 @@
 
 use std::cell::RefCell;
 
-use config::words::{ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
+use config::model::Policy;
+use config::words::{Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
 use dataplane::snapshot::PoolSlot;
 
 use super::*;
 use crate::pools::Locals;
+
+mod policies;
 
 const NOW: Duration = Duration::ZERO;
 const LATER: Duration = Duration::from_secs(9);
@@ -44,12 +47,18 @@ fn address(last: u8) -> SocketAddr {
 
 fn backend(last: u8, weight: u16) -> model::Backend {
     let (mode, tunnel) = (Mode::Nat, model::Tunnel::default());
-    model::Backend { address: address(last), mode, tunnel, weight, server_id: None, upper: 0, lower: 0 }
+    let (admin, server_id) = (Admin::Enabled, None);
+    let address = address(last);
+    model::Backend { address, mode, tunnel, weight, server_id, upper: 0, lower: 0, admin, priority: 0 }
 }
 
 fn check() -> model::Check {
     let kind = model::CheckKind::Tcp;
     model::Check { kind, port: None, interval_ms: 1000, timeout_ms: 500, rise: 2, fall: 3 }
+}
+
+fn set_weight(state: &mut State, key: ServiceKey, address: SocketAddr, weight: u16) -> Result<(), ApiError> {
+    state.set_backend(key, address, (Some(weight), None), NOW)
 }
 
 fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
@@ -70,6 +79,7 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
         snat_pool: None,
         client_address: ClientAddress::None,
         echo: true,
+        policy: Policy::default(),
         backends: backends.iter().map(|&(last, weight)| backend(last, weight)).collect(),
     }
 }
@@ -97,14 +107,14 @@ fn version(state: &State, key: ServiceKey) -> u64 {
 fn services_and_backends_come_and_go() {
     let mut state = state();
     state.add_service(service(1, &[(11, 4), (12, 3)]), NOW).unwrap();
-    state.add_backend(key(1), backend(13, 2), NOW).unwrap();
+    state.add_backend(key(1), backend(13, 2), false, NOW).unwrap();
     assert_eq!(candidates(&state, key(1)), [(11, 4), (12, 3), (13, 2)]);
-    state.set_weight(key(1), address(12), 0).unwrap();
+    set_weight(&mut state, key(1), address(12), 0).unwrap();
     assert_eq!(candidates(&state, key(1)), [(11, 4), (13, 2)]);
-    state.remove_backend(key(1), address(11)).unwrap();
+    state.remove_backend(key(1), address(11), NOW).unwrap();
     assert_eq!(candidates(&state, key(1)), [(13, 2)]);
     assert_eq!(state.services().next().unwrap().backends.len(), 2);
-    state.remove_service(key(1)).unwrap();
+    state.remove_service(key(1), NOW).unwrap();
     assert_eq!(state.services().count(), 0);
     assert!(candidates(&state, key(1)).is_empty(), "its slot stays while flows may name it");
 }
@@ -130,13 +140,13 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
             state.add_service(service(2, &[(11, 1), (12, 1), (13, 1), (14, 1), (15, 1), (16, 1)]), NOW),
             code::LIMIT,
         ),
-        (state.remove_service(key(9)), code::NOT_FOUND),
-        (state.add_backend(key(9), backend(11, 1), NOW), code::NOT_FOUND),
-        (state.add_backend(key(1), backend(11, 1), NOW), code::EXISTS),
-        (state.add_backend(key(1), off_link, NOW), code::INVALID_CONFIG),
-        (state.add_backend(key(1), over_another, NOW), code::INVALID_CONFIG),
-        (state.remove_backend(key(1), missing), code::NOT_FOUND),
-        (state.set_weight(key(1), missing, 1), code::NOT_FOUND),
+        (state.remove_service(key(9), NOW), code::NOT_FOUND),
+        (state.add_backend(key(9), backend(11, 1), false, NOW), code::NOT_FOUND),
+        (state.add_backend(key(1), backend(11, 1), false, NOW), code::EXISTS),
+        (state.add_backend(key(1), off_link, false, NOW), code::INVALID_CONFIG),
+        (state.add_backend(key(1), over_another, false, NOW), code::INVALID_CONFIG),
+        (state.remove_backend(key(1), missing, NOW), code::NOT_FOUND),
+        (set_weight(&mut state, key(1), missing, 1), code::NOT_FOUND),
     ];
     for (number, (result, code)) in refused.into_iter().enumerate() {
         let error = result.expect_err(&format!("case {number}"));
@@ -151,10 +161,10 @@ fn schedulers_hear_only_of_changes_that_concern_them() {
     let mut state = state();
     state.add_service(service(1, &[(11, 1), (12, 1)]), NOW).unwrap();
     let before = version(&state, key(1));
-    state.set_weight(key(1), address(11), 1).unwrap();
+    set_weight(&mut state, key(1), address(11), 1).unwrap();
     state.replace(ground(), &[service(1, &[(11, 1), (12, 1)])], NOW).unwrap();
     assert_eq!(version(&state, key(1)), before);
-    state.set_weight(key(1), address(11), 2).unwrap();
+    set_weight(&mut state, key(1), address(11), 2).unwrap();
     assert!(version(&state, key(1)) > before);
 }
 
@@ -170,7 +180,7 @@ fn health_takes_out_and_brings_back() {
     assert_eq!(candidates(&state, key(1)), [(12, 1)]);
     let down = state.backend(slot(&state, key(1), 11)).unwrap();
     assert_eq!((down.health, down.reason.as_str(), down.since), (Health::Down, "connection refused", LATER));
-    state.set_weight(key(1), address(11), 5).unwrap();
+    set_weight(&mut state, key(1), address(11), 5).unwrap();
     assert_eq!(candidates(&state, key(1)), [(12, 1)], "a weight heals nothing");
     assert!(state.observe(target, Some(true), "connected".to_owned(), LATER));
     assert_eq!(candidates(&state, key(1)), [(11, 5), (12, 1)]);
@@ -247,7 +257,7 @@ fn a_slot_is_free_when_its_last_flow_has_ended_and_counters_go_on() {
     state.add_service(service(1, &[(11, 1), (12, 1)]), NOW).unwrap();
     let gone = slot(&state, key(1), 11);
     counters.borrow_mut().insert(gone, (conns(10), 2));
-    state.remove_backend(key(1), address(11)).unwrap();
+    state.remove_backend(key(1), address(11), NOW).unwrap();
     assert!(state.has_retired());
     assert!(!state.free_retired(counted), "two flows are left");
     counters.borrow_mut().insert(gone, (conns(10), 0));
@@ -255,7 +265,7 @@ fn a_slot_is_free_when_its_last_flow_has_ended_and_counters_go_on() {
     assert!(!state.has_retired());
     let past = state.services().next().unwrap().past;
     assert_eq!(past, conns(10));
-    state.add_backend(key(1), backend(13, 1), NOW).unwrap();
+    state.add_backend(key(1), backend(13, 1), false, NOW).unwrap();
     assert_eq!(slot(&state, key(1), 13), gone, "slots are used again");
     counters.borrow_mut().insert(gone, (conns(15), 1));
     assert_eq!(state.since_base(gone, conns(15)), conns(5), "and count anew");
@@ -266,15 +276,15 @@ fn a_backend_that_comes_back_in_time_keeps_its_flows() {
     let mut state = state();
     state.add_service(service(1, &[(11, 1)]), NOW).unwrap();
     let before = slot(&state, key(1), 11);
-    state.remove_service(key(1)).unwrap();
+    state.remove_service(key(1), NOW).unwrap();
     assert!(!state.free_retired(|_| (Counters::default(), 1)));
     state.add_service(service(1, &[(11, 3)]), NOW).unwrap();
     assert_eq!((slot(&state, key(1), 11), candidates(&state, key(1))), (before, vec![(11, 3)]));
     assert!(!state.has_retired());
     let other_mode =
         model::Backend { mode: Mode::Tunnel, address: "198.51.100.12:80".parse().unwrap(), ..backend(12, 1) };
-    state.add_backend(key(1), other_mode, NOW).unwrap();
-    state.remove_service(key(1)).unwrap();
+    state.add_backend(key(1), other_mode, false, NOW).unwrap();
+    state.remove_service(key(1), NOW).unwrap();
     assert!(state.free_retired(|_| (Counters::default(), 0)));
     assert!(
         state.service_slots().iter().all(Option::is_none)
@@ -288,15 +298,7 @@ fn a_backend_whose_tunnel_changes_keeps_its_flows_in_the_old_one() {
     let tunnel = |encapsulation| {
         let tunnel = model::Tunnel { encapsulation, ..model::Tunnel::default() };
         let address = "198.51.100.11:80".parse().unwrap();
-        let backend = model::Backend {
-            mode: Mode::Tunnel,
-            tunnel,
-            address,
-            weight: 1,
-            server_id: None,
-            upper: 0,
-            lower: 0,
-        };
+        let backend = model::Backend { mode: Mode::Tunnel, tunnel, address, ..backend(11, 1) };
         model::Service { backends: vec![backend], ..service(1, &[]) }
     };
     state.replace(ground(), &[tunnel(Encapsulation::Ipip)], NOW).unwrap();
@@ -345,5 +347,5 @@ fn services_that_meet_others_or_name_what_is_not_there_are_refused() {
         let error = state.add_service(wanted.clone(), NOW).expect_err(&format!("{wanted:?}"));
         assert_eq!(error.code, code::INVALID_CONFIG, "{error}");
     }
-    assert_eq!(state.add_backend(key(1), full, NOW).unwrap_err().code, code::INVALID_CONFIG);
+    assert_eq!(state.add_backend(key(1), full, false, NOW).unwrap_err().code, code::INVALID_CONFIG);
 }

@@ -108,6 +108,7 @@ fn answer_to(snapshot: &Snapshot, work: &Work, why: DropReason) -> Option<Answer
             let no_flow = snapshot.service(work.service)?.no_flow;
             (no_flow == NoFlow::Rst).then_some(Answer::Reset)
         }
+        DropReason::FlowReset => as_chosen(NoBackend::Rst, work),
         DropReason::NoService => {
             snapshot.local(work.headers.ip.addresses.dst())?;
             as_chosen(snapshot.parts.no_service, work)

@@ -1,6 +1,6 @@
 //! The third stage: the flow of each packet, found or made, and so its backend.
 
-use config::words::{Mode, NoFlow, Protocol};
+use config::words::{Fate, Mode, NoFlow, Protocol};
 
 use super::flows::{Stored, wide_address, worth};
 use super::local::host_of;
@@ -103,8 +103,12 @@ impl<F: Frame> Forwarder<F> {
                 // A client that repeats its SYN because the backend died meanwhile finds another one, and so
                 // does the next client of a port whose flow a dead backend never answered.
                 let unanswered = flow.state().is_embryonic() && !backend.up;
-                let reopens = opens(&work.headers) && (flow.state().is_closing(view) || unanswered);
+                let over = flow.state().is_closing(view) || unanswered || backend.fate != Fate::Keep;
+                let reopens = opens(&work.headers) && over;
                 if !reopens && worth(context, flow) != Worth::Dead {
+                    if backend.fate != Fate::Keep {
+                        return self.bind_fated(context, work, found, stored, backend);
+                    }
                     self.flows.advance(context, stored, flow, view, &work.headers);
                     (work.service, work.backend) = (found.service, flow.backend());
                     work.target = self.backend_target(stored);
@@ -113,7 +117,46 @@ impl<F: Frame> Forwarder<F> {
             }
             self.flows.end(context, stored);
         }
-        self.schedule(context, work, found)
+        self.schedule(context, work, found, false)
+    }
+
+    /// A client's packet of a flow whose backend is down, disabled or drained for long enough.
+    #[cold]
+    fn bind_fated(
+        &mut self,
+        context: Context,
+        work: &mut Work,
+        found: Found,
+        stored: Stored,
+        backend: &Backend,
+    ) -> Result<(), DropReason> {
+        if backend.fate == Fate::Reschedule {
+            self.flows.end(context, stored);
+            return self.schedule(context, work, found, true);
+        }
+        self.reset(context, work, stored, request_view(backend.mode))
+    }
+
+    /// Lets the sender of a packet know that its flow is over. A connection is closed, but kept a while: its other
+    /// end is told as well, when it sends; what it would take to tell it now, its place in the sequence, nobody noted.
+    #[cold]
+    fn reset(
+        &mut self,
+        context: Context,
+        work: &mut Work,
+        stored: Stored,
+        view: View,
+    ) -> Result<(), DropReason> {
+        let flow = self.flows.value(stored);
+        (work.service, work.backend) = (self.flows.owner(stored).service, flow.backend());
+        match work.headers.protocol {
+            Protocol::Tcp => {
+                let reset = Headers { tcp_flags: tcp::RST, ..work.headers };
+                self.flows.advance(context, stored, flow, view, &reset);
+            }
+            Protocol::Udp => self.flows.end(context, stored),
+        }
+        Err(DropReason::FlowReset)
     }
 
     #[inline]
@@ -124,9 +167,16 @@ impl<F: Frame> Forwarder<F> {
         }
     }
 
-    /// Chooses the backend of a new flow and stores it.
+    /// Chooses the backend of a new flow and stores it. One that `moves` from a backend to another may be in its
+    /// middle.
     #[cold]
-    fn schedule(&mut self, context: Context, work: &mut Work, found: Found) -> Result<(), DropReason> {
+    fn schedule(
+        &mut self,
+        context: Context,
+        work: &mut Work,
+        found: Found,
+        moves: bool,
+    ) -> Result<(), DropReason> {
         let retired =
             |found: &Found| context.snapshot.service(found.service).is_none_or(|service| service.retired);
         // What a removed service does not take any more may be for a wider one.
@@ -145,6 +195,7 @@ impl<F: Frame> Forwarder<F> {
         }
         if work.headers.protocol == Protocol::Tcp
             && !opens(&work.headers)
+            && !moves
             && !takes_up(service, &work.headers)
         {
             return Err(DropReason::NoFlowNotSyn);
@@ -251,9 +302,13 @@ impl<F: Frame> Forwarder<F> {
             let from_it = |backend: &Backend| {
                 backend.mode == Mode::Nat && backend.address.ip() == headers.ip.addresses.src()
             };
-            if context.snapshot.backend(flow.backend()).is_some_and(from_it)
+            let backend = context.snapshot.backend(flow.backend()).filter(|backend| from_it(backend));
+            if let Some(backend) = backend
                 && worth(context, flow) != Worth::Dead
             {
+                if backend.fate == Fate::Reset {
+                    return self.reset(context, work, stored, View::Server);
+                }
                 self.flows.advance(context, stored, flow, View::Server, headers);
                 (work.service, work.backend) = (found.service, flow.backend());
                 work.target = Target::Client { from: port };
@@ -309,6 +364,9 @@ impl<F: Frame> Forwarder<F> {
             let its = (backend.address.ip(), from.wrapping_add(backend.port_shift));
             if its != (headers.ip.addresses.src(), headers.src_port) {
                 return Err(DropReason::NoFlow);
+            }
+            if backend.fate == Fate::Reset {
+                return self.reset(context, work, stored, View::Server);
             }
             Target::ClientAt { client: owner.client, port: owner.client_port, from }
         };

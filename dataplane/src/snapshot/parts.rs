@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use config::words::{ClientAddress, MacAddr, Mode, NoBackend, Ports};
+use config::words::{ClientAddress, Fate, MacAddr, Mode, NoBackend, Ports};
 use ipnet::IpNet;
 
 use super::Service;
@@ -106,6 +106,8 @@ pub struct Backend {
     pub tunnel: Option<Tunnel>,
     /// Whether its checks let it live. One that is down keeps its flows, but no opening of one.
     pub up: bool,
+    /// What becomes of its flows.
+    pub fate: Fate,
     /// Whether clients come back to it that had it, even if it takes no others.
     pub persists: bool,
     /// Which of the snapshot's timeouts its flows have.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Backend, Parts, Service, Snapshot, has_limits, has_persistence, has_quic, shortest};
+use super::{Backend, Parts, Service, Snapshot, Way, has_limits, has_persistence, has_quic, shortest, ways};
 
 impl Snapshot {
     /// As [`Snapshot::new`], but all tables are shared with another snapshot if only weights, health and options of
@@ -16,7 +16,7 @@ impl Snapshot {
             tables: Arc::clone(&before.tables),
             interfaces: before.interfaces.clone(),
             egress: Arc::clone(&before.egress),
-            ways: Arc::clone(&before.ways),
+            ways: ways_after(before, &parts),
             gateways_v4: before.gateways_v4.clone(),
             gateways_v6: before.gateways_v6.clone(),
             is_gateway: before.is_gateway,
@@ -29,6 +29,16 @@ impl Snapshot {
     }
 }
 
+/// The ways of parts whose backends are those of another snapshot but for their health and the fate of their flows.
+fn ways_after(before: &Snapshot, parts: &Parts) -> Arc<Vec<Option<Way>>> {
+    let fate = |backend: &Option<Backend>| backend.map(|backend| backend.fate);
+    let mut pairs = before.parts.backends.iter().zip(&parts.backends);
+    if pairs.all(|(one, other)| fate(one) == fate(other)) {
+        return Arc::clone(&before.ways);
+    }
+    ways(&parts.backends, &before.egress)
+}
+
 impl Parts {
     /// Whether packets find the same services, backends and next hops with these parts as with others.
     fn are_found_as(&self, other: &Self) -> bool {
@@ -37,7 +47,9 @@ impl Parts {
             (one, other) => one.is_none() && other.is_none(),
         };
         let same_backend = |(one, other): (&Option<Backend>, &Option<Backend>)| match (one, other) {
-            (Some(one), Some(other)) => *one == Backend { up: one.up, persists: one.persists, ..*other },
+            (Some(one), Some(other)) => {
+                *one == Backend { up: one.up, fate: one.fate, persists: one.persists, ..*other }
+            }
             (one, other) => one.is_none() && other.is_none(),
         };
         Arc::ptr_eq(&self.routes, &other.routes)

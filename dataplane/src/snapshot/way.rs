@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use config::words::{ClientAddress, Mode};
+use config::words::{ClientAddress, Fate, Mode};
 use ipnet::IpNet;
 
 use super::{Backend, Egress};
@@ -97,6 +97,10 @@ fn keep(address: IpAddr) -> Bytes {
 impl Way {
     /// The way to a backend, if the fast path can go it.
     pub fn new(backend: &Backend, egress: &Egress) -> Option<Self> {
+        // What becomes of its flows takes a closer look.
+        if backend.fate != Fate::Keep {
+            return None;
+        }
         let address = backend.address.ip();
         let (carriage, src, spread) = match (backend.mode, backend.tunnel) {
             (Mode::Dr, _) => (Carriage::Dr, address, 0),

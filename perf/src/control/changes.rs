@@ -46,11 +46,12 @@ impl Change {
     fn requests(self, site: &Site) -> [Request; 2] {
         let (service, known) = (site.service().key, site.service().backends[0]);
         let (backend, added) = (site.new_backend(), site.new_service());
-        let weight = |weight| Request::BackendSet { service, address: known.address, weight };
+        let address = known.address;
+        let weight = |weight| Request::BackendSet { service, address, weight: Some(weight), admin: None };
         match self {
             Self::Weight => [weight(known.weight + 1), weight(known.weight)],
             Self::Backend => [
-                Request::BackendAdd { service, backend },
+                Request::BackendAdd { service, backend, sorry: false },
                 Request::BackendRemove { service, address: backend.address },
             ],
             Self::Service => {

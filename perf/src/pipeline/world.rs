@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use config::words::{
-    ClientAddress, MacAddr, Mode, NoBackend, Ports, Preset, Protocol, Scheduler, ServiceKey,
+    ClientAddress, Fate, MacAddr, Mode, NoBackend, Ports, Preset, Protocol, Scheduler, ServiceKey,
 };
 use dataplane::flow::state::Timeouts;
 use dataplane::local::{LocalSlot, SLOTS};
@@ -160,6 +160,7 @@ impl Shape {
             client_address: ClientAddress::None,
             tunnel: (self.mode == Mode::Tunnel).then_some(tunnel),
             up: true,
+            fate: Fate::Keep,
             persists: true,
             timeouts: 0,
             port_shift: Backend::port_shift(Ports::one(vip_port), port),

@@ -7,11 +7,13 @@ use clap::{Args, ValueEnum, value_parser};
 use config::limits;
 use config::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
 use config::words::{
-    ClassName, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Preset, Scheduler, ServerId, ServiceKey,
+    Admin, ClassName, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Preset, Scheduler, ServerId,
+    ServiceKey,
 };
 use ipnet::IpNet;
 
 use super::balance::{HashArguments, LimitArguments, PersistenceArguments, QuicArguments};
+use super::policy::PolicyArguments;
 
 /// A new service.
 #[derive(Debug, Args)]
@@ -62,6 +64,8 @@ pub struct ServiceAdd {
     limits: LimitArguments,
     #[command(flatten)]
     check: CheckArguments,
+    #[command(flatten)]
+    policy: PolicyArguments,
 }
 
 /// How backends of a new service are checked.
@@ -139,6 +143,15 @@ pub struct BackendAdd {
     /// Give it new flows again when it has fewer [default: three quarters of --upper]
     #[arg(long, requires = "upper", value_name = "FLOWS", value_parser = value_parser!(u32).range(1..))]
     lower: Option<u32>,
+    /// Whether it is in use: enabled, drain or disabled
+    #[arg(long, value_name = "STATE", default_value_t = Admin::Enabled)]
+    admin: Admin,
+    /// The higher, the sooner it is used, 0 to 65535
+    #[arg(long, default_value_t = 0)]
+    priority: u16,
+    /// Use it only when the service has no quorum
+    #[arg(long, conflicts_with = "priority")]
+    pub sorry: bool,
 }
 
 fn mss_range() -> std::ops::RangeInclusive<i64> {
@@ -225,6 +238,7 @@ impl ServiceAdd {
             snat_pool: self.snat_pool.clone(),
             client_address: self.client_address,
             echo: !self.no_echo,
+            policy: self.policy.policy(),
             backends: Vec::new(),
         })
     }
@@ -254,15 +268,8 @@ impl BackendAdd {
         let tunnel =
             Tunnel { encapsulation, port, checksum: self.tunnel_checksum, spread: self.tunnel_spread };
         let (upper, lower) = (self.upper.unwrap_or(0), self.lower.unwrap_or(0));
-        Ok(Backend {
-            address: self.backend,
-            mode: self.mode,
-            tunnel,
-            weight: self.weight,
-            server_id: self.server_id,
-            upper,
-            lower,
-        })
+        let Self { backend: address, mode, weight, server_id, admin, priority, .. } = *self;
+        Ok(Backend { address, mode, tunnel, weight, server_id, upper, lower, admin, priority })
     }
 }
 

@@ -3,8 +3,9 @@
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
-use config::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
-use config::words::{ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
+use config::model::{Backend, Check, CheckKind, Policy, Quorum, Service, SlowStart, Timeouts, Tunnel};
+use config::words::{Admin, ClientAddress, Encapsulation, Fate, Mode, NoBackend, NoFlow, Scheduler, Then};
+use controlplane::api::AdminChange;
 
 use super::*;
 
@@ -28,6 +29,8 @@ fn the_grammar_is_sound() {
 #[test]
 fn commands_become_calls() {
     let address = "198.51.100.7:8000".parse().unwrap();
+    let administer =
+        |change| Request::BackendSet { service: key(), address, weight: None, admin: Some(change) };
     for (line, want) in [
         ("trutina status", Request::Status),
         ("trutina service list", Request::ServiceList),
@@ -46,7 +49,10 @@ fn commands_become_calls() {
                     server_id: None,
                     upper: 0,
                     lower: 0,
+                    admin: Admin::Enabled,
+                    priority: 0,
                 },
+                sorry: false,
             },
         ),
         (
@@ -61,7 +67,10 @@ fn commands_become_calls() {
                     server_id: None,
                     upper: 0,
                     lower: 0,
+                    admin: Admin::Enabled,
+                    priority: 0,
                 },
+                sorry: false,
             },
         ),
         (
@@ -70,7 +79,24 @@ fn commands_become_calls() {
         ),
         (
             "trutina backend set tcp:192.0.2.1:80 198.51.100.7:8000 --weight 0",
-            Request::BackendSet { service: key(), address, weight: 0 },
+            Request::BackendSet { service: key(), address, weight: Some(0), admin: None },
+        ),
+        ("trutina backend enable tcp:192.0.2.1:80 198.51.100.7:8000", administer(AdminChange::Enabled)),
+        (
+            "trutina backend drain tcp:192.0.2.1:80 198.51.100.7:8000",
+            administer(AdminChange::Drain { timeout_secs: None, then: Then::Keep, persistent: true }),
+        ),
+        (
+            "trutina b drain tcp:192.0.2.1:80 198.51.100.7:8000 --timeout 10m --then remove --no-persistent",
+            administer(AdminChange::Drain { timeout_secs: Some(600), then: Then::Remove, persistent: false }),
+        ),
+        (
+            "trutina backend disable tcp:192.0.2.1:80 198.51.100.7:8000",
+            administer(AdminChange::Disabled { flows: None }),
+        ),
+        (
+            "trutina backend disable tcp:192.0.2.1:80 198.51.100.7:8000 --flows keep",
+            administer(AdminChange::Disabled { flows: Some(Fate::Keep) }),
         ),
         ("trutina flow list", Request::FlowList { limit: 1000 }),
         ("trutina flow list --limit 5", Request::FlowList { limit: 5 }),
@@ -140,6 +166,29 @@ fn timeouts_are_a_preset_and_what_differs() {
     assert_eq!(some, Some(Timeouts { established_secs: 600, udp_secs: 30, ..Timeouts::IPVS }));
     let preset = service("--timeout syn_recv=20 --timeout preset=dpvs").timeouts;
     assert_eq!(preset, Some(Timeouts { syn_recv_secs: 20, ..Timeouts::DPVS }));
+}
+
+#[test]
+fn a_service_takes_policies() {
+    assert_eq!(service("").policy, Policy::default());
+    let full = service(
+        "--slow-start 5m --slow-start-exponent 2 --min-active 3 --quorum 7 --quorum-hysteresis 2 --fail-open 30 \
+         --on-down reset --on-disabled keep",
+    );
+    let policy = Policy {
+        slow_start: Some(SlowStart { secs: 300, exponent: 2.0 }),
+        min_active: 3,
+        quorum: Quorum { weight: 7, hysteresis: 2 },
+        fail_open: Some(30),
+        on_down: Some(Fate::Reset),
+        on_disabled: Fate::Keep,
+        sorry: Vec::new(),
+    };
+    assert_eq!(full.policy, policy);
+    let spare = backend("--admin drain --priority 10");
+    assert_eq!((spare.admin, spare.priority), (Admin::Drain, 10));
+    let add = request("trutina backend add tcp:192.0.2.1:80 198.51.100.7:80 --sorry");
+    assert!(matches!(add, Request::BackendAdd { sorry: true, .. }));
 }
 
 #[test]
@@ -216,6 +265,12 @@ fn options_must_fit_each_other() {
         "trutina backend add tcp:192.0.2.1:80 198.51.100.7:80 --mode tunnel --tunnel-port 6081",
         "trutina backend add tcp:192.0.2.1:80 198.51.100.7:80 --mode tunnel --tunnel-checksum",
         "trutina backend add tcp:192.0.2.1:80 198.51.100.7:80 --mode tunnel --tunnel-spread 172.16.0.0",
+        "trutina service add tcp:192.0.2.1:80 --slow-start-exponent 2",
+        "trutina service add tcp:192.0.2.1:80 --fail-open 101",
+        "trutina service add tcp:192.0.2.1:80 --on-down rst",
+        "trutina backend add tcp:192.0.2.1:80 198.51.100.7:80 --sorry --priority 1",
+        "trutina backend drain tcp:192.0.2.1:80 198.51.100.7:80 --then remove",
+        "trutina backend drain tcp:192.0.2.1:80 198.51.100.7:80 --timeout 10x",
         "trutina flow list --limit -1",
         "trutina",
         "trutina service",

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
-use config::words::NoBackend;
+use config::words::{Fate, NoBackend};
 
 use super::*;
 use crate::flow::{FlowOwner, FlowValue};
@@ -135,11 +135,19 @@ impl Asks {
     }
 }
 
-/// One whose TCP backends come down.
-fn world(mode: Mode, asks: Asks, up: bool) -> Snapshot {
+/// What becomes of TCP backends: they are up; or down, with their flows fated so.
+type Fated = Option<Fate>;
+
+const FATES: [Fate; 4] = [Fate::Keep, Fate::Keep, Fate::Reset, Fate::Reschedule];
+
+fn befall(backend: &mut Backend, fated: Fated) {
+    (backend.up, backend.fate) = (fated.is_none(), fated.unwrap_or_default());
+}
+
+fn world(mode: Mode, asks: Asks, fated: Fated) -> Snapshot {
     let mut parts = testing::world(mode);
     asks.put(&mut parts);
-    parts.backends.iter_mut().take(2).flatten().for_each(|backend| backend.up = up);
+    parts.backends.iter_mut().take(2).flatten().for_each(|backend| befall(backend, fated));
     Snapshot::new(parts)
 }
 
@@ -150,13 +158,14 @@ proptest! {
     fn both_paths_agree(
         mode in prop::sample::select(vec![Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat]),
         asks in prop::sample::select(&ASKS[..]),
+        fate in prop::sample::select(&FATES[..]),
         bursts in prop::collection::vec((prop::collection::vec(steps(), 1..12), 0u32..3), 1..12),
     ) {
-        let (mut fast, mut slow) = (Path::new(world(mode, asks, true)), Path::new(world(mode, asks, true)));
+        let (mut fast, mut slow) = (Path::new(world(mode, asks, None)), Path::new(world(mode, asks, None)));
         for (number, (steps, wait)) in bursts.into_iter().enumerate() {
             if number == 4 {
                 (fast.snapshot, slow.snapshot) =
-                    (world(mode, asks, false), world(mode, asks, false));
+                    (world(mode, asks, Some(fate)), world(mode, asks, Some(fate)));
             }
             // Nothing, a second, or longer than some states last.
             let wait = [0, 1, 65][wait as usize];
@@ -235,10 +244,10 @@ static ADDRESSES: LazyLock<[LocalAddress; 2]> =
     LazyLock::new(|| ENDS.map(|ends| LocalAddress::new(ends[3].parse().unwrap(), &Owners::new(1), 0)));
 
 /// Its backends are reached in `mode`, in full NAT from the local address and then every other one directly.
-fn wide_world([_, vip, backend, local]: [&str; 4], mode: Mode, asks: Asks, up: bool) -> Snapshot {
+fn wide_world([_, vip, backend, local]: [&str; 4], mode: Mode, asks: Asks, fated: Fated) -> Snapshot {
     let backend = if mode == Mode::Dr { backend.replace(":8000", ":80") } else { backend.to_string() };
     let mut parts = modes::world(vip, &backend, mode);
-    parts.backends.iter_mut().take(1).flatten().for_each(|backend| backend.up = up);
+    parts.backends.iter_mut().take(1).flatten().for_each(|backend| befall(backend, fated));
     if mode == Mode::FullNat {
         let direct = parts.backends.clone().into_iter().flatten();
         parts.backends.extend(direct.map(|backend| Some(Backend { mode: Mode::Dr, ..backend })));
@@ -278,13 +287,14 @@ proptest! {
         v6: bool,
         mode in prop::sample::select(vec![Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat, Mode::FullNat]),
         asks in prop::sample::select(&ASKS[..]),
+        fate in prop::sample::select(&FATES[..]),
         bursts in prop::collection::vec((prop::collection::vec(wide_steps(), 1..12), 0u32..3), 1..12),
     ) {
         let ends = ENDS[usize::from(v6)];
         let local: IpAddr = ends[3].parse().unwrap();
         let address = &ADDRESSES[usize::from(v6)];
         let [mut fast, mut slow] = [0, 1].map(|_| {
-            let mut path = Path::new(wide_world(ends, mode, asks, true));
+            let mut path = Path::new(wide_world(ends, mode, asks, None));
             path.forwarder.install(LocalSlot(0), Box::new(address.clone()));
             path
         });
@@ -292,7 +302,7 @@ proptest! {
         for (number, (steps, wait)) in bursts.into_iter().enumerate() {
             if number == 4 {
                 (fast.snapshot, slow.snapshot) =
-                    (wide_world(ends, mode, asks, false), wide_world(ends, mode, asks, false));
+                    (wide_world(ends, mode, asks, Some(fate)), wide_world(ends, mode, asks, Some(fate)));
             }
             let wait = [0, 1, 65][wait as usize];
             (fast.now, slow.now) = (fast.now + wait, slow.now + wait);
@@ -360,7 +370,7 @@ fn the_fast_path_is_taken_in_all_modes_of_either_version() {
     for ends @ [client, vip, backend, local] in ENDS {
         let local: IpAddr = local.parse().unwrap();
         for mode in [Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat] {
-            let mut path = Path::new(wide_world(ends, mode, Asks::Nothing, true));
+            let mut path = Path::new(wide_world(ends, mode, Asks::Nothing, None));
             path.forwarder.install(LocalSlot(0), Box::new(LocalAddress::new(local, &Owners::new(1), 0)));
             let opening = syn(client, vip);
             let body = Body::Tcp { flags: ACK, options: Vec::new() };

@@ -4,6 +4,7 @@ mod answers;
 mod client_address;
 mod echo;
 mod fast;
+mod fate;
 mod full_nat;
 mod gateway;
 mod icmp;
