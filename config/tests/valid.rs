@@ -9,7 +9,7 @@ use config::model::{
     Route, Service, SlowStart, SnatPool, Tags, Timeouts, Tunnel,
 };
 use config::words::{
-    Admin, ClientAddress, Encapsulation, Fate, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler,
+    Admin, AtLimit, ClientAddress, Encapsulation, Fate, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler,
 };
 use config::{LoadError, limits};
 
@@ -145,7 +145,7 @@ fn expected_services() -> Vec<Service> {
         prefix_v6: 56,
         packets_per_sec: Some(1_000_000),
         bits_per_sec: Some(4_000_000_000),
-        answer: NoBackend::Rst,
+        answer: AtLimit::Sorry,
     };
     let aes = "8f95f09245765f80256934e50c66207f";
     let quic = Backend { server_id: "0a1b".parse().ok(), ..backend("192.0.2.14:443", Mode::Nat) };

@@ -6,7 +6,7 @@ use crate::reader::Step::Key;
 use crate::reader::Table;
 use crate::rules;
 use crate::values::{aes_key, boolean, factor, name, number, word};
-use crate::words::{HashPart, NoBackend, Protocol, Scheduler};
+use crate::words::{AtLimit, HashPart, Protocol, Scheduler};
 
 /// What a service says of how its new flows are spread.
 pub(super) struct Balance {
@@ -106,6 +106,6 @@ fn limits(table: &Table) -> Limits {
         prefix_v6: table.optional("prefix_v6", number(bounds::PREFIX_V6)).unwrap_or(default.prefix_v6),
         packets_per_sec: table.optional("packets_per_sec", number(bounds::PACKETS)),
         bits_per_sec: table.optional("bits_per_sec", number(bounds::BITS)),
-        answer: table.optional("answer", word("answer", NoBackend::WORDS)).unwrap_or(default.answer),
+        answer: table.optional("answer", word("answer", AtLimit::WORDS)).unwrap_or(default.answer),
     }
 }

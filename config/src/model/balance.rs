@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::words::{AesKey, HashPart, NoBackend, Scheduler};
+use crate::words::{AesKey, AtLimit, HashPart, Scheduler};
 
 /// `persistence = { ... }`: a client comes back to the backend that it had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,8 +142,8 @@ pub struct Limits {
     pub packets_per_sec: Option<u64>,
     /// Bits of IP packets from clients in a second.
     pub bits_per_sec: Option<u64>,
-    /// What the client of a new flow is told that is too much.
-    pub answer: NoBackend,
+    /// What becomes of a new flow that is too much.
+    pub answer: AtLimit,
 }
 
 impl Default for Limits {
@@ -157,7 +157,7 @@ impl Default for Limits {
             prefix_v6: 64,
             packets_per_sec: None,
             bits_per_sec: None,
-            answer: NoBackend::Drop,
+            answer: AtLimit::Drop,
         }
     }
 }

@@ -91,6 +91,20 @@ pub enum NoBackend {
     Drop,
 }
 
+/// What becomes of a new flow that is more than its service takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AtLimit {
+    /// Nothing: its client may try again.
+    #[default]
+    Drop,
+    /// ICMP or ICMPv6 "port unreachable".
+    Icmp,
+    /// A TCP reset; a UDP client is told by ICMP.
+    Rst,
+    /// It goes to the sorry backends of the service.
+    Sorry,
+}
+
 /// What becomes of a TCP segment of no flow that does not open one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum NoFlow {
@@ -273,6 +287,14 @@ words!(
 );
 words!(Encapsulation, "a type of tunnel: ipip, gue or gre", Ipip = "ipip", Gue = "gue", Gre = "gre");
 words!(NoBackend, "an answer: rst, icmp or drop", Rst = "rst", Icmp = "icmp", Drop = "drop");
+words!(
+    AtLimit,
+    "an answer: drop, icmp, rst or sorry",
+    Drop = "drop",
+    Icmp = "icmp",
+    Rst = "rst",
+    Sorry = "sorry"
+);
 words!(NoFlow, "a choice: drop, rst or schedule", Drop = "drop", Rst = "rst", Schedule = "schedule");
 words!(
     HashPart,
@@ -339,6 +361,7 @@ text_serde!(
     Encapsulation,
     ClientAddress,
     Admin,
+    AtLimit,
     Fate,
     Then,
     HashPart,
@@ -370,6 +393,7 @@ mod tests {
         all_read_back::<HashPart>(HashPart::WORDS);
         all_read_back::<ClientAddress>(ClientAddress::WORDS);
         all_read_back::<Admin>(Admin::WORDS);
+        all_read_back::<AtLimit>(AtLimit::WORDS);
         all_read_back::<Fate>(Fate::WORDS);
         all_read_back::<Then>(Then::WORDS);
         all_read_back::<NoBackend>(NoBackend::WORDS);

@@ -271,6 +271,19 @@ impl State {
         }
     }
 
+    /// The sorry backends that take flows, whether or not they have to.
+    fn spare(&self, service: &Service) -> Vec<Candidate> {
+        let wanted = service.sorry.iter().filter_map(|slot| Some((*slot, self.backend(*slot)?)));
+        let wanted = wanted.filter(|(_, backend)| backend.is_wanted());
+        wanted.map(|(slot, it)| candidate(slot, &it.config, it.config.weight.into())).collect()
+    }
+
+    /// The backends whose flows count for the service, if it may have only so many.
+    fn counted(&self, service: &Service) -> Vec<BackendSlot> {
+        let limited = service.config.limits.is_some_and(|limits| limits.connections.is_some());
+        if limited { service.backends.clone() } else { Vec::new() }
+    }
+
     fn slots_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (BackendSlot, &'a Backend)> {
         service.members().filter_map(|slot| Some((*slot, self.backend(*slot)?)))
     }
@@ -286,6 +299,8 @@ impl State {
             persistence: config.persistence.as_ref().map(|it| persistence(it, service.incarnation)),
             pool: config.snat_pool.as_deref().and_then(|pool| self.ground.pool(pool)),
             echo: config.echo,
+            sorry: self.spare(service),
+            counted: self.counted(service),
             retired: service.retired,
             incarnation: service.incarnation,
             rank: service.rank,

@@ -1,6 +1,6 @@
 //! What we tell senders: why a packet goes no further.
 
-use config::words::{NoBackend, NoFlow, Protocol};
+use config::words::{AtLimit, NoBackend, NoFlow, Protocol};
 
 use super::deliver::longest;
 use super::{Context, Forwarder, Outbox, Target, Work};
@@ -102,7 +102,13 @@ fn answer_to(snapshot: &Snapshot, work: &Work, why: DropReason) -> Option<Answer
         }
         DropReason::NoBackend => as_chosen(snapshot.service(work.service)?.no_backend, work),
         DropReason::ServiceFull | DropReason::NewFlowRate => {
-            as_chosen(snapshot.service(work.service)?.limits.as_ref()?.config().answer, work)
+            let choice = match snapshot.service(work.service)?.limits.as_ref()?.config().answer {
+                AtLimit::Drop => NoBackend::Drop,
+                // Its sorry backends cannot take it either.
+                AtLimit::Icmp | AtLimit::Sorry => NoBackend::Icmp,
+                AtLimit::Rst => NoBackend::Rst,
+            };
+            as_chosen(choice, work)
         }
         DropReason::NoFlowNotSyn => {
             let no_flow = snapshot.service(work.service)?.no_flow;

@@ -200,9 +200,10 @@ impl<F: Frame> Forwarder<F> {
         {
             return Err(DropReason::NoFlowNotSyn);
         }
-        self.admit(service, &work.headers)?;
+        self.admit(service, work)?;
         for _ in 0..AMBIGUITY_TRIES {
             let slot = work.chosen.take().or_else(|| self.choose(context, found, service, &work.headers));
+            let slot = slot.or_else(|| self.overflow(service));
             let slot = slot.ok_or(DropReason::NoBackend)?;
             let backend = context.snapshot.backend(slot).ok_or(DropReason::NoBackend)?;
             work.backend = slot;

@@ -139,6 +139,11 @@ impl Schedulers {
         !service.is_limited || candidate().is_some_and(|candidate| self.team.has_room(service, candidate))
     }
 
+    /// The sorry backend with the least overhead for its weight.
+    pub fn pick_sorry(&self, service: &Service) -> Option<BackendSlot> {
+        least::weighted_connections(&service.sorry, |_| true, |it| self.team.load(it.backend))
+    }
+
     /// The backend that a table has for a flow.
     #[inline(never)]
     fn look_up(&self, service: &Service, opening: &Opening) -> Option<BackendSlot> {

@@ -42,7 +42,11 @@ pub struct Service {
     pub version: u64,
     /// Backends that take new flows, none with weight 0, in the order of configuration.
     pub candidates: Vec<Candidate>,
-    /// Whether any of them has a limit.
+    /// Backends for new flows that are too much.
+    pub sorry: Vec<Candidate>,
+    /// Backends whose flows count for the service, if it may have only so many.
+    pub counted: Vec<BackendSlot>,
+    /// Whether any of the candidates has a limit.
     pub is_limited: bool,
     /// What it takes at most.
     pub limits: Option<Arc<Limits>>,
@@ -117,6 +121,8 @@ impl Service {
             version,
             is_limited: candidates.iter().any(|candidate| candidate.upper > 0),
             plan: Arc::default(),
+            sorry: Vec::new(),
+            counted: Vec::new(),
             limits: None,
             candidates,
             max_weight,

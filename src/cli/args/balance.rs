@@ -2,7 +2,7 @@
 
 use clap::{Args, value_parser};
 use config::model::{Hash, Limits, Persistence, Quic};
-use config::words::{AesKey, HashPart, NoBackend, Scheduler};
+use config::words::{AesKey, AtLimit, HashPart, Scheduler};
 
 /// What a hash scheduler hashes.
 #[derive(Debug, Args)]
@@ -143,9 +143,9 @@ pub struct LimitArguments {
     /// Bits of IP packets from clients in a second
     #[arg(long, value_name = "BITS", value_parser = value_parser!(u64).range(1..))]
     max_bits_per_sec: Option<u64>,
-    /// What the client of a new flow is told that is too much: rst, icmp or drop [default: drop]
+    /// What becomes of a new flow that is too much: drop, icmp, rst or sorry [default: drop]
     #[arg(long, value_name = "ANSWER")]
-    limit_answer: Option<NoBackend>,
+    limit_answer: Option<AtLimit>,
 }
 
 impl LimitArguments {

@@ -1,16 +1,20 @@
 //! Limits of services on the packet path.
 
 use config::model;
-use config::words::NoBackend;
+use config::words::AtLimit;
 
 use super::*;
 use crate::limit::Limits;
+use crate::snapshot::{Candidate, Service};
 
 fn path(limits: model::Limits) -> Path {
     let mut parts = testing::world(Mode::Dr);
     for service in parts.services.iter_mut().flatten() {
         let made = (**service).clone().limited(Some(Arc::new(Limits::new(&limits))));
-        *service = Arc::new(made);
+        let counted = made.candidates.iter().map(|candidate| candidate.backend).collect();
+        // Backend C of the other service is the one for what is too much.
+        let sorry = vec![Candidate::new(BackendSlot(5), 1)];
+        *service = Arc::new(Service { counted, sorry, ..made });
     }
     Path::new(Snapshot::new(parts))
 }
@@ -32,7 +36,7 @@ fn a_service_has_no_more_flows_than_it_may() {
     assert_eq!(opened(&mut limited, 1000..1006), "ABCA!!");
     assert_eq!(limited.stats.drops.get(DropReason::ServiceFull), 2);
     assert!(matches!(limited.send(&request(1000, ACK)), End::Sent(_)), "those that it has go on");
-    let mut telling = path(model::Limits { answer: NoBackend::Rst, ..limits });
+    let mut telling = path(model::Limits { answer: AtLimit::Rst, ..limits });
     assert_eq!(opened(&mut telling, 1000..1006), "ABCA??");
     assert_eq!(telling.stats.answered_for.get(DropReason::ServiceFull), 2);
 }
@@ -59,6 +63,18 @@ fn a_backend_that_has_enough_leaves_new_flows_to_others() {
     // Nobody is left then, and the client is told so.
     let letters = opened(&mut limited, 1000..1050);
     assert!(letters.starts_with("ABC") && letters.contains('?'), "{letters}");
+}
+
+#[test]
+fn what_is_too_much_may_go_to_the_sorry_backends() {
+    let limits = model::Limits { answer: AtLimit::Sorry, ..model::Limits::default() };
+    let mut full = path(model::Limits { connections: Some(2), ..limits });
+    assert_eq!(opened(&mut full, 1000..1005), "ABCCC");
+    assert_eq!(full.stats.loads.get(BackendSlot(5)).flows(), 3);
+    assert!(matches!(full.send(&request(1003, ACK)), End::Sent(frame) if frame[5] == 13), "it stays there");
+    let mut hasty = path(model::Limits { new_per_sec_per_backend: Some(1), ..limits });
+    assert!(opened(&mut hasty, 1000..1050).ends_with('C'));
+    assert!(hasty.stats.loads.get(BackendSlot(5)).flows() > 0);
 }
 
 #[test]
