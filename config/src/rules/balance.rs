@@ -85,7 +85,10 @@ pub(super) fn next_size(scheduler: Scheduler, size: u32) -> u32 {
     let mut sizes = bounds::MH_SIZES.into_iter();
     match scheduler {
         Scheduler::Mh => sizes.find(|it| *it >= size).unwrap_or(131_071),
-        _ => (size.max(*bounds::TABLE_SIZE.start())..).find(|it| is_prime(*it)).unwrap_or(Hash::TABLE_SIZE),
+        _ => {
+            let (least, most) = bounds::TABLE_SIZE.into_inner();
+            (size.max(least)..=most).find(|it| is_prime(*it)).unwrap_or(Hash::TABLE_SIZE)
+        }
     }
 }
 
@@ -144,4 +147,19 @@ pub(crate) fn limit_faults(limits: &Limits) -> Vec<Found> {
         most(bounds::BITS, limits.bits_per_sec),
     ];
     faults.into_iter().flatten().map(|fault| ("limits", fault)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_have_prime_sizes() {
+        let sizes = bounds::MH_SIZES.into_iter().chain([Hash::TABLE_SIZE, 4_194_301, 2, 3]);
+        assert!(sizes.into_iter().all(is_prime));
+        assert!(![0, 1, 4, 9, 65_535, 65_536, u32::MAX, 65_521 * 65_519].into_iter().any(is_prime));
+        assert_eq!(next_size(Scheduler::Maglev, 1000), 1009);
+        assert_eq!(next_size(Scheduler::Maglev, u32::MAX), Hash::TABLE_SIZE);
+        assert_eq!((next_size(Scheduler::Mh, 252), next_size(Scheduler::Mh, 1 << 20)), (509, 131_071));
+    }
 }

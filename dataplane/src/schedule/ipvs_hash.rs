@@ -6,15 +6,14 @@
 //! Source: Linux 6.1, net/netfilter/ipvs/ip_vs_dh.c, ip_vs_sh.c and ip_vs_mh.c. There a new backend joins at the
 //! head of the list; here the list is in the order of the configuration.
 
+use config::limits::MH_SIZES;
+
 use super::hash::{Opening, hsiphash, v4};
 use super::table::{Member, Table};
 use crate::snapshot::{BackendSlot, gcd};
 
 /// Slots of dh and sh.
 const SLOTS: u32 = 256;
-
-/// The sizes that a table of mh may have.
-pub const MH_SIZES: [u32; 10] = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131_071];
 
 /// The keys of mh's hashes: of slots and of a backend's first slot, and of its step to the next one.
 const MH_KEYS: [u64; 2] = [2_654_435_761, 2_654_446_892];
@@ -82,7 +81,7 @@ pub struct Mh {
 }
 
 impl Mh {
-    /// The table of a service with `size` slots, which is one of [`MH_SIZES`]; IPVS's is 4093 unless the kernel is
+    /// The table of a service with `size` slots, which is one of [`config::limits::MH_SIZES`]; IPVS's is 4093 unless the kernel is
     /// built otherwise.
     pub fn new(members: &[Member], size: u32, flags: Flags) -> Self {
         Self { table: Table::new(members, preferred(members, size)), flags }

@@ -57,12 +57,6 @@ pub(super) fn probe(hash: u64, size: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(place(hash, size)), move |slot| Some((slot + step) % size))
 }
 
-/// Whether a table may have this size.
-pub fn is_prime(number: u32) -> bool {
-    let up_to_root = |divisor: &u32| u64::from(*divisor).pow(2) <= u64::from(number);
-    number > 1 && (2..).take_while(up_to_root).all(|divisor| !number.is_multiple_of(divisor))
-}
-
 const FREE: u32 = u32::MAX;
 
 /// The index of each slot's member; no slots if all weights are 0.
@@ -204,13 +198,6 @@ mod tests {
     fn with_weight(mut member: Member, weight: u32) -> Member {
         (member.weight, member.full_weight) = (weight, weight);
         member
-    }
-
-    #[test]
-    fn primes_are_told_from_others() {
-        let primes = [2, 3, 5, 251, 4093, 65521, 65537, 131_071, 4_294_967_291];
-        assert!(primes.into_iter().all(is_prime));
-        assert!(![0, 1, 4, 9, 65536, 65535, 4_294_967_295, 65_521 * 65_519].into_iter().any(is_prime));
     }
 
     #[test]

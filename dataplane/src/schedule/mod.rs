@@ -3,12 +3,12 @@
 //! A choice neither allocates nor locks. Each worker keeps its own position in every service; what counts is read
 //! of all workers. What a scheduler needs besides is made with the service ([`Plan`]), when its backends change.
 
-pub mod bounded;
+mod bounded;
 pub mod hash;
-pub mod ipvs_hash;
+mod ipvs_hash;
 mod least;
 mod locality;
-pub mod maglev;
+mod maglev;
 mod plan;
 pub mod quic;
 mod random;
