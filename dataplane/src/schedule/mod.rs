@@ -6,6 +6,8 @@
 mod bounded;
 pub mod hash;
 mod ipvs_hash;
+#[cfg(test)]
+mod laws;
 mod least;
 mod locality;
 mod maglev;
