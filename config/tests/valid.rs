@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use config::model::{
-    Backend, Check, CheckKind, Class, Cluster, Config, Control, Cores, Device, Dpdk, FlowTable, Fragments,
-    Gateway, Hash, Icmp, Interface, Limits, Metrics, Neighbour, Persistence, Policy, Port, Quic, Quorum,
-    Route, Service, SlowStart, SnatPool, Tags, Timeouts, Tunnel,
+    Agent, Backend, Check, CheckKind, Class, Cluster, Config, Control, Cores, Device, Dpdk, FlowTable,
+    Fragments, Gateway, Hash, Icmp, Interface, Limits, Metrics, Neighbour, Persistence, Policy, Port, Quic,
+    Quorum, Route, Service, SlowStart, SnatPool, Tags, Timeouts, Tunnel,
 };
 use config::words::{
     Admin, AtLimit, ClientAddress, Encapsulation, Fate, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler,
@@ -59,6 +59,7 @@ fn service(key: &str, backends: &[Backend]) -> Service {
         persistence: None,
         limits: None,
         check: None,
+        agent: None,
         no_backend: NoBackend::Icmp,
         no_flow: NoFlow::Drop,
         mss: None,
@@ -184,6 +185,11 @@ fn expected_services() -> Vec<Service> {
             snat_pool: Some("out".to_owned()),
             client_address: ClientAddress::ProxyV2,
             ..service("tcp:192.0.2.100:25", &[backend("192.0.2.14:2525", Mode::FullNat)])
+        },
+        Service {
+            scheduler: Scheduler::DynamicRatio,
+            agent: Some(Agent { port: 9999, interval_ms: 500, timeout_ms: 400 }),
+            ..service("tcp:192.0.2.100:8080", &[backend("192.0.2.15:8080", Mode::Nat)])
         },
         service("tcp:[2001:db8:1::100]:8000-8099", &range),
     ]

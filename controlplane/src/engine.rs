@@ -9,6 +9,7 @@ mod claims;
 mod flows;
 mod frames;
 mod host;
+mod measure;
 mod nd;
 mod policies;
 mod reload;
@@ -35,10 +36,12 @@ use tokio::time::{self, MissedTickBehavior};
 
 use crate::api::{ApiError, Done, PortStats, PortStatus, Request, code};
 use crate::compile::{self, compile, recompile};
+use crate::health::agent::Agents;
 use crate::health::{Checker, Event};
 use crate::host::Host;
 use crate::metrics::Scrape;
 use crate::neighbour::Neighbours;
+use crate::observe::Windows;
 use crate::pools::Locals;
 use crate::report;
 use crate::server::Call;
@@ -51,6 +54,8 @@ const TICK: Duration = Duration::from_millis(1);
 const NEIGHBOUR_TICK: Duration = Duration::from_millis(20);
 /// Time between looks for retired slots whose last flow has ended, and for what time alone changes.
 const RETIRED_TICK: Duration = Duration::from_millis(250);
+/// Time between looks at what is measured.
+const MEASURE_TICK: Duration = Duration::from_secs(1);
 /// Time after which a worker that did not take a snapshot counts as stuck.
 const IN_FORCE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between looks at the ports' links.
@@ -169,6 +174,7 @@ pub struct Engine<D: Devices> {
     workers: Vec<Handle<D::Frame>>,
     shared: Shared,
     checker: Checker,
+    agents: Agents,
     events: mpsc::Receiver<Event>,
     started: Instant,
     /// Whether something changed that workers do not know yet.
@@ -177,6 +183,8 @@ pub struct Engine<D: Devices> {
     unpublished: Vec<oneshot::Sender<Result<Value, ApiError>>>,
     pending: VecDeque<Pending>,
     listings: flows::Listings,
+    /// Of backends that are measured.
+    windows: Windows,
     control: frames::Counters,
     drops: DropCounters,
     /// The worker that sends the control thread's frames next.
@@ -185,6 +193,7 @@ pub struct Engine<D: Devices> {
     scratch: Vec<u8>,
     next_neighbours: Instant,
     next_retired: Instant,
+    next_measure: Instant,
     next_links: Instant,
     next_neighbour_publish: Instant,
     /// Whether each port had a link when last looked at.
@@ -225,19 +234,22 @@ impl<D: Devices> Engine<D> {
             publisher,
             workers,
             shared,
-            checker: Checker::new(sender),
+            checker: Checker::new(sender.clone()),
+            agents: Agents::new(sender),
             events,
             started: now,
             changed: false,
             unpublished: Vec::new(),
             pending: VecDeque::new(),
             listings: flows::Listings::default(),
+            windows: Windows::default(),
             control: frames::Counters::default(),
             drops: DropCounters::default(),
             next_worker: 0,
             scratch: Vec::new(),
             next_neighbours: now,
             next_retired: now,
+            next_measure: now,
             next_links: now,
             next_neighbour_publish: now,
             links: Vec::new(),
@@ -314,6 +326,10 @@ impl<D: Devices> Engine<D> {
             self.free_retired();
             self.pass_time();
         }
+        if now >= self.next_measure {
+            self.next_measure = now + MEASURE_TICK;
+            self.measure();
+        }
         if now >= self.next_links {
             self.next_links = now + LINK_TICK;
             self.look_at_links();
@@ -334,6 +350,7 @@ impl<D: Devices> Engine<D> {
             self.changed = true;
         }
         if std::mem::take(&mut self.changed) {
+            self.follow_measured();
             let (state, frame, neighbours) = (&self.state, &self.frame, &self.neighbour_table);
             let snapshot = match self.publisher.latest() {
                 Some(before) => recompile(before, state, frame, neighbours),
@@ -459,6 +476,10 @@ impl<D: Devices> Engine<D> {
                 (target, Some(up), reason)
             }
             Event::Result { target, reason, .. } => (target, None, reason),
+            Event::Agent { target, said } => {
+                self.hear_agent(target, said);
+                return;
+            }
         };
         self.changed |= self.state.observe(target, verdict, reason, now);
     }

@@ -110,7 +110,7 @@ fn backend_status(
             flows: active + inactive,
         }),
         health: backend.health,
-        reason: backend.reason.clone(),
+        reason: reason(backend),
         since_secs: now.saturating_sub(backend.since).as_secs(),
         active,
         inactive,
@@ -148,6 +148,14 @@ pub fn locals(locals: &Locals, workers: &[&WorkerStats]) -> Vec<LocalStats> {
         })
     });
     stats.collect()
+}
+
+/// Why a backend's health is so, and what its agent says.
+fn reason(backend: &Backend) -> String {
+    match (&*backend.reason, &*backend.told.said) {
+        (reason, "") => reason.to_owned(),
+        (reason, said) => format!("{reason}; agent: {said}"),
+    }
 }
 
 /// Drops by reason, every reason included; `counters` are added up.

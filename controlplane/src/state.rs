@@ -4,8 +4,10 @@
 //! services and backends by slot, so a removed one keeps its slot, retired, until its last flow has ended.
 
 mod admin;
+mod agent;
 mod ground;
 mod put;
+mod reweigh;
 mod slots;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -25,8 +27,10 @@ use crate::api::{ApiError, Counters, Health, code};
 use crate::health::Target;
 use crate::policy::{Serving, Share};
 pub use admin::{Drain, Drained, Passed, Wish};
+pub use agent::Told;
 pub use ground::Ground;
 use put::Arrival;
+use reweigh::Measured;
 use slots::Slots;
 
 /// Service slots at most. The last of 16 bits are those of flows without a service.
@@ -121,6 +125,10 @@ pub struct Backend {
     pub share: Share,
     /// What becomes of its flows.
     pub fate: Fate,
+    /// What was measured of it.
+    measured: Measured,
+    /// What its agent said.
+    pub told: Told,
     /// What its slot had counted for others before.
     base: Counters,
 }

@@ -10,6 +10,7 @@ mod bind;
 mod deliver;
 mod fast;
 mod flows;
+mod handshake;
 mod icmp;
 mod introduce;
 mod limits;
@@ -36,6 +37,7 @@ use crate::parse::{Refusal, parse};
 use crate::port::PortId;
 use crate::route::{InterfaceId, NextHop};
 use crate::schedule::Schedulers;
+use crate::schedule::fastest::Handshakes;
 use crate::snapshot::{Egress, Local, Snapshot};
 use crate::stats::WorkerStats;
 use crate::team::Team;
@@ -143,6 +145,7 @@ pub struct Forwarder<F: Frame> {
     owners: Owners,
     flows: Flows,
     schedulers: Schedulers,
+    handshakes: Handshakes,
     team: Arc<Team>,
     stats: Arc<WorkerStats>,
     /// Identification of the next packet that is made here and may be fragmented.
@@ -168,6 +171,7 @@ impl<F: Frame> Forwarder<F> {
             owners: Owners::new(workers),
             flows: Flows::new(setup, Arc::clone(&stats)),
             schedulers: Schedulers::new(setup),
+            handshakes: Handshakes::new(),
             team: Arc::clone(&setup.team),
             stats,
             next_id: 0,

@@ -27,6 +27,7 @@ pub mod limit;
 pub mod load;
 pub mod local;
 pub mod lookup;
+pub mod measure;
 pub mod packet;
 pub mod parse;
 pub mod persist;

@@ -76,6 +76,8 @@ pub struct Snapshot {
     pub has_limits: bool,
     /// Whether any service looks at QUIC connection IDs.
     pub has_quic: bool,
+    /// Whether any service times handshakes.
+    pub has_fastest: bool,
     /// The shortest of all timeouts, in seconds: no flow that is idle for less is dead.
     pub shortest_timeout: u32,
 }
@@ -92,7 +94,8 @@ impl Snapshot {
             gateways_v6: Vec::new(),
             is_gateway: parts.interfaces.iter().any(|interface| interface.gateway.is_some()),
             has_persistence: has_persistence(&parts),
-            has_quic: has_quic(&parts),
+            has_quic: has_any(&parts, Scheduler::Quic),
+            has_fastest: has_any(&parts, Scheduler::Fastest),
             has_limits: has_limits(&parts),
             shortest_timeout: shortest(&parts),
             parts,
@@ -344,8 +347,8 @@ fn has_limits(parts: &Parts) -> bool {
     parts.services.iter().flatten().any(|service| service.limits.is_some())
 }
 
-fn has_quic(parts: &Parts) -> bool {
-    parts.services.iter().flatten().any(|service| service.scheduler == Scheduler::Quic)
+fn has_any(parts: &Parts, scheduler: Scheduler) -> bool {
+    parts.services.iter().flatten().any(|service| service.scheduler == scheduler)
 }
 
 fn has_persistence(parts: &Parts) -> bool {

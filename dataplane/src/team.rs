@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crate::flow::table::HashSecret;
 use crate::limit::Limits;
 use crate::load::Load;
+use crate::measure::{Marks, Times, Traffic};
 use crate::persist::Templates;
 use crate::prefetch::gathered;
 use crate::snapshot::{BackendSlot, Candidate, Service};
@@ -25,6 +26,10 @@ pub struct Team {
     paces: Box<[AtomicU64]>,
     /// Which backends clients had; written by all.
     pub templates: Templates,
+    /// What backends had counted some seconds ago; written by the control thread.
+    pub marks: Marks,
+    /// How fast backends answer; written by all.
+    pub times: Times,
 }
 
 impl Team {
@@ -36,6 +41,8 @@ impl Team {
             overloaded: gathered((0..backends).map(|_| AtomicBool::new(false))).into(),
             paces: gathered((0..backends).map(|_| AtomicU64::new(0))).into(),
             templates: Templates::new(templates, HashSecret::random()),
+            marks: Marks::new(backends),
+            times: Times::new(backends),
         })
     }
 
@@ -84,6 +91,18 @@ impl Team {
         if let (Some(limits), Some(pace)) = (&service.limits, self.paces.get(backend.0 as usize)) {
             limits.began(limits.now(), pace);
         }
+    }
+
+    /// What all workers counted for a backend.
+    #[inline]
+    pub fn traffic(&self, slot: BackendSlot) -> Traffic {
+        self.members().map(|stats| Traffic::of(stats, slot)).fold(Traffic::default(), Traffic::plus)
+    }
+
+    /// The same since its mark.
+    #[inline]
+    pub fn recent_traffic(&self, slot: BackendSlot) -> Traffic {
+        self.traffic(slot).since(self.marks.get(slot))
     }
 
     /// Whether a backend with limits has all the flows that it may have: from when it reaches `upper` until it is

@@ -22,6 +22,7 @@ use crate::port::{PortId, Queue};
 use crate::publish::Reader;
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
+use crate::team::Team;
 
 /// Turns between housekeeping turns.
 pub const HOUSEKEEPING_TURNS: u32 = 256;
@@ -80,6 +81,8 @@ pub struct Handle<F> {
     pub locals: Arc<ArrayQueue<(LocalSlot, Box<LocalAddress>)>>,
     /// What the worker counts.
     pub stats: Arc<WorkerStats>,
+    /// The team that it is in.
+    pub team: Arc<Team>,
 }
 
 /// What all workers share besides the snapshot.
@@ -173,6 +176,7 @@ impl<Q: Queue> Blueprint<Q> {
             listing: Arc::new(ArrayQueue::new(LISTING_QUEUE)),
             locals: Arc::new(ArrayQueue::new(local::SLOTS)),
             stats: Arc::new(WorkerStats::new(setup.team.backends())),
+            team: Arc::clone(&setup.team),
         };
         let worker = Worker {
             forwarder: Forwarder::new(&setup, Arc::clone(&handle.stats)),

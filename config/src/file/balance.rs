@@ -26,10 +26,13 @@ pub(super) fn balance(table: &Table, protocol: Option<Protocol>) -> Balance {
     let quic = table.optional_section("quic", quic);
     let persistence = table.optional_section("persistence", persistence);
     let limits = table.optional_section("limits", limits);
-    if let (Some(protocol), Some(scheduler)) = (protocol, certain)
-        && let Some((at, fault)) = rules::quic_use_fault(protocol, scheduler, quic.as_ref())
-    {
-        table.report(&[Key(at)], fault);
+    if let (Some(protocol), Some(scheduler)) = (protocol, certain) {
+        let faults = [
+            rules::quic_use_fault(protocol, scheduler, quic.as_ref()),
+            rules::fastest_use_fault(protocol, scheduler),
+            rules::agent_use_fault(scheduler, table.has("agent")),
+        ];
+        faults.into_iter().flatten().for_each(|(at, fault)| table.report(&[Key(at)], fault));
     }
     Balance { scheduler: scheduler.unwrap_or_default(), hash, quic, persistence, limits }
 }

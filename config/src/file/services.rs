@@ -7,7 +7,7 @@ use super::balance::{self, Balance};
 use super::policy::policy;
 use super::{each, report_repeated, timeouts};
 use crate::limits as bounds;
-use crate::model::{Backend, Check, CheckKind, Quic, Service, Timeouts, Tunnel};
+use crate::model::{Agent, Backend, Check, CheckKind, Quic, Service, Timeouts, Tunnel};
 use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
 use crate::reader::Table;
@@ -93,9 +93,11 @@ fn service(
         table.report(&[Key(at)], fault);
     }
     let check = table.optional_section("check", |table| check(table, &identity));
+    let agent = table.optional_section("agent", agent).flatten();
     // A pool whose name can not be read is not one that is missing.
     let key = identity.key.as_ref().filter(|_| snat_pool.is_some() == table.has("snat_pool"));
-    let terms = key.map(|key| Terms { key, snat_pool: snat_pool.as_deref(), one_packet, client_address });
+    let pool = snat_pool.as_deref();
+    let terms = key.map(|key| Terms { key, snat_pool: pool, one_packet, client_address, scheduler });
     let place = Place { surroundings, terms, mode, tunnel, quic };
     let backends = backends(table, &place);
     let sorry = sorry(table, &place, backends.as_deref().unwrap_or_default());
@@ -110,6 +112,7 @@ fn service(
         persistence,
         limits,
         check: check.flatten(),
+        agent,
         no_backend: no_backend.unwrap_or(NoBackend::Icmp),
         no_flow,
         mss,
@@ -289,6 +292,17 @@ fn check(table: &Table, identity: &Identity) -> Option<Check> {
         }
     }
     Some(check)
+}
+
+fn agent(table: &Table) -> Option<Agent> {
+    let port = table.required("port", "9999", number(bounds::L4_PORT));
+    let interval_ms = table.optional("interval_ms", number(bounds::CHECK_MS)).unwrap_or(2000);
+    let timeout_ms = table.optional("timeout_ms", number(bounds::CHECK_MS)).unwrap_or(1000);
+    let agent = Agent { port: port?, interval_ms, timeout_ms };
+    for (at, fault) in rules::agent_faults(&agent) {
+        table.report(&[Key(at)], fault);
+    }
+    Some(agent)
 }
 
 fn refuse_http_keys(table: &Table) {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 pub use self::balance::{Cluster, Hash, Limits, Persistence, Quic};
 pub use self::links::{Class, Device, Gateway, Interface, Neighbour, Port, Route, SnatPool, Tags};
 pub use self::policy::{Policy, Quorum, SlowStart};
-pub use self::service::{Backend, Check, CheckKind, Service, Tunnel};
+pub use self::service::{Agent, Backend, Check, CheckKind, Service, Tunnel};
 pub use self::timeouts::Timeouts;
 use crate::words::{Idle, NoBackend};
 

@@ -30,6 +30,9 @@ pub struct Service {
     pub limits: Option<Limits>,
     /// How backends are checked; none means that they count as healthy.
     pub check: Option<Check>,
+    /// Who says what the weights of backends are worth, under scheduler `dynamic-ratio`.
+    #[serde(default)]
+    pub agent: Option<Agent>,
     /// What a new client is told when no backend takes it.
     #[serde(default)]
     pub no_backend: NoBackend,
@@ -138,6 +141,18 @@ pub struct Check {
     pub rise: u32,
     /// Failed checks in a row after which a backend that was up is down.
     pub fall: u32,
+}
+
+/// `agent = { ... }`: a program on each backend that says how much of its weight it can bear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agent {
+    /// Port of the backend's address where it listens.
+    pub port: u16,
+    /// Time from one question's start to the next one's.
+    pub interval_ms: u32,
+    /// Time after which an unanswered question is given up; at most the interval.
+    pub timeout_ms: u32,
 }
 
 /// The question of a check.

@@ -2,10 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Fault, Found, name_fault};
+use super::{Fault, Found, Terms, name_fault};
 use crate::limits as bounds;
 use crate::model::{Backend, Hash, Limits, Persistence, Quic, Service};
-use crate::words::{HashPart, Protocol, Scheduler};
+use crate::words::{HashPart, Mode, Protocol, Scheduler};
 
 /// The numbers of a service's persistence.
 pub(crate) fn persistence_faults(persistence: &Persistence) -> Vec<Found> {
@@ -113,6 +113,19 @@ pub(crate) fn quic_use_fault(protocol: Protocol, scheduler: Scheduler, quic: Opt
     let other = Fault::OtherProtocol { key: "scheduler", protocol: Protocol::Udp };
     let wrong = (scheduler == Scheduler::Quic && protocol != Protocol::Udp).then_some(("scheduler", other));
     wrong.or((quic.is_some() && scheduler != Scheduler::Quic).then_some(("quic", Fault::QuicScheduler)))
+}
+
+/// Scheduler `fastest` times the handshakes of TCP.
+pub(crate) fn fastest_use_fault(protocol: Protocol, scheduler: Scheduler) -> Option<Found> {
+    let other = Fault::OtherProtocol { key: "scheduler fastest", protocol: Protocol::Tcp };
+    (scheduler == Scheduler::Fastest && protocol != Protocol::Tcp).then_some(("scheduler", other))
+}
+
+/// It needs both ways of them.
+pub(super) fn fastest_fault(terms: &Terms, backend: &Backend) -> Option<Fault> {
+    let Backend { address, mode, .. } = *backend;
+    let is_one_way = matches!(mode, Mode::Dr | Mode::Tunnel);
+    (terms.scheduler == Scheduler::Fastest && is_one_way).then_some(Fault::Untimed { backend: address, mode })
 }
 
 /// The ID of a server is as long as the service says.

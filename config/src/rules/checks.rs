@@ -2,8 +2,8 @@
 
 use super::{Fault, Found};
 use crate::limits;
-use crate::model::{Check, CheckKind};
-use crate::words::{Ports, Protocol};
+use crate::model::{Agent, Check, CheckKind};
+use crate::words::{Ports, Protocol, Scheduler};
 
 /// A check of a service with this protocol and these ports.
 pub(crate) fn check_faults(protocol: Protocol, ports: Ports, check: &Check) -> Vec<Found> {
@@ -27,6 +27,28 @@ pub(crate) fn check_faults(protocol: Protocol, ports: Ports, check: &Check) -> V
     };
     let faults = ranges.chain([("timeout_ms", timeout), ("port", port)]).chain(kind_faults(&check.kind));
     faults.filter_map(|(key, fault)| Some((key, fault?))).collect()
+}
+
+/// The agent of a service: only its scheduler heeds one, and needs it.
+pub(crate) fn agent_use_fault(scheduler: Scheduler, has_agent: bool) -> Option<Found> {
+    match (scheduler == Scheduler::DynamicRatio, has_agent) {
+        (true, false) => Some(("scheduler", Fault::NoAgent)),
+        (false, true) => Some(("agent", Fault::AgentScheduler)),
+        _ => None,
+    }
+}
+
+/// The numbers of an agent.
+pub(crate) fn agent_faults(agent: &Agent) -> Vec<Found> {
+    let Agent { port, interval_ms, timeout_ms } = *agent;
+    let late = timeout_ms > interval_ms;
+    let faults = [
+        ("port", (port == 0).then_some(Fault::PortZero)),
+        ("interval_ms", Fault::range("interval_ms", interval_ms, limits::CHECK_MS)),
+        ("timeout_ms", Fault::range("timeout_ms", timeout_ms, limits::CHECK_MS)),
+        ("timeout_ms", late.then_some(Fault::TimeoutOverInterval { timeout_ms, interval_ms })),
+    ];
+    faults.into_iter().filter_map(|(key, fault)| Some((key, fault?))).collect()
 }
 
 fn kind_faults(kind: &CheckKind) -> Vec<(&'static str, Option<Fault>)> {

@@ -160,6 +160,22 @@ pub enum Fault {
     /// Connection IDs of what has none.
     #[error("only scheduler quic looks at connection IDs")]
     QuicScheduler,
+    /// A backend whose handshakes are seen one way only.
+    #[error(
+        "scheduler fastest times the answers of backends, and mode {mode} does not see those of {backend}"
+    )]
+    Untimed {
+        /// The backend.
+        backend: SocketAddr,
+        /// Its mode: `dr` or `tunnel`.
+        mode: Mode,
+    },
+    /// A scheduler that would be told nothing.
+    #[error("scheduler dynamic-ratio has no agent to ask")]
+    NoAgent,
+    /// An agent that nobody heeds.
+    #[error("only scheduler dynamic-ratio heeds an agent")]
+    AgentScheduler,
     /// A server's ID that is never found.
     #[error("the server IDs of this service have {0} octets")]
     ServerIdLength(u8),
@@ -342,6 +358,11 @@ impl Fault {
             Self::QuicLength => "make server_id_len and nonce_len at most 19 together".to_owned(),
             Self::QuicKey => "write it as 32 hexadecimal digits".to_owned(),
             Self::QuicScheduler => "remove quic, or set scheduler = \"quic\"".to_owned(),
+            Self::Untimed { .. } => {
+                "use mode = \"nat\" or mode = \"full-nat\", or another scheduler".to_owned()
+            }
+            Self::NoAgent => "add agent = { port = 9999 }".to_owned(),
+            Self::AgentScheduler => "remove agent, or set scheduler = \"dynamic-ratio\"".to_owned(),
             Self::ServerIdLength(_) => "make it as long, or set server_id_len under quic".to_owned(),
             Self::LowerThreshold { upper: 0, .. } => "set upper as well, or remove this key".to_owned(),
             Self::LowerThreshold { upper, .. } => format!("use at most {upper}"),

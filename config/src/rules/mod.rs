@@ -19,8 +19,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub(crate) use self::addresses::{own_address_fault, prefix_fault};
-pub(crate) use self::balance::{hash_faults, quic_faults, quic_use_fault, server_id_fault};
-pub(crate) use self::checks::{check_faults, check_host_fault, check_path_fault};
+pub(crate) use self::balance::{
+    fastest_use_fault, hash_faults, quic_faults, quic_use_fault, server_id_fault,
+};
+pub(crate) use self::checks::{
+    agent_faults, agent_use_fault, check_faults, check_host_fault, check_path_fault,
+};
 pub use self::fault::Fault;
 pub(crate) use self::links::{
     gateway_pool_fault, neighbour_reach_fault, pool_address_fault, route_faults, route_reach_fault,
@@ -37,7 +41,7 @@ pub(crate) use self::tunnels::{spread_fault, spreads_over_backends};
 use crate::limits;
 use crate::model::{Backend, Class, Service, SnatPool};
 use crate::network::Network;
-use crate::words::{ClientAddress, ServiceKey};
+use crate::words::{ClientAddress, Scheduler, ServiceKey};
 
 /// A broken rule, and the key of the value that breaks it.
 pub(crate) type Found = (&'static str, Fault);
@@ -105,6 +109,8 @@ pub struct Terms<'a> {
     pub one_packet: bool,
     /// How its backends learn their clients' addresses.
     pub client_address: ClientAddress,
+    /// How its backends are chosen.
+    pub scheduler: Scheduler,
 }
 
 impl<'a> From<&'a Service> for Terms<'a> {
@@ -114,6 +120,7 @@ impl<'a> From<&'a Service> for Terms<'a> {
             snat_pool: service.snat_pool.as_deref(),
             one_packet: service.one_packet,
             client_address: service.client_address,
+            scheduler: service.scheduler,
         }
     }
 }
@@ -141,6 +148,9 @@ pub fn check_service(
     let checks = service.check.iter().flat_map(|check| check_faults(key.protocol, key.ports, check));
     let policy = policy_faults(&service.policy);
     let options = options.into_iter().chain(untold).chain(timeouts).chain(hash);
+    let options = options.chain(fastest_use_fault(key.protocol, service.scheduler));
+    let options = options.chain(agent_use_fault(service.scheduler, service.agent.is_some()));
+    let options = options.chain(service.agent.iter().flat_map(agent_faults));
     let options = options.chain(balance::quic_of_service(service)).chain(persistence);
     let options = options.chain(service.limits.iter().flat_map(balance::limit_faults)).chain(policy);
     first(named.chain(class).chain(pool).chain(options).chain(checks))?;

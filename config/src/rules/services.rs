@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::addresses::{connected_edge_fault, host_fault};
+use super::balance::fastest_fault;
 use super::tunnels::tunnel_fault;
 use super::{Fault, Found, Surroundings, Terms};
 use crate::limits;
@@ -123,7 +124,8 @@ pub(crate) fn backend_faults(
     let address = backend_address_fault(surroundings, backend.address);
     let fits = address.is_none();
     let in_service = terms.filter(|_| fits).into_iter().flat_map(|terms| {
-        [port_fault(terms.key, backend), kin_fault(surroundings, terms, backend)].into_iter().flatten()
+        let kin = kin_fault(surroundings, terms, backend);
+        [port_fault(terms.key, backend), kin, fastest_fault(terms, backend)].into_iter().flatten()
     });
     let way = way_fault(surroundings, backend).filter(|_| fits).map(|fault| ("address", fault));
     let of_address = address.into_iter().chain(in_service.map(|fault| ("address", fault))).chain(way);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Check, CheckKind, Interface, Policy, Route, Tags, Timeouts, Tunnel};
+use crate::model::{Agent, Check, CheckKind, Interface, Policy, Route, Tags, Timeouts, Tunnel};
 use crate::words::{Admin, Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, Scheduler};
 
 fn network() -> Network {
@@ -65,6 +65,7 @@ fn service() -> Service {
         persistence: None,
         limits: None,
         check: Some(Check { kind, port: None, interval_ms: 1000, timeout_ms: 500, rise: 1, fall: 2 }),
+        agent: None,
         no_backend: NoBackend::Rst,
         no_flow: NoFlow::Drop,
         mss: Some(1400),
@@ -90,8 +91,8 @@ fn judge(service: &Service, others: &[ServiceKey]) -> Result<(), Fault> {
 /// What is told of a backend of a service with this key, which speaks from a pool of both families.
 fn told(service: &str, address: &str, mode: Mode) -> Option<String> {
     let (network, pools, key) = (network(), pools(), key(service));
-    let terms =
-        Terms { key: &key, snat_pool: Some("out"), one_packet: false, client_address: ClientAddress::None };
+    let (client_address, scheduler) = (ClientAddress::None, Scheduler::Wlc);
+    let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: false, client_address, scheduler };
     let surroundings = Surroundings::new(&network, &pools, &[]);
     check_backend(&surroundings, terms, [], &backend(address, mode)).err().map(|fault| fault.to_string())
 }
@@ -302,7 +303,8 @@ fn tunnels_begin_at_addresses_that_nobody_has() {
 fn a_backend_and_the_tunnels_to_others_leave_each_other_their_addresses() {
     let (network, pools, key) = (network(), pools(), key("tcp:192.0.2.100:80"));
     let surroundings = Surroundings::new(&network, &pools, &[]);
-    let terms = Terms { key: &key, snat_pool: None, one_packet: false, client_address: ClientAddress::None };
+    let (client_address, scheduler) = (ClientAddress::None, Scheduler::Wlc);
+    let terms = Terms { key: &key, snat_pool: None, one_packet: false, client_address, scheduler };
     let spread = |address: &str, spread: &str| {
         let tunnel = Tunnel { spread: net(spread), ..Tunnel::default() };
         Backend { tunnel, ..backend(address, Mode::Tunnel) }
@@ -348,8 +350,8 @@ proptest! {
 #[test]
 fn a_service_without_flows_has_no_full_nat() {
     let (network, pools, key) = (network(), pools(), key("udp:192.0.2.100:53"));
-    let terms =
-        Terms { key: &key, snat_pool: Some("out"), one_packet: true, client_address: ClientAddress::None };
+    let (client_address, scheduler) = (ClientAddress::None, Scheduler::Wlc);
+    let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: true, client_address, scheduler };
     let surroundings = Surroundings::new(&network, &pools, &[]);
     let judge = |mode| check_backend(&surroundings, terms, [], &backend("192.0.2.11:53", mode));
     assert_eq!(judge(Mode::Nat), Ok(()));
@@ -423,4 +425,39 @@ fn unknown_names_are_told_with_the_nearest() {
 fn repeated_items_name_their_first() {
     assert_eq!(repeated([7, 8, 7, 7, 8]), [(2, 0), (3, 0), (4, 1)]);
     assert_eq!(repeated::<u8>([]), []);
+}
+
+#[test]
+fn what_times_handshakes_sees_both_ways_of_them() {
+    let with = |key: ServiceKey, mode| Service {
+        key,
+        scheduler: Scheduler::Fastest,
+        mss: None,
+        check: None,
+        backends: vec![backend("192.0.2.11:80", mode)],
+        ..service()
+    };
+    let tcp = || key("tcp:192.0.2.100:80");
+    assert_eq!(judge(&with(tcp(), Mode::Nat), &[]), Ok(()));
+    for mode in [Mode::Dr, Mode::Tunnel] {
+        let told = judge(&with(tcp(), mode), &[]).unwrap_err();
+        assert!(told.to_string().contains(&format!("mode {mode} does not see those of 192.0.2.11:80")));
+        assert_eq!(told.help(), "use mode = \"nat\" or mode = \"full-nat\", or another scheduler");
+    }
+    let udp = judge(&with(key("udp:192.0.2.100:80"), Mode::Nat), &[]).unwrap_err();
+    assert_eq!(udp.to_string(), "scheduler fastest is only for tcp");
+}
+
+#[test]
+fn an_agent_and_its_scheduler_go_together() {
+    let agent = Agent { port: 9999, interval_ms: 2000, timeout_ms: 1000 };
+    let with = |scheduler, agent| judge(&Service { scheduler, agent, ..service() }, &[]);
+    assert_eq!(with(Scheduler::DynamicRatio, Some(agent)), Ok(()));
+    assert_eq!(with(Scheduler::DynamicRatio, None), Err(Fault::NoAgent));
+    assert_eq!(with(Scheduler::Wrr, Some(agent)), Err(Fault::AgentScheduler));
+    let with = |agent| with(Scheduler::DynamicRatio, Some(agent));
+    assert_eq!(with(Agent { port: 0, ..agent }), Err(Fault::PortZero));
+    let late = Fault::TimeoutOverInterval { timeout_ms: 2001, interval_ms: 2000 };
+    assert_eq!(with(Agent { timeout_ms: 2001, ..agent }), Err(late));
+    assert!(matches!(with(Agent { interval_ms: 0, ..agent }), Err(Fault::Range { key: "interval_ms", .. })));
 }

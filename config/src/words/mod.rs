@@ -248,6 +248,18 @@ pub enum Scheduler {
     Random,
     /// Power of two choices: the better of two different backends.
     P2c,
+    /// The backend with the least bytes of late.
+    LeastBandwidth,
+    /// The backend with the least packets of late.
+    LeastPackets,
+    /// The backend that answers a SYN the soonest.
+    Fastest,
+    /// Weights by what an agent of each backend says.
+    DynamicRatio,
+    /// Weights by whether a backend has fewer connections than others, as F5 `observed`.
+    Observed,
+    /// The same, also by whether they become fewer, as F5 `predictive`.
+    Predictive,
 }
 
 macro_rules! words {
@@ -352,7 +364,13 @@ words!(
     Quic = "quic",
     Swrr = "swrr",
     Random = "random",
-    P2c = "p2c"
+    P2c = "p2c",
+    LeastBandwidth = "least-bandwidth",
+    LeastPackets = "least-packets",
+    Fastest = "fastest",
+    DynamicRatio = "dynamic-ratio",
+    Observed = "observed",
+    Predictive = "predictive"
 );
 
 text_serde!(

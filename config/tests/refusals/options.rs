@@ -92,6 +92,28 @@ fn classes_of_services() {
 fn options() {
     refuse(&[
         (
+            option("scheduler = \"dynamic-ratio\""),
+            "t:11:13: service[0].scheduler: scheduler dynamic-ratio has no agent to ask; help: add agent = { port = 9999 }",
+        ),
+        (
+            option("agent = { port = 9999 }"),
+            "t:11:9: service[0].agent: only scheduler dynamic-ratio heeds an agent; help: remove agent, or set scheduler = \"dynamic-ratio\"",
+        ),
+        (
+            option("scheduler = \"dynamic-ratio\"\nagent = { interval_ms = 500 }"),
+            "t:12:9: service[0].agent.port: this key is missing; help: add port = 9999",
+        ),
+        (
+            option(
+                "scheduler = \"fastest\"\nmode = \"dr\"\n[[service.backend]]\naddress = \"192.0.2.11:80\"",
+            ),
+            "t:14:11: service[0].backend[0].address: scheduler fastest times the answers of backends, and mode dr does not see those of 192.0.2.11:80; help: use mode = \"nat\" or mode = \"full-nat\", or another scheduler",
+        ),
+        (
+            service("vip = \"192.0.2.100:80\"\nprotocol = \"udp\"\nscheduler = \"fastest\""),
+            "t:11:13: service[0].scheduler: scheduler fastest is only for tcp; help: remove it, or make this a tcp service",
+        ),
+        (
             option("no_backend = \"rts\""),
             "t:11:14: service[0].no_backend: unknown answer `rts`; help: did you mean `rst`?",
         ),

@@ -64,7 +64,8 @@ fn services() {
         (
             service("vip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\nscheduler = \"weighted\""),
             "t:11:13: service[0].scheduler: unknown scheduler `weighted`; help: use one of `rr`, `wrr`, `lc`, `wlc`, `sed`, `nq`, \
-             `fo`, `ovf`, `twos`, `lblc`, `lblcr`, `dh`, `sh`, `mh`, `maglev`, `bounded`, `quic`, `swrr`, `random`, `p2c`",
+             `fo`, `ovf`, `twos`, `lblc`, `lblcr`, `dh`, `sh`, `mh`, `maglev`, `bounded`, `quic`, `swrr`, `random`, `p2c`, \
+             `least-bandwidth`, `least-packets`, `fastest`, `dynamic-ratio`, `observed`, `predictive`",
         ),
         (
             service(

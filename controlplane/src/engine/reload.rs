@@ -53,6 +53,7 @@ impl<D: Devices> Engine<D> {
         self.give_local_ports();
         self.claim_addresses();
         self.checker.set(self.state.checks());
+        self.agents.set(self.state.agents());
         let now = self.now();
         self.configure_neighbours(now);
         self.announce_new();
@@ -62,6 +63,7 @@ impl<D: Devices> Engine<D> {
     /// not grow with the other services' backends.
     pub(super) fn adopt_service(&mut self, service: ServiceKey) {
         self.checker.set_service(service, self.state.checks_of(service));
+        self.agents.set_service(service, self.state.agents_of(service));
         let now = self.now();
         let network = &self.state.ground.network;
         let addresses = self.state.backends_of(service).map(|backend| backend.config.address.ip());

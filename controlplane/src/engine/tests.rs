@@ -10,7 +10,8 @@ use dataplane::flow::{FlowOwner, FlowValue};
 use dataplane::forward::{Punt, PuntReason};
 use dataplane::local::LocalSlot;
 use dataplane::publish::{self, Reader};
-use dataplane::snapshot::ServiceSlot;
+use dataplane::snapshot::{BackendSlot, ServiceSlot};
+use dataplane::team::Team;
 use dataplane::worker::{Injection, Listed};
 
 use super::*;
@@ -81,13 +82,16 @@ fn lab_of(config: &str, host: Host) -> Lab {
     let plan = Plan::new(config.clone(), &[OWN], Limits::for_config(&config)).unwrap();
     let (publisher, mut readers) = publish::channel(plan.snapshot(), 1);
     let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: Idle::Poll };
+    let (stats, team) = (Arc::new(WorkerStats::new(64)), Team::new(1, 64, 0));
+    team.join(0, &stats);
     let handle = Handle {
         punt: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
         inject: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
         list: Arc::default(),
         listing: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
         locals: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
-        stats: Arc::new(WorkerStats::new(64)),
+        stats,
+        team,
     };
     let identity = Identity {
         version: "test".to_owned(),
@@ -315,4 +319,27 @@ async fn a_retired_slot_is_freed_only_after_all_workers_know() {
     lab.engine.publish();
     lab.reader.refresh();
     assert!(lab.reader.current().service(ServiceSlot(0)).is_none());
+}
+
+#[tokio::test]
+async fn a_measured_backend_begins_with_no_recent_traffic() {
+    let mut lab = lab_of(&CONFIG.replace("mode =", "scheduler = \"least-packets\"\nmode ="), Host::none());
+    let team = Arc::clone(&lab.engine.workers[0].team);
+    let recent = |slot: u32| team.recent_traffic(BackendSlot(slot)).packets;
+    let count = |slot: u32, packets| {
+        team.members().for_each(|stats| stats.backend(BackendSlot(slot)).in_packets.add(packets));
+    };
+    // What the slot's last owner counted.
+    count(1, 1000);
+    let service = "tcp:192.0.2.100:80".parse().unwrap();
+    let backend = lab.engine.config.services[0].backends[0];
+    let backend = config::model::Backend { address: "192.0.2.12:8000".parse().unwrap(), ..backend };
+    drop(lab.call(Request::BackendAdd { service, backend, sorry: false }));
+    assert_eq!(recent(1), 0);
+    let windows = [5, 3, 1, 0].map(|packets| {
+        count(1, packets);
+        lab.engine.measure();
+        recent(1)
+    });
+    assert_eq!(windows, [5, 8, 4, 1], "the window holds the last two looks and what came since");
 }

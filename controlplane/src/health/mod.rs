@@ -1,8 +1,9 @@
-//! Health checks: one task for each backend of each service that has a check.
+//! Health checks: one task for each backend of each service that has a check, and one for each that has an agent.
 //!
 //! Tasks ask (`probe`), judge (`verdict`) and send what they find; they decide nothing about scheduling.
 //! Checks go through the kernel's own network, never through the workers.
 
+pub mod agent;
 pub mod probe;
 pub mod verdict;
 
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant, MissedTickBehavior};
 
+use agent::Report;
 use verdict::Verdict;
 
 /// Checks under way at the same time, over all backends; bounds sockets and bursts.
@@ -33,7 +35,7 @@ pub struct Target {
     pub backend: SocketAddr,
 }
 
-/// What the checks found; one event for each check.
+/// What the checks found, and what agents said; one event for each check and each answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The check changed the verdict.
@@ -53,6 +55,13 @@ pub enum Event {
         passed: bool,
         /// What it saw.
         reason: String,
+    },
+    /// An agent was asked.
+    Agent {
+        /// Of whom.
+        target: Target,
+        /// What it said, or why it said nothing.
+        said: Result<Report, String>,
     },
 }
 

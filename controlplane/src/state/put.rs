@@ -12,7 +12,7 @@ use dataplane::schedule::quic::Layout;
 use dataplane::schedule::{Ingredients, Plan, table};
 use dataplane::snapshot::{self, BackendSlot, Candidate, ServiceSlot};
 
-use super::{Backend, Service, State, Wish};
+use super::{Backend, Measured, Service, State, Told, Wish};
 use crate::api::{Counters, Health};
 use crate::policy::{self, Decision, Member, Serving, Share, Standing};
 
@@ -96,6 +96,7 @@ impl State {
         let has_check = |service: &Service| service.config.check.is_some() && !arrival.sorry;
         let checked = self.service(service).is_some_and(has_check);
         let config = self.service(service).map(|service| &service.config);
+        let asked = config.is_some_and(|config| config.agent.is_some()) && !arrival.sorry;
         let client_address = config.map(|config| config.client_address).unwrap_or_default();
         let slot = match self.find_slot(service, &wanted) {
             Some(slot) => {
@@ -126,6 +127,8 @@ impl State {
                     ramps_since,
                     share: Share::default(),
                     fate: Fate::Keep,
+                    measured: Measured::default(),
+                    told: Told::default(),
                     base: Counters::default(),
                 });
                 // `Limits` keeps backends below 2^24.
@@ -136,6 +139,9 @@ impl State {
             }
         };
         self.set_checked(slot, checked, now);
+        if !asked {
+            self.backends_mut(slot).into_iter().for_each(|backend| backend.told = Told::default());
+        }
         slot
     }
 
@@ -157,6 +163,7 @@ impl State {
         if std::mem::take(&mut backend.retired) {
             (backend.health, backend.since) = (Health::Unchecked, now);
             (backend.wish, backend.ramps_since) = (wanted.admin.into(), arrival.ramps.then_some(now));
+            backend.told = Told::default();
             if let Some(service) = self.services_mut(service) {
                 service.retired_backends.retain(|other| *other != slot);
             }
@@ -198,8 +205,9 @@ impl State {
         let decision = policy::decide(&service.config.policy, &backends, &sorry, service.quorum, now);
         let shares = decision.backends.iter().chain(&decision.sorry);
         let takes_flows = |(slot, share): (&BackendSlot, &Share)| {
-            let config = &self.backend(*slot)?.config;
-            (share.weight > 0).then(|| candidate(*slot, config, share.weight))
+            let backend = self.backend(*slot)?;
+            let weight = share.weight * service.ratio_of(backend);
+            (weight > 0).then(|| candidate(*slot, &backend.config, weight))
         };
         let candidates = service.members().zip(shares).filter_map(takes_flows).collect();
         let version = self.versions + 1;
@@ -373,10 +381,10 @@ impl Backend {
     /// As the policies see it.
     fn member(&self) -> Member {
         Member {
-            weight: self.config.weight,
+            weight: if self.told.aside { 0 } else { self.config.weight },
             priority: self.config.priority,
             admin: self.wish.admin(),
-            down: self.health == Health::Down,
+            down: self.health == Health::Down || self.told.down,
             ramps_since: self.ramps_since,
         }
     }

@@ -4,9 +4,11 @@ use std::cell::RefCell;
 
 use config::model::Policy;
 use config::words::{Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
+use dataplane::load::Load;
 use dataplane::snapshot::PoolSlot;
 
 use super::*;
+use crate::health::agent::Report;
 use crate::pools::Locals;
 
 mod policies;
@@ -71,6 +73,7 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
         persistence: None,
         limits: None,
         check: None,
+        agent: None,
         no_backend: NoBackend::Icmp,
         no_flow: NoFlow::Drop,
         mss: None,
@@ -348,4 +351,81 @@ fn services_that_meet_others_or_name_what_is_not_there_are_refused() {
         assert_eq!(error.code, code::INVALID_CONFIG, "{error}");
     }
     assert_eq!(state.add_backend(key(1), full, false, NOW).unwrap_err().code, code::INVALID_CONFIG);
+}
+
+/// A service with this scheduler and three equal backends of these connections, looked at once.
+fn looked_at(state: &mut State, scheduler: Scheduler, connections: [u32; 3]) {
+    if state.configured(key(1)).is_none() {
+        let service = service(1, &[(11, 1), (12, 1), (13, 2)]);
+        state.add_service(model::Service { scheduler, ..service }, NOW).unwrap();
+    }
+    let slots = [11, 12, 13].map(|last| slot(state, key(1), last));
+    let load = |slot| slots.iter().position(|it| *it == slot).map_or(0, |index| connections[index]);
+    state.reweigh(|slot| Load::new(load(slot), 0), NOW);
+}
+
+#[test]
+fn weights_follow_connections() {
+    let mut state = state();
+    looked_at(&mut state, Scheduler::Observed, [4, 5, 11]);
+    assert_eq!(candidates(&state, key(1)), [(11, 3), (12, 2), (13, 4)], "5 are the average of weight 1");
+    let before = version(&state, key(1));
+    looked_at(&mut state, Scheduler::Observed, [4, 5, 11]);
+    assert_eq!(version(&state, key(1)), before, "nothing changed");
+    state.set_backend(key(1), address(12), (Some(10), None), NOW).unwrap();
+    assert_eq!(candidates(&state, key(1)), [(11, 3), (12, 20), (13, 4)]);
+    state.remove_service(key(1), NOW).unwrap();
+    state.free_retired(|_| (Counters::default(), 0));
+    looked_at(&mut state, Scheduler::Predictive, [4, 5, 11]);
+    looked_at(&mut state, Scheduler::Predictive, [3, 5, 10]);
+    assert_eq!(candidates(&state, key(1)), [(11, 4), (12, 1), (13, 4)]);
+    looked_at(&mut state, Scheduler::Predictive, [6, 6, 6]);
+    assert_eq!(candidates(&state, key(1)), [(11, 1), (12, 1), (13, 8)]);
+}
+
+#[test]
+fn a_new_backend_counts_as_most_until_it_is_looked_at() {
+    let mut state = state();
+    looked_at(&mut state, Scheduler::Observed, [4, 5, 11]);
+    state.add_backend(key(1), backend(14, 1), false, NOW).unwrap();
+    assert_eq!(candidates(&state, key(1)), [(11, 3), (12, 2), (13, 4), (14, 2)]);
+}
+
+#[test]
+fn weights_follow_agents() {
+    let mut state = state();
+    let agent = Some(model::Agent { port: 9999, interval_ms: 2000, timeout_ms: 1000 });
+    let scheduler = Scheduler::DynamicRatio;
+    let wanted = model::Service { scheduler, agent, ..service(1, &[(11, 4), (12, 3)]) };
+    state.add_service(wanted.clone(), NOW).unwrap();
+    assert_eq!(state.agents().count(), 2);
+    assert_eq!(candidates(&state, key(1)), [(11, 400), (12, 300)]);
+    let target = Target { service: key(1), backend: address(11) };
+    for (line, changed, left) in [
+        ("50%", false, &[(11, 200), (12, 300)][..]),
+        ("50% ready", false, &[(11, 200), (12, 300)]),
+        ("drain", true, &[(12, 300)]),
+        ("100%", false, &[(12, 300)]),
+        ("up ready", true, &[(11, 400), (12, 300)]),
+        ("0%", true, &[(12, 300)]),
+        ("75%", true, &[(11, 300), (12, 300)]),
+        ("stopped", true, &[(12, 300)]),
+        ("drain", false, &[(12, 300)]),
+        ("ready", false, &[(12, 300)]),
+        ("up 0%", false, &[(12, 300)]),
+        ("256% sleepy", true, &[(11, 1024), (12, 300)]),
+    ] {
+        assert_eq!(state.hear_agent(target, Ok(Report::of(line)), NOW), changed, "{line}");
+        let waits = !changed && candidates(&state, key(1)) != left;
+        assert_eq!(state.pass_time(NOW).changed, waits, "{line}");
+        assert_eq!(candidates(&state, key(1)), left, "{line}");
+    }
+    assert_eq!(state.told(target), Some("256%; ignored: sleepy"));
+    assert!(!state.hear_agent(target, Err("connection refused".to_owned()), NOW));
+    assert_eq!(state.told(target), Some("connection refused"));
+    assert_eq!(candidates(&state, key(1)), [(11, 1024), (12, 300)], "no answer changes nothing");
+    let without = model::Service { scheduler: Scheduler::Wrr, agent: None, ..wanted };
+    state.replace(ground(), &[without], NOW).unwrap();
+    assert_eq!((candidates(&state, key(1)), state.told(target)), (vec![(11, 4), (12, 3)], Some("")));
+    assert_eq!(state.agents().count(), 0);
 }

@@ -1,6 +1,6 @@
 //! The third stage: the flow of each packet, found or made, and so its backend.
 
-use config::words::{Fate, Mode, NoFlow, Protocol};
+use config::words::{Fate, Mode, NoFlow, Protocol, Scheduler};
 
 use super::flows::{Stored, wide_address, worth};
 use super::local::host_of;
@@ -111,6 +111,7 @@ impl<F: Frame> Forwarder<F> {
                     }
                     self.flows.advance(context, stored, flow, view, &work.headers);
                     (work.service, work.backend) = (found.service, flow.backend());
+                    self.note_repeated_syn(context, work);
                     work.target = self.backend_target(stored);
                     return Ok(());
                 }
@@ -218,6 +219,9 @@ impl<F: Frame> Forwarder<F> {
             if service.is_limited {
                 self.team.began(service, slot);
             }
+            if service.scheduler == Scheduler::Fastest && opens(&work.headers) {
+                self.note_first_syn(work);
+            }
             work.target = self.backend_target(stored);
             return Ok(());
         }
@@ -312,6 +316,7 @@ impl<F: Frame> Forwarder<F> {
                 }
                 self.flows.advance(context, stored, flow, View::Server, headers);
                 (work.service, work.backend) = (found.service, flow.backend());
+                self.note_syn_ack(context, work, |_| work.hash, port);
                 work.target = Target::Client { from: port };
                 return Ok(());
             }
@@ -373,6 +378,10 @@ impl<F: Frame> Forwarder<F> {
         };
         (work.service, work.backend) = (owner.service, flow.backend());
         self.flows.advance(context, stored, flow, View::Server, &work.headers);
+        if let Some(port) = owner.service_port {
+            let client = |it: &Self| it.flows.hash(owner.client, owner.client_port);
+            self.note_syn_ack(context, work, client, port);
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! of all workers. What a scheduler needs besides is made with the service ([`Plan`]), when its backends change.
 
 mod bounded;
+pub(crate) mod fastest;
 pub mod hash;
 mod ipvs_hash;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod laws;
 mod least;
 mod locality;
 mod maglev;
+mod measured;
 mod plan;
 pub mod quic;
 mod random;
@@ -114,7 +116,9 @@ impl Schedulers {
         match service.scheduler {
             Scheduler::Rr => position(positions, slot, service)?.next(service, available),
             Scheduler::Wrr => position(positions, slot, service)?.next_weighted(service, available),
-            Scheduler::Swrr => position(positions, slot, service)?.next_planned(service, available),
+            Scheduler::Swrr | Scheduler::DynamicRatio | Scheduler::Observed | Scheduler::Predictive => {
+                position(positions, slot, service)?.next_planned(service, available)
+            }
             Scheduler::Lc => least::connections(candidates, available, load),
             Scheduler::Wlc => least::weighted_connections(candidates, available, load),
             Scheduler::Sed => least::expected_delay(candidates, available, load),
@@ -126,6 +130,22 @@ impl Schedulers {
             Scheduler::P2c => random.two_choices(candidates, available, load),
             Scheduler::Lblc => plan.locality()?.one(now, candidates, available, load),
             Scheduler::Lblcr => plan.locality()?.set(now, candidates, available, load),
+            Scheduler::LeastBandwidth => {
+                let bytes = |it: &Candidate| team.recent_traffic(it.backend).bytes;
+                measured::least_traffic(candidates, available, bytes, load)
+            }
+            Scheduler::LeastPackets => {
+                let packets = |it: &Candidate| team.recent_traffic(it.backend).packets;
+                measured::least_traffic(candidates, available, packets, load)
+            }
+            Scheduler::Fastest => {
+                let picked = if random.below(fastest::EXPLORE) == 0 {
+                    position(positions, slot, service)?.next(service, available)
+                } else {
+                    fastest::soonest(candidates, available, &team.times, load)
+                };
+                picked.inspect(|backend| team.times.ask(*backend))
+            }
             Scheduler::Dh
             | Scheduler::Sh
             | Scheduler::Mh

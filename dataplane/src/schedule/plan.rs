@@ -88,7 +88,9 @@ impl Plan {
         let size = hash.table_size;
         let maglev = |on| Keyed { table: Maglev::new(members, size, secret), on, secret: *secret };
         match scheduler {
-            Scheduler::Swrr => Self::Turns(smooth(candidates)),
+            Scheduler::Swrr | Scheduler::DynamicRatio | Scheduler::Observed | Scheduler::Predictive => {
+                Self::Turns(smooth(candidates))
+            }
             Scheduler::Lblc | Scheduler::Lblcr => {
                 let before = before.and_then(|(plan, its)| Some((plan.locality()?, its)));
                 Self::Locality(Locality::new(candidates, before))

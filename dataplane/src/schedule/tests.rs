@@ -19,22 +19,22 @@ const UNLIKELY: [f64; 4] = [0.0, 15.2, 18.5, 21.2];
 struct Row {
     scheduler: Scheduler,
     weights: Vec<u32>,
-    /// Connections that each server has already; none: idle ones, and those that come stay.
-    loads: Option<Vec<u32>>,
+    /// Connections that each server has already, or its recent packets or bytes; none: idle ones, and those that come
+    /// stay.
+    loads: Option<Vec<u64>>,
     choices: &'static str,
 }
 
 /// The rows of the schedulers that choose by what a worker knows of connections.
 fn rows() -> impl Iterator<Item = Row> {
-    let numbers = |text: &str| text.split(':').map(|number| number.parse().unwrap()).collect();
     TABLE.lines().skip(1).filter_map(move |line| {
         let [scheduler, weights, loads, choices] = line.split('\t').collect::<Vec<_>>()[..] else {
             panic!("{line}")
         };
         Some(Row {
             scheduler: scheduler.parse().ok()?,
-            weights: numbers(weights),
-            loads: (loads != "-").then(|| numbers(loads)),
+            weights: weights.split(':').map(|number| number.parse().unwrap()).collect(),
+            loads: (loads != "-").then(|| loads.split(':').map(|number| number.parse().unwrap()).collect()),
             choices,
         })
     })
@@ -63,7 +63,12 @@ impl World {
         let service = testing::service("tcp:192.0.2.100:80", &weights);
         let service = Service { scheduler: row.scheduler, ..service };
         for (slot, load) in (0..).zip(row.loads.iter().flatten()) {
-            (0..*load).for_each(|_| stats.loads.begin(BackendSlot(slot), true));
+            let slot = BackendSlot(slot);
+            match row.scheduler {
+                Scheduler::LeastPackets => stats.backend(slot).out_packets.add(*load),
+                Scheduler::LeastBandwidth => stats.backend(slot).in_bytes.add(*load),
+                _ => (0..*load).for_each(|_| stats.loads.begin(slot, true)),
+            }
         }
         Self { schedulers: Schedulers::new(&setup), service: service.planned(&ingredients(), None), stats }
     }
@@ -91,6 +96,18 @@ fn sequences_are_the_golden_ones() {
         seen += 1;
     }
     assert!(seen >= 200 / STEP, "{seen} rows");
+}
+
+#[test]
+fn the_least_traffic_is_the_golden_one() {
+    let measured = [Scheduler::LeastPackets, Scheduler::LeastBandwidth];
+    let mut seen = 0;
+    for row in rows().filter(|row| measured.contains(&row.scheduler)) {
+        let choice = World::new(&row).open().to_string();
+        assert_eq!(choice, row.choices, "{} {:?} {:?}", row.scheduler, row.weights, row.loads);
+        seen += 1;
+    }
+    assert_eq!(seen, 18);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Backend, Parts, Service, Snapshot, Way, has_limits, has_persistence, has_quic, shortest, ways};
+use config::words::Scheduler;
+
+use super::{Backend, Parts, Service, Snapshot, Way, has_any, has_limits, has_persistence, shortest, ways};
 
 impl Snapshot {
     /// As [`Snapshot::new`], but all tables are shared with another snapshot if only weights, health and options of
@@ -21,7 +23,8 @@ impl Snapshot {
             gateways_v6: before.gateways_v6.clone(),
             is_gateway: before.is_gateway,
             has_persistence: has_persistence(&parts),
-            has_quic: has_quic(&parts),
+            has_quic: has_any(&parts, Scheduler::Quic),
+            has_fastest: has_any(&parts, Scheduler::Fastest),
             has_limits: has_limits(&parts),
             shortest_timeout: shortest(&parts),
             parts,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum, value_parser};
 use config::limits;
-use config::model::{Backend, Check, CheckKind, Service, Timeouts, Tunnel};
+use config::model::{Agent, Backend, Check, CheckKind, Service, Timeouts, Tunnel};
 use config::words::{
     Admin, ClassName, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Preset, Scheduler, ServerId,
     ServiceKey,
@@ -65,6 +65,8 @@ pub struct ServiceAdd {
     #[command(flatten)]
     check: CheckArguments,
     #[command(flatten)]
+    agent: AgentArguments,
+    #[command(flatten)]
     policy: PolicyArguments,
 }
 
@@ -98,6 +100,28 @@ pub struct CheckArguments {
     /// Failed checks in a row that take a backend out [default: 3]
     #[arg(long, requires = "check", value_name = "N", value_parser = value_parser!(u32).range(1..))]
     fall: Option<u32>,
+}
+
+/// What says how much of their weights the backends of a new service can bear.
+#[derive(Debug, Args)]
+pub struct AgentArguments {
+    /// Port of the agent on each backend, with --scheduler dynamic-ratio
+    #[arg(long, value_name = "PORT", value_parser = value_parser!(u16).range(1..))]
+    agent_port: Option<u16>,
+    /// Time from one question's start to the next one's [default: 2000]
+    #[arg(long, requires = "agent_port", value_name = "MS", value_parser = value_parser!(u32).range(1..))]
+    agent_interval_ms: Option<u32>,
+    /// Time after which an unanswered question is given up [default: 1000, or the interval if that is shorter]
+    #[arg(long, requires = "agent_port", value_name = "MS", value_parser = value_parser!(u32).range(1..))]
+    agent_timeout_ms: Option<u32>,
+}
+
+impl AgentArguments {
+    fn agent(&self) -> Option<Agent> {
+        let interval_ms = self.agent_interval_ms.unwrap_or(2000);
+        let timeout_ms = self.agent_timeout_ms.unwrap_or(interval_ms.min(1000));
+        Some(Agent { port: self.agent_port?, interval_ms, timeout_ms })
+    }
 }
 
 /// What a check asks.
@@ -230,6 +254,7 @@ impl ServiceAdd {
             persistence: self.persistence.persistence(),
             limits: self.limits.limits(),
             check: self.check.check()?,
+            agent: self.agent.agent(),
             no_backend: self.no_backend,
             no_flow: self.no_flow,
             mss: self.mss,

@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
-use config::model::{Backend, Check, CheckKind, Policy, Quorum, Service, SlowStart, Timeouts, Tunnel};
+use config::model::{Agent, Backend, Check, CheckKind, Policy, Quorum, Service, SlowStart, Timeouts, Tunnel};
 use config::words::{Admin, ClientAddress, Encapsulation, Fate, Mode, NoBackend, NoFlow, Scheduler, Then};
 use controlplane::api::AdminChange;
 
@@ -189,6 +189,16 @@ fn a_service_takes_policies() {
     assert_eq!((spare.admin, spare.priority), (Admin::Drain, 10));
     let add = request("trutina backend add tcp:192.0.2.1:80 198.51.100.7:80 --sorry");
     assert!(matches!(add, Request::BackendAdd { sorry: true, .. }));
+}
+
+#[test]
+fn a_service_takes_an_agent() {
+    assert_eq!(service("").agent, None);
+    let quick = service("--scheduler dynamic-ratio --agent-port 9999 --agent-interval-ms 500");
+    assert_eq!(quick.scheduler, Scheduler::DynamicRatio);
+    assert_eq!(quick.agent, Some(Agent { port: 9999, interval_ms: 500, timeout_ms: 500 }));
+    let usual = service("--scheduler dynamic-ratio --agent-port 9999").agent;
+    assert_eq!(usual, Some(Agent { port: 9999, interval_ms: 2000, timeout_ms: 1000 }));
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn is_easy<A: Fast, K: Tabled>(snapshot: &Snapshot, service: &Service, known: &S
         && !service.is_limited
         && service.persistence.is_none()
         && service.limits.is_none()
-        && service.scheduler != Scheduler::Quic
+        && !matches!(service.scheduler, Scheduler::Quic | Scheduler::Fastest)
         && (service.mss.is_none() || plain.protocol == Protocol::Udp)
         && !A::is_martian(plain)
         && !snapshot.is_local(plain.src)

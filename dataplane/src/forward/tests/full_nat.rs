@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::local::{LocalAddress, LocalSlot};
-use crate::samples::{Sample, datagram, syn};
+use crate::measure::Times;
+use crate::samples::{Body, Sample, datagram, syn};
 use crate::snapshot::{Gateway, Parts, Pool, PoolSlot};
 
 const LOCAL: &str = "198.51.100.200";
@@ -105,4 +106,21 @@ fn a_gateway_hides_its_inside_behind_the_pool() {
         let at_station = Sample { dst: request.src, ttl: 63, ..reply.clone() };
         assert_eq!(path.pass(reply.frame()), End::Sent(at_station.sent(12, 254)));
     }
+}
+
+#[test]
+fn handshakes_are_timed_behind_a_local_address() {
+    let mut parts = parts();
+    for service in parts.services.iter_mut().flatten() {
+        Arc::make_mut(service).scheduler = config::words::Scheduler::Fastest;
+    }
+    let mut path = path_of(parts, 0, 1);
+    let request = syn(CLIENT, VIP);
+    let local = sent_from(&mut path, &request);
+    let time = |path: &Path| path.forwarder.team.times.get(BackendSlot(0));
+    assert_eq!(time(&path), Times::UNANSWERED);
+    let body = Body::Tcp { flags: SYN | ACK, options: Vec::new() };
+    let answer = Sample { body, ..reply_to(local, &request) };
+    assert!(matches!(path.pass(answer.frame()), End::Sent(_)));
+    assert!(![Times::UNASKED, Times::UNANSWERED].contains(&time(&path)));
 }

@@ -4,6 +4,7 @@ use config::model::Hash;
 use config::words::{HashPart, NoBackend, Scheduler};
 
 use super::*;
+use crate::measure::Times;
 use crate::schedule::Ingredients;
 use crate::schedule::hash::Secret;
 use crate::schedule::quic::Layout;
@@ -243,4 +244,100 @@ fn workers_weigh_what_all_of_them_have() {
 /// The worker that owns a flow of the client's port.
 fn owner_of(port: u16, workers: usize) -> usize {
     crate::toeplitz::Owners::new(workers).of_v4(u32::from_be_bytes(CLIENT), port)
+}
+
+/// The request of a client's port, whose backend the letter tells, and what that answers.
+fn shaken(path: &mut Path, port: u16, answers: bool) -> char {
+    let End::Sent(frame) = path.send(&request(port, SYN)) else { return '!' };
+    if answers {
+        let backend = [198, 51, 100, frame[5]];
+        let answer = packet((backend, 8000), (CLIENT, port)).flags(SYN | ACK);
+        assert!(matches!(path.send(&answer), End::Sent(_)));
+    }
+    char::from(b'A' + frame[5] - 11)
+}
+
+fn nat(scheduler: Scheduler) -> Path {
+    let services = world(scheduler, Hash::default(), [(1, 0), (1, 0), (1, 0)]).services;
+    Path::new(Snapshot::new(Parts { services, ..testing::world(Mode::Nat) }))
+}
+
+/// Times of A, B and C.
+fn times(path: &Path) -> [u64; 3] {
+    [0, 1, 2].map(|slot| path.forwarder.team.times.get(BackendSlot(slot)))
+}
+
+fn is_known(time: u64) -> bool {
+    ![Times::UNASKED, Times::UNANSWERED].contains(&time)
+}
+
+#[test]
+fn fastest_asks_each_once_and_then_takes_the_fastest() {
+    let mut path = nat(Scheduler::Fastest);
+    assert_eq!(shaken(&mut path, 1000, false), 'A');
+    assert_eq!(times(&path), [Times::UNANSWERED, Times::UNASKED, Times::UNASKED]);
+    assert_eq!(shaken(&mut path, 1001, true), 'B');
+    assert!(is_known(times(&path)[1]));
+    assert_eq!(shaken(&mut path, 1002, true), 'C');
+    for (slot, nanos) in [(1, 3_600_000_000_000), (2, 8)] {
+        (0..100).for_each(|_| path.forwarder.team.times.note(BackendSlot(slot), nanos));
+    }
+    let letters: String = (2000..2100).map(|port| shaken(&mut path, port, false)).collect();
+    let others = letters.len() - letters.matches('C').count();
+    assert!((1..10).contains(&others), "one in 32 goes by round robin: {letters}");
+}
+
+#[test]
+fn a_repeated_syn_tells_that_nobody_answers() {
+    let mut path = nat(Scheduler::Fastest);
+    assert_eq!(shaken(&mut path, 1000, false), 'A');
+    assert_eq!(shaken(&mut path, 1000, false), 'A');
+    assert!(is_known(times(&path)[0]));
+    let before = times(&path);
+    path.send(&request(1000, ACK));
+    let late = packet((BACKEND, 8000), (CLIENT, 1000)).flags(ACK);
+    assert!(matches!(path.send(&late), End::Sent(_)));
+    assert_eq!(times(&path), before, "no other packet is a sample");
+}
+
+#[test]
+fn no_other_scheduler_times_handshakes() {
+    let mut path = nat(Scheduler::Rr);
+    assert_eq!((0..3).map(|port| shaken(&mut path, 1000 + port, true)).collect::<String>(), "ABC");
+    assert_eq!(times(&path), [Times::UNASKED; 3]);
+}
+
+#[test]
+fn least_packets_follows_what_goes_both_ways_from_the_first_packet_on() {
+    // A gets the first one. Its answer makes two packets of it, and B and C have none.
+    let mut path = nat(Scheduler::LeastPackets);
+    let letters: String = (1000..1009).map(|port| shaken(&mut path, port, port == 1000)).collect();
+    assert_eq!(letters, "ABCBCABCA");
+    let mark = |path: &Path, slot| {
+        let (team, slot) = (&path.forwarder.team, BackendSlot(slot));
+        team.marks.set(slot, team.traffic(slot));
+    };
+    // What A had is over, and the others have three each.
+    mark(&path, 0);
+    let letters: String = (2000..2004).map(|port| shaken(&mut path, port, false)).collect();
+    assert_eq!(letters, "AAAB");
+}
+
+#[test]
+fn least_bandwidth_follows_bytes() {
+    let mut path = nat(Scheduler::LeastBandwidth);
+    let send = |path: &mut Path, port, len| {
+        let End::Sent(frame) = path.send(&Packet { payload: vec![0; len], ..request(port, SYN) }) else {
+            return '!';
+        };
+        char::from(b'A' + frame[5] - 11)
+    };
+    // 40 bytes of headers each.
+    let letters: String = [60, 10, 11, 9, 0, 200, 0, 0]
+        .into_iter()
+        .zip(1000..)
+        .map(|(len, port)| send(&mut path, port, len))
+        .collect();
+    // A 100; B 50; C 51; B 99; C 91; C 331; B 139; A 140.
+    assert_eq!(letters, "ABCBCCBA");
 }
