@@ -2,8 +2,8 @@
 //!
 //! [`path`] times the packet path that workers run ([`dataplane::forward::Forwarder`]) in a small
 //! [`world`], on frames in a [`pool`] that [`traffic`] writes. An [`event`] brings about what packets meet, which
-//! are [`draw`]n from all flows or from those that are [`known`]; [`report`] prints, with the instructions that
-//! were [`counted`].
+//! are [`draw`]n from all flows or from those that are [`known`]; [`pick`] times the choice of a backend by itself.
+//! [`report`] prints, with the instructions that were [`counted`].
 
 mod counted;
 mod draw;
@@ -11,12 +11,13 @@ mod event;
 pub mod family;
 mod known;
 mod path;
+mod pick;
 mod pool;
 mod report;
 pub mod traffic;
 mod world;
 
-use config::words::Mode;
+use config::words::{Mode, Scheduler, WordError};
 
 use crate::cycles;
 use draw::Draw;
@@ -42,7 +43,7 @@ pub struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Family::Ipv4, Family::Ipv6])]
     family: Vec<Family>,
     /// What packets meet: their flow, a service only, a flow that is over, or nothing; exhausted: a service whose
-    /// full NAT has no port left; sweep: their flow, while others end
+    /// full NAT has no port left; sweep: their flow, while others end; pick: no packet, but the choice of a backend
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = EVENTS)]
     event: Vec<Event>,
     /// Flows, for which the table is rated; k and M may follow the number
@@ -66,6 +67,9 @@ pub struct Args {
     /// Backends of each service
     #[arg(long, value_delimiter = ',', default_value = "8", value_parser = clap::value_parser!(u16).range(1..=1000))]
     backends: Vec<u16>,
+    /// How services choose a backend; all: in every way that there is
+    #[arg(long, value_parser = schedulers, value_delimiter = ',', default_value = "wrr")]
+    scheduler: Vec<Vec<Scheduler>>,
     /// Routes, between which the clients are divided
     #[arg(long, value_delimiter = ',', default_value = "2", value_parser = clap::value_parser!(u16).range(2..=500))]
     routes: Vec<u16>,
@@ -84,6 +88,12 @@ pub fn flows(text: &str) -> Result<u32, String> {
     count
         .filter(|count| (1..=traffic::MAX_FLOWS).contains(count))
         .ok_or_else(|| format!("a number from 1 to {}M is wanted", traffic::MAX_FLOWS / 1_000_000))
+}
+
+/// Reads a scheduler, or all of them.
+fn schedulers(text: &str) -> Result<Vec<Scheduler>, WordError> {
+    let words = if text == "all" { Scheduler::WORDS } else { &[text] };
+    words.iter().map(|word| word.parse()).collect()
 }
 
 /// Reads how full a table is.
@@ -121,6 +131,7 @@ impl Args {
             flows: 1,
             services: 1,
             each: 1,
+            scheduler: Scheduler::Wrr,
             vips: self.vips,
             routes: 2,
             frame: 64,
@@ -136,6 +147,8 @@ impl Args {
         let shapes = varied(shapes, &self.frame, |shape, frame| Shape { frame, ..shape });
         let shapes = varied(shapes, &self.services, |shape, services| Shape { services, ..shape });
         let shapes = varied(shapes, &self.backends, |shape, each| Shape { each, ..shape });
+        let schedulers = self.scheduler.concat();
+        let shapes = varied(shapes, &schedulers, |shape, scheduler| Shape { scheduler, ..shape });
         varied(shapes, &self.routes, |shape, routes| Shape { routes, ..shape })
     }
 }
@@ -158,6 +171,13 @@ mod tests {
         for text in ["", "0", "k", "-1", "1G", "17M", "5000000k"] {
             assert!(flows(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_scheduler_is_named_or_all_are_meant() {
+        assert_eq!(schedulers("wlc"), Ok(vec![Scheduler::Wlc]));
+        assert_eq!(schedulers("all").unwrap().len(), Scheduler::WORDS.len());
+        assert!(schedulers("").is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::draw::Flows;
 use super::known::Known;
 use super::path::{Fate, Path, Tally, Tell, from_client};
+use super::pick;
 use super::pool::{FRAMES, Pool};
 use super::traffic::{Segment, client_of};
 use super::world::{Fill, Shape, World};
@@ -40,6 +41,8 @@ pub enum Event {
     Sweep,
     /// Its service, whose backends know clients by addresses that have no port left; full NAT only
     Exhausted,
+    /// No packet: its service's choice of a backend alone
+    Pick,
 }
 
 impl fmt::Display for Event {
@@ -51,6 +54,7 @@ impl fmt::Display for Event {
             Self::None => "none",
             Self::Sweep => "sweep",
             Self::Exhausted => "exhausted",
+            Self::Pick => "pick",
         })
     }
 }
@@ -60,7 +64,7 @@ impl Event {
     pub fn makes_sense(self, shape: &Shape) -> bool {
         let many = shape.flows as usize >= FRAMES;
         match self {
-            Self::Hit | Self::None => true,
+            Self::Hit | Self::None | Self::Pick => true,
             Self::Exhausted => shape.mode == Mode::FullNat,
             Self::New => many,
             Self::Expired | Self::Sweep => many && shape.fill <= Fill::RATED,
@@ -115,6 +119,7 @@ pub fn measure(world: &World, event: Event, plan: &Plan, pool: &Pool) -> Result<
         Event::Expired => Measured::new(reopenings(world, plan, pool)?),
         Event::None => Measured::new(strangers(world, plan, pool)?),
         Event::Exhausted => Measured::new(newcomers(world, plan, pool)?),
+        Event::Pick => Measured::new(pick::choices(world, plan.repeats)?),
         Event::Sweep => {
             let (while_swept, undisturbed) = sweeping(world, plan, pool)?;
             let undisturbed = Some(Measured::new(undisturbed)?.ns);
@@ -226,21 +231,49 @@ fn sweeping(world: &World, plan: &Plan, pool: &Pool) -> Result<(Tally, Tally), S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use config::words::Scheduler;
+
     use crate::pipeline::draw::Draw;
     use crate::pipeline::family::Family;
 
     /// As few packets as there can be.
     const PLAN: Plan = Plan { repeats: 2, openings: 1 };
 
+    const SHAPE: Shape = Shape {
+        mode: Mode::Dr,
+        family: Family::Ipv4,
+        flows: FRAMES as u32,
+        services: 3,
+        each: 4,
+        scheduler: Scheduler::Wrr,
+        vips: 2,
+        routes: 9,
+        frame: 512,
+        fill: Fill::RATED,
+        draw: Draw::Zipf,
+    };
+
     fn measured(event: Event, mode: Mode, fill: Fill) -> [Measured; 2] {
+        measured_in(Shape { mode, fill, ..SHAPE }, event)
+    }
+
+    fn measured_in(shape: Shape, event: Event) -> [Measured; 2] {
         let pool = Pool::new(FRAMES);
         [Family::Ipv4, Family::Ipv6].map(|family| {
-            let flows = FRAMES as u32;
-            let (services, each, vips, routes, frame) = (3, 4, 2, 9, 512);
-            let draw = Draw::Zipf;
-            let shape = Shape { mode, family, flows, services, each, vips, routes, frame, fill, draw };
-            measure(&World::new(shape), event, &PLAN, &pool).unwrap()
+            let world = World::new(Shape { family, ..shape });
+            measure(&world, event, &PLAN, &pool).unwrap()
         })
+    }
+
+    #[test]
+    fn every_scheduler_is_measured() {
+        for scheduler in Scheduler::WORDS.iter().map(|word| word.parse().unwrap()) {
+            let shape = Shape { scheduler, ..SHAPE };
+            let picks = measured_in(shape, Event::Pick).map(|measured| measured.packets);
+            assert_eq!(picks, [2 * 512; 2], "{scheduler}");
+            let refused = measured_in(shape, Event::New).map(|measured| measured.refused);
+            assert_eq!(refused, [0.0; 2], "{scheduler}");
+        }
     }
 
     #[test]

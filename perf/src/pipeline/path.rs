@@ -34,7 +34,7 @@ use super::world::{PORT, Shape, World};
 const BATCH: usize = 16;
 
 /// The coarse time to begin with. In a worker it changes once a second.
-const BEGIN: Seconds = 100;
+pub const BEGIN: Seconds = 100;
 
 /// The same in every run, so that runs can be compared.
 const SECRET: HashSecret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
@@ -97,17 +97,7 @@ impl<'a> Path<'a> {
     pub fn new(world: &'a World, pool: &'a Pool) -> Self {
         let shape = &world.shape;
         let stats = Arc::new(WorkerStats::new(shape.backends() as usize));
-        let flows = shape.flows as usize;
-        let (narrow, wide) = if shape.is_wide() { (0, flows) } else { (flows, 0) };
-        let setup = Setup {
-            number: 0,
-            team: Team::new(1, shape.backends() as usize, 0),
-            flow_capacity: narrow,
-            wide_capacity: wide,
-            pieces: PieceSetup { capacity: 1, timeout: 5, remember: 30, secret: RandomState::new() },
-            services: usize::from(shape.services),
-            secret: SECRET,
-        };
+        let setup = setup(shape);
         let mut forwarder = Forwarder::new(&setup, Arc::clone(&stats));
         let owners = Owners::new(1);
         for (slot, address) in world.snapshot.parts.locals.iter().enumerate() {
@@ -296,6 +286,21 @@ impl<'a> Path<'a> {
         for (burst, out) in bursts.iter_mut().zip(outs) {
             self.forwarder.forward(context, PORT, burst, out);
         }
+    }
+}
+
+/// The only worker of a world.
+pub fn setup(shape: &Shape) -> Setup {
+    let flows = shape.flows as usize;
+    let (narrow, wide) = if shape.is_wide() { (0, flows) } else { (flows, 0) };
+    Setup {
+        number: 0,
+        team: Team::new(1, shape.backends() as usize, 0),
+        flow_capacity: narrow,
+        wide_capacity: wide,
+        pieces: PieceSetup { capacity: 1, timeout: 5, remember: 30, secret: RandomState::new() },
+        services: usize::from(shape.services),
+        secret: SECRET,
     }
 }
 

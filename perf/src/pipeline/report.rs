@@ -1,6 +1,6 @@
 //! Results as a table for people, or as JSON for programs.
 
-use config::words::Mode;
+use config::words::{Mode, Scheduler};
 use serde::Serialize;
 
 use super::counted;
@@ -23,6 +23,7 @@ struct Row {
     services: u16,
     /// Of all services together.
     backends: u32,
+    scheduler: Scheduler,
     vips: u16,
     routes: u16,
     draw: Draw,
@@ -58,8 +59,8 @@ impl Report {
     pub fn begin(json: bool) -> Self {
         if !json {
             println!(
-                "mode      family  event       flows  frame  services  backends  routes  draw     fill  ns/packet     \
-                 min     max  cycles   Mpps  instructions"
+                "mode      family  event       flows  frame  services  backends  \
+                 scheduler        routes  draw     fill  ns/packet     min     max  cycles   Mpps  instructions"
             );
         }
         Self { json }
@@ -83,6 +84,7 @@ impl Row {
             event,
             services: shape.services,
             backends: shape.backends(),
+            scheduler: shape.scheduler,
             vips: shape.vips,
             routes: shape.routes,
             draw: shape.draw,
@@ -104,14 +106,15 @@ impl Row {
     }
 
     fn text(&self) -> String {
-        let Self { mode, family, event, flows, frame, services, backends, routes, fill, .. } = self;
-        let Self { ns_per_packet, min, max, cycles_per_packet, mpps, refused, .. } = self;
+        let Self { mode, family, event, flows, frame, services, backends, .. } = self;
+        let Self { scheduler, routes, fill, ns_per_packet, min, max, .. } = self;
+        let Self { cycles_per_packet, mpps, refused, .. } = self;
         let draw = format!("{:?}", self.draw).to_lowercase();
         let instructions = self.instructions_per_packet.map(|count| count.to_string()).unwrap_or_default();
         let mut line = format!(
-            "{mode:<8}  {family:<6}  {event:<7}  {flows:>8}  {frame:>5}  {services:>8}  {backends:>8}  {routes:>6}  \
-             {draw:<7}  {:>4}  {ns_per_packet:>9.1}  {min:>6.1}  {max:>6.1}  {cycles_per_packet:>6.0}  {mpps:>5.1}  \
-             {instructions:>12}",
+            "{mode:<8}  {family:<6}  {event:<7}  {flows:>8}  {frame:>5}  {services:>8}  {backends:>8}  \
+             {scheduler:<15}  {routes:>6}  {draw:<7}  {:>4}  {ns_per_packet:>9.1}  {min:>6.1}  {max:>6.1}  \
+             {cycles_per_packet:>6.0}  {mpps:>5.1}  {instructions:>12}",
             fill.0
         );
         if let Some(undisturbed) = self.undisturbed_ns_per_packet {
@@ -140,6 +143,7 @@ mod tests {
         flows: 10_000,
         services: 3,
         each: 7,
+        scheduler: Scheduler::Wlc,
         vips: 1,
         routes: 2,
         frame: 64,
@@ -155,8 +159,9 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&row.json()).unwrap();
         let expected = serde_json::json!({
             "mode": "nat", "family": "ipv4", "flows": 10_000, "frame": 64, "event": "hit", "services": 3,
-            "backends": 21, "vips": 1, "routes": 2, "draw": "uniform", "fill": 1.0, "ns_per_packet": 20.12,
-            "min": 19.0, "max": 30.0, "cycles_per_packet": 60.37, "mpps": 49.69, "packets": 4096, "refused": 0.0
+            "backends": 21, "scheduler": "wlc", "vips": 1, "routes": 2, "draw": "uniform", "fill": 1.0,
+            "ns_per_packet": 20.12, "min": 19.0, "max": 30.0, "cycles_per_packet": 60.37, "mpps": 49.69,
+            "packets": 4096, "refused": 0.0
         });
         assert_eq!(json, expected);
         assert!(row.text().starts_with("nat       ipv4    hit         10000     64"));
@@ -166,7 +171,7 @@ mod tests {
     fn what_is_known_only_of_some_cases_is_told_of_them() {
         let ns = Summary { median: 20.0, min: 19.0, max: 30.0 };
         let measured = Measured { ns, undisturbed: Some(ns), packets: 4096, refused: 0.25 };
-        let shape = Shape { services: 8, each: 8, vips: 250, ..SHAPE };
+        let shape = Shape { services: 8, each: 8, scheduler: Scheduler::Wrr, vips: 250, ..SHAPE };
         let row = Row::new(&shape, Event::Hit, &measured, 3.0);
         assert!(row.instructions_per_packet.is_some_and(|count| count > 50));
         assert_eq!(Row::new(&SHAPE, Event::Hit, &measured, 3.0).instructions_per_packet, None);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use config::model::Hash;
 use config::words::{
     ClientAddress, Fate, MacAddr, Mode, NoBackend, Ports, Preset, Protocol, Scheduler, ServiceKey,
 };
@@ -13,6 +14,9 @@ use dataplane::local::{LocalSlot, SLOTS};
 use dataplane::port::PortId;
 use dataplane::rewrite::tunnel::Encapsulation;
 use dataplane::route::{Address, InterfaceId, NextHop, Route, RouteTable};
+use dataplane::schedule::Ingredients;
+use dataplane::schedule::hash::Secret;
+use dataplane::schedule::table::Member;
 use dataplane::snapshot::{
     Backend, BackendSlot, Candidate, Interface, NeighbourTable, Parts, Pool, PoolSlot, Routes, Service,
     ServiceSlot, Snapshot, Tunnel,
@@ -22,7 +26,7 @@ use serde::Serialize;
 
 use super::draw::Draw;
 use super::family::{Family, Net};
-use super::traffic::clients;
+use super::traffic::{MAX_FLOWS, clients};
 
 /// The only port.
 pub const PORT: PortId = PortId(0);
@@ -54,8 +58,10 @@ pub struct Shape {
     pub flows: u32,
     /// Number of TCP services, which have the first slots.
     pub services: u16,
-    /// Number of backends of each of them, of equal weight under weighted round robin.
+    /// Number of backends of each of them, of equal weight.
     pub each: u16,
+    /// How all of them choose.
+    pub scheduler: Scheduler,
     /// VIPs that the services share by their ports.
     pub vips: u16,
     /// Number of routes: the link, the gateway for all others, and the gateway again for parts of the clients.
@@ -132,8 +138,6 @@ impl Shape {
     }
 
     fn service(&self, slot: u16) -> Service {
-        let first = u32::from(slot) * u32::from(self.each);
-        let candidate = |number| Candidate::new(BackendSlot(first + u32::from(number)), 1);
         let vip = self.vip(slot);
         let key = ServiceKey {
             protocol: Protocol::Tcp,
@@ -141,21 +145,58 @@ impl Shape {
             ports: Ports::one(vip.port()),
             class: None,
         };
-        let candidates = (0..self.each).map(candidate).collect();
+        let candidate = |backend| Candidate::new(backend, self.weight());
+        let candidates = self.backends_of(slot).map(candidate).collect();
         let pool = (self.mode == Mode::FullNat).then_some(PoolSlot(0));
-        Service { pool, ..Service::new(key, Scheduler::Wrr, 1, candidates) }
+        let service = Service { pool, ..Service::new(key, self.scheduler, 1, candidates) };
+        service.planned(&self.ingredients(slot), None)
+    }
+
+    fn backends_of(&self, service: u16) -> impl Iterator<Item = BackendSlot> {
+        let each = u32::from(self.each);
+        let first = u32::from(service) * each;
+        (first..first + each).map(BackendSlot)
+    }
+
+    /// The weight of all backends. Under `ovf` a backend that has more active flows takes no others, so there it is
+    /// more than they can have.
+    fn weight(&self) -> u32 {
+        if self.scheduler == Scheduler::Ovf { MAX_FLOWS } else { 1 }
+    }
+
+    /// What the plan of a service's scheduler is made of. TCP has no connection IDs.
+    fn ingredients(&self, service: u16) -> Ingredients {
+        let member = |backend: BackendSlot| Member {
+            backend,
+            address: self.address(backend.0, service),
+            weight: self.weight(),
+            full_weight: self.weight(),
+        };
+        Ingredients {
+            hash: Hash::of(self.scheduler),
+            // The same in every run, so that runs can be compared.
+            secret: Secret::from_text("perf"),
+            members: self.backends_of(service).map(member).collect(),
+            layout: None,
+            servers: Vec::new(),
+        }
+    }
+
+    /// Where a backend is reached. Where replies are not seen, it has its service's port.
+    fn address(&self, slot: u32, service: u16) -> SocketAddr {
+        let port = if self.sees_replies() { 8000 } else { self.vip(service).port() };
+        SocketAddr::new(self.family.address(Net::Link, 1 + slot), port)
     }
 
     fn backend(&self, slot: u32) -> Backend {
         // A backend's service has a slot of 16 bits.
         let service = (slot / u32::from(self.each)) as u16;
-        let vip_port = self.vip(service).port();
-        let port = if self.sees_replies() { 8000 } else { vip_port };
+        let address = self.address(slot, service);
         let src = self.family.address(Net::Link, OWN);
         let tunnel = Tunnel { src, spread: None, encapsulation: Encapsulation::Ipip };
         Backend {
             service: ServiceSlot(service),
-            address: SocketAddr::new(self.family.address(Net::Link, 1 + slot), port),
+            address,
             mode: self.mode,
             client_address: ClientAddress::None,
             tunnel: (self.mode == Mode::Tunnel).then_some(tunnel),
@@ -163,7 +204,7 @@ impl Shape {
             fate: Fate::Keep,
             persists: true,
             timeouts: 0,
-            port_shift: Backend::port_shift(Ports::one(vip_port), port),
+            port_shift: Backend::port_shift(Ports::one(self.vip(service).port()), address.port()),
         }
     }
 
@@ -250,10 +291,15 @@ impl World {
         Self { shape, snapshot }
     }
 
+    /// The service of a flow.
+    pub fn service_of(&self, flow: u32) -> ServiceSlot {
+        // Less than the number of services, which has 16 bits.
+        ServiceSlot((flow % u32::from(self.shape.services)) as u16)
+    }
+
     /// Where clients reach the service of a flow.
     pub fn vip_of(&self, flow: u32) -> SocketAddr {
-        // Less than the number of services, which has 16 bits.
-        self.shape.vip((flow % u32::from(self.shape.services)) as u16)
+        self.shape.vip(self.service_of(flow).0)
     }
 }
 
@@ -272,6 +318,7 @@ mod tests {
         flows: 1_000_000,
         services: 1000,
         each: 64,
+        scheduler: Scheduler::Wrr,
         vips: 250,
         routes: 500,
         frame: 64,
