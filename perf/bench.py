@@ -40,6 +40,8 @@ RUNS = {
     "routes": pipeline("hit,new", mode=BOTH, routes="2,500", flows="10k,1M"),
     "services": pipeline("hit,new", mode=BOTH, services="1,10000", vips=1, backends=4, flows="10k,1M"),
     "backends": pipeline("hit,new", mode=BOTH, services=1, backends="4,1000", flows="10k,1M"),
+    "schedulers": pipeline("pick", mode=("dr",), flows=1, services=1, backends="10,1000", scheduler="all"),
+    "schedulers-new": pipeline("new", mode=("dr",), flows="10k", services=1, backends=10, scheduler="all"),
     "memory": (PROGRAM, "memory", "--json"),
     "control": (PROGRAM, "control", "--json"),
     # These need root, huge pages and testpmd.

@@ -17,6 +17,10 @@ PLOT = PERF / "flows.svg"
 FAMILIES = {"ipv4": "IPv4", "ipv6": "IPv6"}
 # Colours that people with any kind of sight can tell apart (Okabe and Ito, "Color Universal Design").
 COLOURS = {"dr": "#0072b2", "tunnel": "#009e73", "nat": "#d55e00", "full-nat": "#cc79a7"}
+# Schedulers that find a backend by a hash, however many there are.
+HASHES = ("dh", "sh", "mh", "maglev", "bounded", "quic")
+# Nanoseconds that a choice may cost.
+CHOICE_GOAL = 15
 COUNTS = {1: "1", 10_000: "10,000", 100_000: "100,000", 1_000_000: "1M", 4_000_000: "4M", 10_000_000: "10M"}
 
 
@@ -44,6 +48,11 @@ class Results:
         """Nanoseconds per packet, or None."""
         row = self.find(bench, **about)
         return row and row[which]
+
+    def lowest(self, bench, **about):
+        """The lowest median of the runs that have these keys, or None."""
+        fits = (row["ns_per_packet"] for row in self.rows if row["bench"] == bench and about.items() <= row.items())
+        return min(fits, default=None)
 
 
 # --- tables
@@ -113,6 +122,25 @@ def growth(results):
     lines.append(line)
     columns = [f"{name} {mode}" for name in FAMILIES.values() for mode in ("dr", "nat")]
     return table(["what grows", "packet", *columns], lines)
+
+
+def choices(results):
+    """What choosing a backend costs, by scheduler; bold is what misses its goal."""
+    names = dict.fromkeys(row["scheduler"] for row in results.rows if row["bench"] == "schedulers")
+    head = ["scheduler", *(f"{name}: {backends}" for name in FAMILIES.values() for backends in ("10", "1,000")),
+            "first packet, IPv4: 10"]
+    lines = []
+    for name in names:
+        line = [f"`{name}`"]
+        for family in FAMILIES:
+            for backends in (10, 1000):
+                ns = results.lowest("schedulers", scheduler=name, family=family, backends=backends)
+                missed = ns is not None and ns > CHOICE_GOAL and (backends == 10 or name in HASHES)
+                text = "–" if ns is None else f"{ns:.1f}" if ns < 100 else f"{ns:.0f}"
+                line.append(f"**{text}**" if missed else text)
+        line.append(rounded(results.lowest("schedulers-new", scheduler=name, family="ipv4")))
+        lines.append(line)
+    return table(head, lines)
 
 
 def memory(results):
@@ -222,6 +250,7 @@ def main():
         "machine": described(file, machine),
         "packets": packets(results),
         "growth": growth(results),
+        "choices": choices(results),
         "memory": memory(results),
     }
     for name, part in parts.items():
