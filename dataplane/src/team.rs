@@ -70,6 +70,12 @@ impl Team {
         self.members.iter().filter_map(|member| member.get().map(Arc::as_ref))
     }
 
+    /// What the only worker counts, if there is only one.
+    #[inline]
+    pub fn alone(&self) -> Option<&WorkerStats> {
+        if let [only] = &*self.members { only.get().map(Arc::as_ref) } else { None }
+    }
+
     /// Flows of a backend, on all workers.
     #[inline]
     pub fn load(&self, slot: BackendSlot) -> Load {

@@ -3,6 +3,8 @@
 //! Source: Linux 6.1, net/netfilter/ipvs/ip_vs_lc.c, ip_vs_wlc.c, ip_vs_sed.c and ip_vs_nq.c. Of equal ones the first in
 //! the list is chosen.
 
+use std::hint::select_unpredictable;
+
 use crate::load::Load;
 use crate::snapshot::{BackendSlot, Candidate};
 
@@ -57,16 +59,24 @@ pub(super) fn least(
     available: impl Fn(&Candidate) -> bool,
     cost: impl Fn(&Candidate) -> (u64, u32),
 ) -> Option<BackendSlot> {
-    let mut best: Option<(BackendSlot, u64, u32)> = None;
+    // More than anyone's cost for its weight.
+    let (mut best, mut least, mut its_weight) = (BackendSlot::NONE, MOST, 1);
     for candidate in candidates.iter().filter(|candidate| available(candidate)) {
         let (cost, weight) = cost(candidate);
-        // cost / weight < its cost / its weight
-        if best.is_none_or(|(_, its, its_weight)| times(cost, its_weight) < times(its, weight)) {
-            best = Some((candidate.backend, cost, weight));
-        }
+        let (cost, weight) = (cost.min(MOST - 1), u64::from(weight).min(MOST_WEIGHT));
+        // cost / weight < least / its_weight. Which of two has less cannot be foreseen, so nothing jumps.
+        let is_less = cost * its_weight < least * weight;
+        best = select_unpredictable(is_less, candidate.backend, best);
+        least = select_unpredictable(is_less, cost, least);
+        its_weight = select_unpredictable(is_less, weight, its_weight);
     }
-    best.map(|(backend, ..)| backend)
+    (best != BackendSlot::NONE).then_some(best)
 }
+
+/// Costs are below, so that their products with weights fit 64 bits: two billion active flows of one backend are.
+const MOST: u64 = 1 << 39;
+/// Weights are at most: 65,535 in a slow start, which multiplies all by 100, are.
+const MOST_WEIGHT: u64 = (1 << 25) - 1;
 
 #[inline]
 pub(super) fn times(cost: u64, weight: u32) -> u128 {
@@ -124,7 +134,12 @@ mod tests {
         assert_eq!(choice(wlc, &[(1, 1, 0), (2, 2, 0)]), 'A', "of equal ones the first");
         assert_eq!(choice(wlc, &[(1, 0, 0), (9, 0, 0)]), 'A');
         let most = u32::MAX;
-        assert_eq!(choice(wlc, &[(most, most, most), (most - 1, most, most)]), 'A', "nothing overflows");
+        assert_eq!(
+            choice(wlc, &[(6_553_500, most, most), (6_553_499, most, most)]),
+            'A',
+            "nothing overflows"
+        );
+        assert_eq!(choice(wlc, &[(most, most, most), (1, most, most)]), 'A');
     }
 
     #[test]
