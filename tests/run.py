@@ -20,7 +20,7 @@ COVERAGE = ("--ignore-filename-regex", "/(tests|testing|samples)", "--output-pat
 # The modules that miri interprets: those that everything else stands on. All of them would take it hours.
 INTERPRETED = [
     f"{module}::"
-    for module in ("buf", "burst", "csum", "flow", "lookup", "publish", "route", "schedule", "stats", "wire")
+    for module in ("buf", "burst", "csum", "flow", "load", "lookup", "publish", "route", "stats", "wire")
 ]
 # The packet path without DPDK.
 PURE = ("-p", "dataplane", "--no-default-features")
