@@ -197,6 +197,29 @@ mod tests {
     }
 
     #[test]
+    fn workers_together_let_no_more_pass() {
+        let limits = Limits::new(&model::Limits { new_per_sec: Some(100_000), ..model::Limits::default() });
+        // A second passes as they ask 200,000 times.
+        let time = AtomicU64::new(0);
+        let worker = || {
+            let mut passed = 0u64;
+            loop {
+                let micros = time.fetch_add(5, Ordering::Relaxed);
+                if micros >= 1_000_000 {
+                    return passed;
+                }
+                passed += u64::from(limits.admit(Nanos(1_000_000_000 + micros * 1000), || 0, 7).is_ok());
+            }
+        };
+        let passed: u64 = std::thread::scope(|scope| {
+            let workers = [(); 4].map(|()| scope.spawn(worker));
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        // A tenth of a second's come at once, besides those of the second.
+        assert!((108_900..=111_100).contains(&passed), "{passed}");
+    }
+
+    #[test]
     fn sources_have_buckets_of_their_own() {
         let config = model::Limits { new_per_sec_per_source: Some(10), ..model::Limits::default() };
         let limits = Limits::new(&model::Limits { prefix_v4: 24, ..config });
