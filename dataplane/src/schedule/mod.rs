@@ -170,6 +170,8 @@ impl Own {
                 position(positions, slot, service)?.next_planned(service, available)
             }
             Scheduler::Lc => least::connections(candidates, available, load),
+            // Equal weights need no multiplication.
+            Scheduler::Wlc if service.is_even() => least::connections(candidates, available, load),
             Scheduler::Wlc => least::weighted_connections(candidates, available, load),
             Scheduler::Sed => least::expected_delay(candidates, available, load),
             Scheduler::Nq => least::never_queue(candidates, available, load),

@@ -157,6 +157,12 @@ impl Service {
         Self { is_limited, limits, ..self }
     }
 
+    /// Whether all of its candidates have the same weight.
+    #[inline]
+    pub fn is_even(&self) -> bool {
+        self.max_weight == self.weight_gcd
+    }
+
     /// Whether its flows fit the narrow table, but for those of full NAT.
     #[inline]
     pub fn is_narrow(&self) -> bool {
