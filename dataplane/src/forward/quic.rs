@@ -22,7 +22,10 @@ impl<F: Frame> Forwarder<F> {
         let room = end.saturating_sub(usize::from(work.headers.ip.l4) + udp::HEADER_LEN);
         let datagram = &datagram[..datagram.len().min(room)];
         if work.headers.has_transport() {
-            work.chosen = servers.pick(datagram, |slot| self.schedulers.is_within_limits(service, slot));
+            // Servers that are down, drained or disabled have their numbers still.
+            let candidate = |slot| service.candidates.iter().find(|candidate| candidate.backend == slot);
+            let takes = |slot| candidate(slot).is_some_and(|it| self.team.has_room(service, it));
+            work.chosen = servers.pick(datagram, takes);
         }
     }
 }

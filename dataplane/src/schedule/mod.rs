@@ -119,7 +119,7 @@ impl Schedulers {
     }
 
     /// Whether a backend of a service may have another flow.
-    pub fn is_within_limits(&self, service: &Service, slot: BackendSlot) -> bool {
+    fn is_within_limits(&self, service: &Service, slot: BackendSlot) -> bool {
         let candidate = || service.candidates.iter().find(|candidate| candidate.backend == slot);
         !service.is_limited || candidate().is_some_and(|candidate| self.team.has_room(service, candidate))
     }

@@ -211,6 +211,13 @@ fn a_quic_connection_is_found_again_from_another_address() {
     assert_eq!(to(1, 2), 3, "a flow stays where it is");
     let others: Vec<_> = (30..60).map(|client| to(client, 9)).collect();
     assert!([1, 3].iter().all(|server| others.contains(server)), "no server has this ID: {others:?}");
+    let mut parts = path.snapshot.parts.clone();
+    let service = Arc::make_mut(parts.services[1].as_mut().unwrap());
+    service.candidates.retain(|candidate| candidate.backend != BackendSlot(5));
+    service.is_limited = false;
+    path.snapshot = Snapshot::new(parts);
+    let mut to = |client: u8, server: u8| path.backend_of(&quic([198, 18, 0, client], server)) - 10;
+    assert!((70..90).any(|client| to(client, 3) != 3), "its server takes no new flows");
     let hostile = [&[][..], &[0x40], &[0x40, 0x20], &[0xc0, 0, 0, 0, 1, 255], &[0x80; 6], &[0xff; 30]];
     for (payload, client) in hostile.into_iter().zip(100..) {
         let frame = Packet { payload: payload.to_vec(), ..quic([198, 18, 0, client], 1) };
