@@ -424,7 +424,7 @@ impl<F: Frame> Forwarder<F> {
     /// A bounded piece of the work that no packet waits for: takes out dead flows of a few lines, and pieces
     /// that waited in vain.
     pub fn housekeeping(&mut self, context: Context, lines: usize) {
-        if context.snapshot.has_persistence {
+        if context.snapshot.uses.persistence {
             self.touch_templates(context, lines);
         }
         self.flows.sweep(context, lines);

@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use config::model;
 
+use crate::flow::network;
+
 /// Nanoseconds since some moment before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nanos(pub u64);
@@ -61,8 +63,8 @@ impl Rate {
 #[derive(Debug)]
 struct Sources {
     rate: Rate,
-    mask_v4: u32,
-    mask_v6: u128,
+    prefix_v4: u8,
+    prefix_v6: u8,
     hasher: RandomState,
     buckets: Box<[AtomicU64]>,
 }
@@ -87,8 +89,8 @@ impl Limits {
     pub fn new(config: &model::Limits) -> Self {
         let sources = config.new_per_sec_per_source.map(|per_sec| Sources {
             rate: Rate { per_sec: per_sec.into() },
-            mask_v4: u32::MAX.checked_shl(32 - u32::from(config.prefix_v4)).unwrap_or(0),
-            mask_v6: u128::MAX.checked_shl(128 - u32::from(config.prefix_v6)).unwrap_or(0),
+            prefix_v4: config.prefix_v4,
+            prefix_v6: config.prefix_v6,
             hasher: RandomState::new(),
             buckets: (0..SOURCE_BUCKETS).map(|_| AtomicU64::new(0)).collect(),
         });
@@ -156,10 +158,7 @@ impl Limits {
 
 impl Sources {
     fn take(&self, now: Nanos, source: u128) -> bool {
-        let network = match u32::try_from(source ^ crate::flow::mapped(0)) {
-            Ok(v4) => crate::flow::mapped(v4 & self.mask_v4),
-            Err(_) => source & self.mask_v6,
-        };
+        let network = network(source, self.prefix_v4, self.prefix_v6);
         let place = self.hasher.hash_one(network) as usize % SOURCE_BUCKETS;
         self.buckets.get(place).is_none_or(|bucket| self.rate.take(bucket, now, 1))
     }

@@ -52,6 +52,31 @@ impl Routed for u128 {
     }
 }
 
+/// What any of the services asks for, so that packets need not look where none does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// Templates.
+    pub persistence: bool,
+    /// Limits.
+    pub limits: bool,
+    /// QUIC's connection IDs.
+    pub quic: bool,
+    /// The time of handshakes.
+    pub fastest: bool,
+}
+
+impl Uses {
+    fn of(parts: &Parts) -> Self {
+        let any = |uses: fn(&Service) -> bool| parts.services.iter().flatten().any(|service| uses(service));
+        Self {
+            persistence: any(|service| service.persistence.is_some()),
+            limits: any(|service| service.limits.is_some()),
+            quic: any(|service| service.scheduler == Scheduler::Quic),
+            fastest: any(|service| service.scheduler == Scheduler::Fastest),
+        }
+    }
+}
+
 /// Forwarding state that is in force from one generation to the next.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -70,14 +95,8 @@ pub struct Snapshot {
     gateways_v6: Vec<Option<Egress>>,
     /// Whether there are inside networks, whose packets pass.
     is_gateway: bool,
-    /// Whether any service has templates.
-    pub has_persistence: bool,
-    /// Whether any service has limits.
-    pub has_limits: bool,
-    /// Whether any service looks at QUIC connection IDs.
-    pub has_quic: bool,
-    /// Whether any service times handshakes.
-    pub has_fastest: bool,
+    /// What is asked for by any service.
+    pub uses: Uses,
     /// The shortest of all timeouts, in seconds: no flow that is idle for less is dead.
     pub shortest_timeout: u32,
 }
@@ -93,10 +112,7 @@ impl Snapshot {
             gateways_v4: Vec::new(),
             gateways_v6: Vec::new(),
             is_gateway: parts.interfaces.iter().any(|interface| interface.gateway.is_some()),
-            has_persistence: has_persistence(&parts),
-            has_quic: has_any(&parts, Scheduler::Quic),
-            has_fastest: has_any(&parts, Scheduler::Fastest),
-            has_limits: has_limits(&parts),
+            uses: Uses::of(&parts),
             shortest_timeout: shortest(&parts),
             parts,
         };
@@ -341,18 +357,6 @@ impl Snapshot {
     pub fn timeouts_of(&self, slot: BackendSlot) -> Option<&Timeouts> {
         self.timeouts(self.backend(slot).map_or(0, |backend| backend.timeouts))
     }
-}
-
-fn has_limits(parts: &Parts) -> bool {
-    parts.services.iter().flatten().any(|service| service.limits.is_some())
-}
-
-fn has_any(parts: &Parts, scheduler: Scheduler) -> bool {
-    parts.services.iter().flatten().any(|service| service.scheduler == scheduler)
-}
-
-fn has_persistence(parts: &Parts) -> bool {
-    parts.services.iter().flatten().any(|service| service.persistence.is_some())
 }
 
 /// How each backend is reached by the fast path.

@@ -183,6 +183,13 @@ pub fn mapped(address: u32) -> u128 {
     0xffff_0000_0000 | u128::from(address)
 }
 
+/// The network of an address: its first `v4` bits if it is mapped, and it remains so; else its first `v6` bits.
+#[inline]
+pub fn network(address: u128, v4: u8, v6: u8) -> u128 {
+    let bits = if address >> 32 == 0xffff { 96 + v4.min(32) } else { v6.min(128) };
+    address & u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
+}
+
 /// What a flow is bound to and how it stands, in 64 bits:
 /// backend slot (24), state (4), displaced (1), local address slot (8), last seen in seconds (23), and four
 /// bits that belong to the line and are no part of the flow.
@@ -266,5 +273,24 @@ impl FlowValue {
 
     fn with_displaced(self, displaced: bool) -> Self {
         Self(if displaced { self.0 | DISPLACED } else { self.0 & !DISPLACED })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mapped;
+
+    #[test]
+    fn a_network_keeps_its_bits_and_the_version() {
+        let client = mapped(0xc000_02ff);
+        let network = |v4, v6, address| super::network(address, v4, v6);
+        assert_eq!(network(24, 0, client), mapped(0xc000_0200));
+        assert_eq!(network(0, 0, client), mapped(0));
+        assert_eq!(network(32, 0, client), client);
+        assert_eq!(network(255, 255, client), client);
+        assert_eq!(network(0, 48, 0x2001_0db8_0001_0002 << 64 | 7), 0x2001_0db8_0001 << 80);
+        assert_eq!(network(0, 0, u128::MAX), 0);
+        assert_eq!(network(0, 128, u128::MAX), u128::MAX);
+        assert_eq!(network(0, 255, u128::MAX), u128::MAX);
     }
 }

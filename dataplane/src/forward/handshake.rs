@@ -52,7 +52,7 @@ fn of_request(work: &Work) -> Opened {
 fn is_timed(context: Context, work: &Work, flags: u8) -> bool {
     let is_it = || work.headers.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == flags;
     let service = || context.snapshot.service(work.service);
-    context.snapshot.has_fastest
+    context.snapshot.uses.fastest
         && is_it()
         && service().is_some_and(|service| service.scheduler == Scheduler::Fastest)
 }

@@ -14,7 +14,7 @@ impl<F: Frame> Forwarder<F> {
     /// Lets a client's packet pass if its service takes so much.
     #[inline]
     pub(super) fn police(&self, context: Context, work: &mut Work, found: Found) -> Result<(), DropReason> {
-        if !context.snapshot.has_limits {
+        if !context.snapshot.uses.limits {
             return Ok(());
         }
         let Some(service) = context.snapshot.service(found.service) else { return Ok(()) };

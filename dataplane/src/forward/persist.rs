@@ -4,7 +4,7 @@ use super::flows::{wide_address, worth};
 use super::{Context, Forwarder};
 use crate::buf::Frame;
 use crate::flow::table::Worth;
-use crate::flow::{FlowOwner, mapped};
+use crate::flow::{FlowOwner, network};
 use crate::packet::Headers;
 use crate::persist::Persistent;
 use crate::snapshot::{BackendSlot, Found, Persistence, Service, Snapshot};
@@ -87,10 +87,7 @@ fn same_server(snapshot: &Snapshot, service: &Service, slot: BackendSlot) -> Opt
 impl Persistence {
     /// Who a client is to the templates; an IPv4 address is mapped.
     fn key(&self, client: u128, port: u16) -> Persistent {
-        let client = match u32::try_from(client ^ mapped(0)) {
-            Ok(v4) => mapped(v4 & self.mask_v4),
-            Err(_) => client & self.mask_v6,
-        };
+        let client = network(client, self.prefix_v4, self.prefix_v6);
         Persistent { scope: self.scope, client, port: if self.across_ports { 0 } else { port } }
     }
 }

@@ -10,7 +10,7 @@ impl<F: Frame> Forwarder<F> {
     /// of its frame.
     #[inline]
     pub(super) fn note_server(&self, context: Context, work: &mut Work, head: &[u8]) {
-        if !context.snapshot.has_quic {
+        if !context.snapshot.uses.quic {
             return;
         }
         let Role::Request(found) = work.role else { return };

@@ -9,6 +9,7 @@ use std::fmt;
 
 use config::words::Protocol;
 
+use crate::flow::network;
 use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 
@@ -98,16 +99,11 @@ impl HashOn {
             Self::SourcePort => secret.address_and_port(opening.source, opening.source_port),
             Self::Destination => secret.address(opening.destination),
             Self::FiveTuple => secret.five_tuple(opening),
-            Self::SourcePrefix { v4: bits, v6: bits6 } => secret.address(prefix(opening.source, bits, bits6)),
+            Self::SourcePrefix { v4: bits, v6: bits6 } => {
+                secret.address(network(opening.source, bits, bits6))
+            }
         }
     }
-}
-
-/// The first bits of an address; a mapped one remains mapped.
-#[inline]
-fn prefix(address: u128, bits: u8, bits6: u8) -> u128 {
-    let bits = if v4(address).is_some() { 96 + bits.min(32) } else { bits6.min(128) };
-    address & u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
 }
 
 impl Secret {
@@ -247,20 +243,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_prefix_keeps_its_bits_and_the_version() {
-        let client = mapped(0xc000_02ff);
-        let network = |v4, v6, address| prefix(address, v4, v6);
-        assert_eq!(network(24, 0, client), mapped(0xc000_0200));
-        assert_eq!(network(0, 0, client), mapped(0));
-        assert_eq!(network(32, 0, client), client);
-        assert_eq!(network(255, 255, client), client);
-        assert_eq!(network(0, 48, 0x2001_0db8_0001_0002 << 64 | 7), 0x2001_0db8_0001 << 80);
-        assert_eq!(network(0, 0, u128::MAX), 0);
-        assert_eq!(network(0, 128, u128::MAX), u128::MAX);
-        assert_eq!(network(0, 255, u128::MAX), u128::MAX);
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         #[test]
@@ -275,8 +257,8 @@ mod tests {
             prop_assert_eq!(hash(HashOn::Destination), reference(&destination));
             let all = [&source[..], &destination, &port, &wanted, &[1]].concat();
             prop_assert_eq!(hash(HashOn::FiveTuple), reference(&all));
-            let network = HashOn::SourcePrefix { v4: 24, v6: 56 };
-            prop_assert_eq!(hash(network), reference(&bytes(prefix(opening.source, 24, 56))));
+            let prefix = HashOn::SourcePrefix { v4: 24, v6: 56 };
+            prop_assert_eq!(hash(prefix), reference(&bytes(network(opening.source, 24, 56))));
         }
 
         #[test]

@@ -67,10 +67,10 @@ pub struct Persistence {
     pub is_group: bool,
     /// Seconds for which a template lives.
     pub secs: u32,
-    /// The bits of an IPv4 client's address that count.
-    pub mask_v4: u32,
+    /// Bits of an IPv4 client's address that count.
+    pub prefix_v4: u8,
     /// The same of an IPv6 client.
-    pub mask_v6: u128,
+    pub prefix_v6: u8,
     /// Whether all ports of the service share a client's template.
     pub across_ports: bool,
     /// Whether a client chooses anew when its backend has all the flows that it may have.

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use config::words::Scheduler;
-
-use super::{Backend, Parts, Service, Snapshot, Way, has_any, has_limits, has_persistence, shortest, ways};
+use super::{Backend, Parts, Service, Snapshot, Uses, Way, shortest, ways};
 
 impl Snapshot {
     /// As [`Snapshot::new`], but all tables are shared with another snapshot if only weights, health and options of
@@ -22,10 +20,7 @@ impl Snapshot {
             gateways_v4: before.gateways_v4.clone(),
             gateways_v6: before.gateways_v6.clone(),
             is_gateway: before.is_gateway,
-            has_persistence: has_persistence(&parts),
-            has_quic: has_any(&parts, Scheduler::Quic),
-            has_fastest: has_any(&parts, Scheduler::Fastest),
-            has_limits: has_limits(&parts),
+            uses: Uses::of(&parts),
             shortest_timeout: shortest(&parts),
             parts,
         }

@@ -9,8 +9,8 @@ const PERSISTENCE: Persistence = Persistence {
     scope: 1,
     is_group: false,
     secs: 300,
-    mask_v4: u32::MAX,
-    mask_v6: u128::MAX,
+    prefix_v4: 32,
+    prefix_v6: 128,
     across_ports: true,
     respect_limits: false,
     expire_when_drained: false,
@@ -54,7 +54,7 @@ fn a_client_comes_back_to_its_backend() {
 
 #[test]
 fn clients_of_one_network_are_one() {
-    let mut path = path(0, Persistence { mask_v4: !15, ..PERSISTENCE });
+    let mut path = path(0, Persistence { prefix_v4: 28, ..PERSISTENCE });
     let hosts = [1, 2, 15, 16, 17, 31, 32];
     let letters: String =
         hosts.iter().zip(1000..).map(|(host, port)| open(&mut path, (*host, port))).collect();
