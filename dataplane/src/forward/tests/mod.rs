@@ -8,7 +8,9 @@ mod fate;
 mod full_nat;
 mod gateway;
 mod icmp;
+mod laws;
 mod limits;
+mod lives;
 mod modes;
 mod persist;
 mod ports;
@@ -174,6 +176,12 @@ pub(super) fn arrived(packet: Packet, to: u8) -> Vec<u8> {
     let mut bytes = Packet { dst_mac: mac(to), ttl: packet.ttl - 1, ..packet }.bytes();
     bytes[6..12].copy_from_slice(&mac(254).0);
     bytes
+}
+
+/// Active and inactive flows of all backends.
+pub(super) fn gauges(path: &Path) -> (u64, u64) {
+    let loads = (0..16).map(|slot| path.stats.loads.get(BackendSlot(slot)));
+    loads.fold((0, 0), |(active, inactive), it| (active + it.active(), inactive + it.inactive()))
 }
 
 #[test]
@@ -376,168 +384,6 @@ fn arp_and_unknown_next_hops_go_to_the_control_thread() {
 }
 
 #[test]
-fn round_robin_spreads_flows_and_each_keeps_its_backend() {
-    let mut path = Path::nat();
-    let first: Vec<u8> = (0..6).map(|number| path.backend_of(&request(40000 + number, SYN))).collect();
-    assert_eq!(first, [11, 12, 13, 11, 12, 13]);
-    for number in (0..6).rev() {
-        assert_eq!(path.backend_of(&request(40000 + number, ACK)), first[usize::from(number)]);
-    }
-    assert_eq!(path.forwarder.flows().len(), 6);
-}
-
-#[test]
-fn a_flow_outlives_the_configuration() {
-    let mut path = Path::nat();
-    assert_eq!(path.backend_of(&request(40000, SYN)), 11);
-    let mut parts = testing::world(Mode::Nat);
-    parts.services[0] = Some(testing::service("tcp:192.0.2.100:80", &[(1, 1)]).into());
-    path.snapshot = Snapshot::new(parts.clone());
-    assert_eq!(path.backend_of(&request(40000, ACK)), 11, "its backend takes no new flows");
-    assert_eq!(path.backend_of(&request(40001, SYN)), 12);
-    let mut retired = testing::service("tcp:192.0.2.100:80", &[]);
-    retired.retired = true;
-    parts.services[0] = Some(retired.into());
-    path.snapshot = Snapshot::new(parts);
-    assert_eq!(path.backend_of(&request(40000, ACK)), 11, "its service is gone");
-    assert_eq!(path.send(&request(40002, SYN)), End::Dropped(DropReason::NoService));
-}
-
-#[test]
-fn idle_flows_expire_by_their_state() {
-    let mut path = Path::nat();
-    path.send(&request(40000, SYN));
-    path.send(&request(40001, SYN));
-    path.send(&request(40001, ACK));
-    path.now += 61;
-    assert_eq!(path.send(&request(40000, ACK)), End::Dropped(DropReason::NoFlowNotSyn), "SYN_RECV: 60 s");
-    path.now += 839;
-    assert_eq!(path.backend_of(&request(40001, ACK)), 12, "ESTABLISHED: 900 s");
-    path.now += 901;
-    assert_eq!(path.send(&request(40001, ACK)), End::Dropped(DropReason::NoFlowNotSyn));
-}
-
-#[test]
-fn the_sweeper_ends_what_nobody_asks_for() {
-    let mut path = Path::nat();
-    for port in 0..50 {
-        path.send(&request(port, SYN));
-    }
-    path.now += 61;
-    let context = Context { snapshot: &path.snapshot, now: path.now };
-    for _ in 0..path.forwarder.flows().lines() {
-        path.forwarder.housekeeping(context, 16);
-    }
-    assert!(path.forwarder.flows().is_empty());
-    assert_eq!((path.stats.expired.get(), path.stats.flows.get()), (50, 0));
-    assert_eq!(gauges(&path), (0, 0));
-}
-
-/// Active and inactive flows of all backends.
-fn gauges(path: &Path) -> (u64, u64) {
-    let loads = (0..16).map(|slot| path.stats.loads.get(BackendSlot(slot)));
-    loads.fold((0, 0), |(active, inactive), it| (active + it.active(), inactive + it.inactive()))
-}
-
-#[test]
-fn counters_follow_a_connection() {
-    let mut path = Path::nat();
-    let reply = |flags| packet((BACKEND, 8000), (CLIENT, 40000)).flags(flags);
-    path.send(&request(40000, SYN));
-    path.send(&reply(SYN | ACK));
-    path.send(&request(40000, ACK));
-    assert_eq!(gauges(&path), (1, 0));
-    path.send(&reply(FIN | ACK));
-    assert_eq!(gauges(&path), (0, 1));
-    path.send(&request(40000, FIN | ACK));
-    let counters = path.stats.backend(BackendSlot(0));
-    assert_eq!(counters.conns.get(), 1);
-    assert_eq!((counters.in_packets.get(), counters.in_bytes.get()), (3, 3 * 45));
-    assert_eq!((counters.out_packets.get(), counters.out_bytes.get()), (2, 2 * 45));
-}
-
-#[test]
-fn a_closed_connection_is_scheduled_anew_from_the_same_port() {
-    for (mode, last) in [(Mode::Nat, RST | ACK), (Mode::Dr, FIN | ACK), (Mode::Tunnel, RST | ACK)] {
-        let mut path = Path::new(testing::snapshot(mode));
-        assert_eq!(path.backend_of(&request(40000, SYN)), 11);
-        assert_eq!(path.backend_of(&request(40000, SYN)), 11, "a retransmission");
-        path.send(&request(40000, ACK));
-        path.send(&request(40000, last));
-        assert_eq!(path.backend_of(&request(40000, SYN)), 12, "{mode}");
-        assert_eq!((path.forwarder.flows().len(), gauges(&path)), (1, (1, 0)));
-    }
-}
-
-/// Two services whose only backend is the same server.
-#[test]
-fn an_opening_that_a_dead_backend_left_unanswered_is_scheduled_anew() {
-    for mode in [Mode::Nat, Mode::Dr] {
-        let mut path = Path::new(testing::snapshot(mode));
-        let (unanswered, established) = (request(40000, SYN), request(40003, SYN));
-        assert_eq!(path.backend_of(&unanswered), 11);
-        for port in 40001..40003 {
-            path.send(&request(port, SYN));
-        }
-        assert_eq!(path.backend_of(&established), 11);
-        path.send(&request(40003, ACK));
-        let mut parts = testing::world(mode);
-        parts.backends[0].as_mut().unwrap().up = false;
-        parts.services[0] = Some(testing::service("tcp:192.0.2.100:80", &[(1, 1), (2, 1)]).into());
-        path.snapshot = Snapshot::new(parts);
-        assert_ne!(path.backend_of(&unanswered), 11, "the repeated SYN finds another backend");
-        assert_eq!(path.backend_of(&request(40003, ACK)), 11, "an established flow stays");
-    }
-}
-
-fn shared_backend() -> Path {
-    let mut parts = testing::parts();
-    parts.services = vec![
-        Some(testing::service("tcp:192.0.2.100:80", &[(0, 1)]).into()),
-        Some(testing::service("tcp:192.0.2.101:80", &[(1, 1)]).into()),
-    ];
-    let backends = [0, 1].map(|service| Some(testing::backend(service, "198.51.100.11:8000", Mode::Nat)));
-    parts.backends = backends.into();
-    Path::new(Snapshot::new(parts))
-}
-
-#[test]
-fn replies_of_a_shared_backend_go_back_to_the_right_vip() {
-    let mut path = shared_backend();
-    let other_vip = [192, 0, 2, 101];
-    path.send(&request(40000, SYN));
-    path.send(&packet((CLIENT, 40001), (other_vip, 80)));
-    for (port, vip) in [(40000, VIP), (40001, other_vip)] {
-        let reply = packet((BACKEND, 8000), (CLIENT, port)).flags(SYN | ACK);
-        let right = Packet { src: vip, ports: (80, port), ..reply.clone() };
-        assert_eq!(path.send(&reply), End::Sent(arrived(right, 1)));
-    }
-}
-
-#[test]
-fn one_client_port_reaches_a_shared_backend_through_one_vip_at_a_time() {
-    let mut path = shared_backend();
-    let through_other = packet((CLIENT, 40000), ([192, 0, 2, 101], 80));
-    path.send(&request(40000, SYN));
-    assert_eq!(path.send(&through_other), End::Dropped(DropReason::ReplyAmbiguous));
-    path.send(&request(40000, ACK));
-    path.send(&packet((BACKEND, 8000), (CLIENT, 40000)).flags(FIN | ACK));
-    assert_eq!(path.backend_of(&through_other), 11, "the first connection is closing");
-    assert_eq!(path.send(&request(40000, ACK)), End::Dropped(DropReason::NoFlowNotSyn));
-    assert_eq!(gauges(&path), (1, 0));
-}
-
-#[test]
-fn replies_without_a_flow_or_from_another_backend_are_not_sent() {
-    let mut path = Path::nat();
-    path.send(&request(40000, SYN));
-    let other = packet(([198, 51, 100, 12], 8000), (CLIENT, 40000)).flags(SYN | ACK);
-    assert_eq!(path.send(&other), End::Dropped(DropReason::NoFlow));
-    let stranger = packet((BACKEND, 8000), (CLIENT, 40001)).flags(SYN | ACK);
-    assert_eq!(path.send(&stranger), End::Dropped(DropReason::NoFlow));
-}
-
-#[test]
 fn routes_and_mtu_are_needed() {
     let mut parts = testing::world(Mode::Nat);
     parts.routes = Arc::default();
@@ -599,99 +445,4 @@ fn full_queues_are_counted() {
     let context = Context { snapshot: &path.snapshot, now: 0 };
     path.forwarder.forward(context, PORT, &mut burst, &mut path.out);
     assert_eq!((path.stats.punted.get(), path.stats.drops.get(DropReason::PuntFull)), (1, 2));
-}
-
-/// What random traffic is made of: clients, ports, directions and flags that meet often.
-fn traffic() -> impl Strategy<Value = Vec<(bool, u8, u16, u8)>> {
-    let flags = prop_oneof![Just(SYN), Just(ACK), Just(SYN | ACK), Just(FIN | ACK), Just(RST), Just(ACK | 8)];
-    prop::collection::vec((any::<bool>(), 0u8..3, 0u16..6, flags), 0..if cfg!(miri) { 20 } else { 120 })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
-
-    #[test]
-    fn any_bytes_end_in_one_place(
-        bytes in prop_oneof![
-            prop::collection::vec(any::<u8>(), 0..200),
-            prop::collection::vec(any::<u8>(), 200..if cfg!(miri) { 300 } else { 9000 }),
-        ],
-        to_us: bool,
-        ethertype in prop::sample::select(vec![0x0800u16, 0x86dd, 0x0806, 0x8100, 0x88a8]),
-        head_len in 0usize..9000,
-    ) {
-        let mut bytes = bytes;
-        // What is for others, or of no known type, ends soon.
-        if let (true, Some(link)) = (to_us, bytes.get_mut(..14)) {
-            link[..6].copy_from_slice(&mac(254).0);
-            link[12..].copy_from_slice(&ethertype.to_be_bytes());
-        }
-        let mut path = Path::nat();
-        path.pass(HeapFrame::segmented(&bytes, head_len));
-    }
-
-    #[test]
-    fn any_damage_to_a_good_frame_ends_in_one_place(
-        port: u16,
-        cut in 0usize..80,
-        damage in prop::collection::vec((0usize..70, any::<u8>()), 0..6),
-    ) {
-        for mode in [Mode::Nat, Mode::Dr, Mode::Tunnel] {
-            let mut path = Path::new(testing::snapshot(mode));
-            let mut bytes = request(port, SYN).bytes();
-            bytes.truncate(bytes.len().saturating_sub(cut));
-            for (offset, byte) in &damage {
-                if let Some(place) = bytes.get_mut(*offset) {
-                    *place = *byte;
-                }
-            }
-            path.pass(HeapFrame::new(&bytes));
-        }
-    }
-
-    #[test]
-    fn the_reply_of_a_rewritten_request_is_the_request_turned_round(
-        port in 1u16..,
-        payload in prop::collection::vec(any::<u8>(), 0..64),
-        udp: bool,
-    ) {
-        let mut path = Path::nat();
-        let shape = |packet: Packet| if udp { packet.udp() } else { packet };
-        let sent = Packet { payload: payload.clone(), ..shape(request(port, SYN)) };
-        let End::Sent(frame) = path.send(&sent) else { return Err(TestCaseError::fail("not sent")) };
-        let server = [198, 51, 100, frame[5]];
-        let reply = Packet { payload, ..shape(packet((server, 8000), (CLIENT, port)).flags(SYN | ACK)) };
-        let right = Packet { src: VIP, ports: (80, port), ..reply.clone() };
-        prop_assert_eq!(path.send(&reply), End::Sent(arrived(right, 1)));
-    }
-
-    #[test]
-    fn a_live_flow_keeps_its_backend(steps in traffic()) {
-        let mut path = Path::nat();
-        let mut backends: HashMap<(u8, u16), u8> = HashMap::new();
-        for (from_client, client, port, flags) in steps {
-            let client_address = [203, 0, 113, client];
-            if !from_client {
-                for server in 11..14 {
-                    path.send(&packet(([198, 51, 100, server], 8000), (client_address, port)).flags(flags));
-                }
-                continue;
-            }
-            let scheduled = conns(&path);
-            let end = path.send(&packet((client_address, port), (VIP, 80)).flags(flags));
-            let (End::Sent(frame), false) = (end, conns(&path) > scheduled) else {
-                backends.remove(&(client, port));
-                continue;
-            };
-            let first = *backends.entry((client, port)).or_insert(frame[5]);
-            prop_assert_eq!(frame[5], first);
-        }
-        let (active, inactive) = gauges(&path);
-        prop_assert_eq!(active + inactive, path.forwarder.flows().len() as u64);
-    }
-}
-
-/// Flows scheduled so far.
-fn conns(path: &Path) -> u64 {
-    (0..16).map(|slot| path.stats.backend(BackendSlot(slot)).conns.get()).sum()
 }
