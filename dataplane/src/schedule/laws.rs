@@ -82,6 +82,34 @@ fn may_refuse(scheduler: Scheduler) -> bool {
     matches!(scheduler, Scheduler::Dh | Scheduler::Ovf)
 }
 
+/// Backends of these weights, without limits and flows.
+fn idle(weights: &[u32]) -> Vec<Standing> {
+    weights.iter().map(|&weight| (weight, 0, [(0, 0); 2])).collect()
+}
+
+/// The part of all new flows that each backend of these weights is to have; `None` of schedulers that share nothing
+/// out: `fo` and `ovf` want one after the other, `fastest` the fastest, and `lblc` and `lblcr` who has the destination.
+fn shares(scheduler: Scheduler, weights: &[u32]) -> Option<Vec<f64>> {
+    let of = |parts: &[u32]| {
+        let whole: u32 = parts.iter().sum();
+        parts.iter().map(|part| f64::from(*part) / f64::from(whole)).collect()
+    };
+    match scheduler {
+        Scheduler::Fo | Scheduler::Ovf | Scheduler::Fastest | Scheduler::Lblc | Scheduler::Lblcr => None,
+        // Two of n are drawn, so that nobody can have more than 2 / n: these are for equal backends.
+        Scheduler::P2c if weights.iter().any(|weight| *weight != weights[0]) => None,
+        Scheduler::Rr | Scheduler::Lc | Scheduler::Dh => Some(of(&vec![1; weights.len()])),
+        // 256 slots, around and around, so many in a row as each has weight.
+        Scheduler::Sh => {
+            let round = weights.iter().enumerate().flat_map(|(who, weight)| vec![who; *weight as usize]);
+            let mut slots = vec![0; weights.len()];
+            round.collect::<Vec<_>>().iter().cycle().take(256).for_each(|who| slots[*who] += 1);
+            Some(of(&slots))
+        }
+        _ => Some(of(weights)),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 512 }))]
     #[test]
@@ -112,10 +140,9 @@ proptest! {
         // These choose one for its weight or its address, and others only if that has enough.
         let choosy = [Scheduler::Fo, Scheduler::Ovf, Scheduler::Lblc, Scheduler::Lblcr, Scheduler::Dh];
         prop_assume!(!choosy.contains(&scheduler));
-        let backends: Vec<Standing> = weights.iter().map(|&weight| (weight, 0, [(0, 0); 2])).collect();
-        let service = service(scheduler, 1, &backends, None);
+        let service = service(scheduler, 1, &idle(&weights), None);
         let (mut schedulers, stats) = worker();
-        let mut chosen = vec![0u32; backends.len()];
+        let mut chosen = vec![0u32; weights.len()];
         for client in 0..600 {
             let slot = schedulers.pick(1, SLOT, &service, || opening(client * 7919)).unwrap();
             chosen[slot.0 as usize] += 1;
@@ -125,21 +152,20 @@ proptest! {
     }
 
     #[test]
-    fn weights_count_after_whatever_was_before(
+    fn turns_are_exact_after_whatever_was_before(
         smooth: bool,
         changes in prop::collection::vec((prop::collection::vec(0..6u32, 1..BACKENDS), 0..20usize), 0..6),
         last in prop::collection::vec(1..6u32, 1..BACKENDS),
     ) {
         let scheduler = if smooth { Scheduler::Swrr } else { Scheduler::Wrr };
         let (mut schedulers, _) = worker();
-        let standing = |weights: &[u32]| weights.iter().map(|&weight| (weight, 0, [(0, 0); 2])).collect::<Vec<_>>();
         let mut before: Option<Service> = None;
         for (version, (weights, picks)) in changes.iter().enumerate() {
-            let now = service(scheduler, 1 + version as u64, &standing(weights), before.as_ref());
+            let now = service(scheduler, 1 + version as u64, &idle(weights), before.as_ref());
             (0..*picks).for_each(|_| _ = schedulers.pick(1, SLOT, &now, || opening(0)));
             before = Some(now);
         }
-        let service = service(scheduler, 99, &standing(&last), before.as_ref());
+        let service = service(scheduler, 99, &idle(&last), before.as_ref());
         // A round may be entered in its middle; a hundred of them show the weights.
         let round: u32 = last.iter().sum();
         let mut chosen = vec![0i64; last.len()];
@@ -149,6 +175,44 @@ proptest! {
         for (count, weight) in chosen.iter().zip(&last) {
             let wanted = 100 * i64::from(*weight);
             prop_assert!((count - wanted).abs() <= i64::from(*weight), "{last:?}: {chosen:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 96 }))]
+    #[test]
+    fn shares_are_those_of_the_weights_after_whatever_was_before(
+        scheduler in all(),
+        changes in prop::collection::vec((prop::collection::vec(0..6u32, 1..BACKENDS), 0..40u32), 0..6),
+        last in prop_oneof![prop::collection::vec(1..6u32, 1..BACKENDS), (1..BACKENDS).prop_map(|n| vec![3; n])],
+    ) {
+        let wanted = shares(scheduler, &last);
+        prop_assume!(wanted.is_some());
+        let (mut schedulers, [stats, _]) = worker();
+        let mut before = None;
+        for (version, (weights, flows)) in changes.iter().enumerate() {
+            let now = service(scheduler, 1 + version as u64, &idle(weights), before.as_ref());
+            let open = |client| schedulers.pick(1, SLOT, &now, || opening(client));
+            let began: Vec<_> = (0..*flows).filter_map(open).inspect(|slot| stats.loads.begin(*slot, true)).collect();
+            began.iter().for_each(|slot| stats.loads.end(*slot, true));
+            before = Some(now);
+        }
+        let service = service(scheduler, 99, &idle(&last), before.as_ref());
+        // Draws and hashes are right to 2 % only if there are many of them.
+        let flows = if cfg!(miri) { 4000 } else { 40_000 };
+        let mut chosen = vec![0u32; last.len()];
+        for client in 0..flows {
+            let anew = || Opening { destination: mapped(client), ..opening(client.wrapping_mul(0x9e37_79b9)) };
+            let slot = schedulers.pick(1, SLOT, &service, anew).unwrap();
+            chosen[slot.0 as usize] += 1;
+            stats.loads.begin(slot, true);
+            stats.backend(slot).in_packets.add(1);
+            stats.backend(slot).in_bytes.add(100);
+        }
+        for (count, share) in chosen.iter().zip(wanted.unwrap()) {
+            let it = f64::from(*count) / f64::from(flows);
+            prop_assert!((it - share).abs() < 0.02, "{scheduler} {last:?}: {chosen:?}");
         }
     }
 }
