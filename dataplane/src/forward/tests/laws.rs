@@ -1,6 +1,12 @@
 //! Laws of the packet path, as properties.
 
+use config::model::Hash;
+use config::words::Scheduler;
+
+use super::schedule::{owner_of, world};
 use super::*;
+use crate::load::Load;
+use crate::snapshot::Parts;
 
 /// What random traffic is made of: clients, ports, directions and flags that meet often.
 fn traffic() -> impl Strategy<Value = Vec<(bool, u8, u16, u8)>> {
@@ -89,6 +95,53 @@ proptest! {
         }
         let (active, inactive) = gauges(&path);
         prop_assert_eq!(active + inactive, path.forwarder.flows().len() as u64);
+    }
+
+    #[test]
+    fn counters_are_those_of_the_flows_and_zero_without_any(
+        workers in 1usize..5,
+        mode in prop::sample::select(vec![Mode::Nat, Mode::Dr, Mode::Tunnel]),
+        scheduler in prop::sample::select(Scheduler::WORDS).prop_map(|word| word.parse().unwrap()),
+        steps in traffic(),
+        leaver in 0usize..4,
+    ) {
+        let team = Team::new(workers, 16, 64);
+        let parts = || {
+            let hash = Hash { table_size: 251, ..Hash::of(scheduler) };
+            let services = world(scheduler, hash, [(1, 0), (2, 3), (3, 0)]).services;
+            Parts { services, ..testing::world(mode) }
+        };
+        let mut paths: Vec<Path> =
+            (0..workers).map(|number| Path::in_team(Snapshot::new(parts()), number, &team)).collect();
+        let flows = |paths: &[Path]| paths.iter().map(|path| path.forwarder.flows().len() as u64).sum::<u64>();
+        let counted = || (0..16).map(|slot| team.load(BackendSlot(slot)).flows()).sum::<u64>();
+        let half = steps.len() / 2;
+        for (step, (from_client, _, port, flags)) in steps.into_iter().enumerate() {
+            let port = 1000 + port;
+            let path = &mut paths[owner_of(port, workers)];
+            if step == half {
+                // A backend that is gone leaves its flows behind.
+                let mut parts = parts();
+                parts.backends.get_mut(leaver).map(Option::take);
+                path.snapshot = Snapshot::new(parts);
+            }
+            if from_client {
+                path.send(&request(port, flags));
+            } else {
+                (11..14).for_each(|server| {
+                    path.send(&packet(([198, 51, 100, server], 8000), (CLIENT, port)).flags(flags));
+                });
+            }
+            prop_assert_eq!(counted(), flows(&paths));
+        }
+        for path in &mut paths {
+            path.now += 100_000;
+            (0..path.forwarder.flows().lines()).for_each(|_| path.housekeeping());
+        }
+        prop_assert_eq!(flows(&paths), 0);
+        for slot in 0..16 {
+            prop_assert_eq!(team.load(BackendSlot(slot)), Load::default(), "{} {:?}", scheduler, slot);
+        }
     }
 }
 

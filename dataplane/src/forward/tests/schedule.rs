@@ -12,7 +12,7 @@ use crate::schedule::table::Member;
 use crate::snapshot::{Candidate, Parts, Service};
 
 /// A world whose service has this scheduler and candidates A, B and C of these weights and upper limits.
-fn world(scheduler: Scheduler, hash: Hash, backends: [(u32, u32); 3]) -> Parts {
+pub(super) fn world(scheduler: Scheduler, hash: Hash, backends: [(u32, u32); 3]) -> Parts {
     let mut parts = testing::world(Mode::Dr);
     let candidates = backends.iter().zip(0..).map(|(&(weight, upper), slot)| {
         let lower = upper - upper / 4;
@@ -249,7 +249,7 @@ fn workers_weigh_what_all_of_them_have() {
 }
 
 /// The worker that owns a flow of the client's port.
-fn owner_of(port: u16, workers: usize) -> usize {
+pub(super) fn owner_of(port: u16, workers: usize) -> usize {
     crate::toeplitz::Owners::new(workers).of_v4(u32::from_be_bytes(CLIENT), port)
 }
 
