@@ -2,7 +2,8 @@
 //!
 //! A [`site`] is a configuration of some size. [`daemon`] runs the real `trutinad` on it, on devices without
 //! frames; [`appliance`] runs the same control thread and worker in this process, where [`gaps`] watches the
-//! worker's turns. [`changes`] makes the requests, and [`build`] times the parts of a snapshot by themselves.
+//! worker's turns. [`changes`] makes the requests, [`build`] times the parts of a snapshot by themselves, and [`tables`]
+//! those of hash schedulers.
 
 mod appliance;
 mod build;
@@ -12,6 +13,7 @@ mod gaps;
 mod memory;
 mod report;
 mod site;
+mod tables;
 mod tally;
 mod traffic;
 
@@ -46,6 +48,7 @@ const SIZES: [(u32, u32); 3] = [(1, 1), (100, 1_000), (10_000, 100_000)];
 pub fn run(args: &Args) -> Result<(), String> {
     let repeats = if args.quick { 5 } else { 25 };
     let report = Report::new(args.json);
+    tables::measure(repeats, &report)?;
     for (services, backends) in SIZES {
         let site = Site::write(services, backends)?;
         build::measure(&site, repeats.min(10), &report)?;

@@ -1,6 +1,4 @@
 //! Times what a change is made of: reading the file, the state, the snapshot, freeing it.
-//!
-//! Schedulers have no tables to build yet: round robin keeps a position for each service and worker.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -64,7 +62,7 @@ pub fn measure(site: &Site, repeats: usize, report: &Report) -> Result<(), Strin
 }
 
 /// Milliseconds that something takes, and its result.
-fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
+pub(super) fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
     let start = Instant::now();
     let result = work();
     (start.elapsed().as_secs_f64() * 1e3, result)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use config::words::Scheduler;
 use serde::Serialize;
 
 use super::build::Part;
@@ -29,7 +30,9 @@ pub enum By {
 /// One result; its keys are stable.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    services: u32,
+    /// None where it is about one table of any service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    services: Option<u32>,
     backends: u32,
     #[serde(flatten)]
     result: Measured,
@@ -57,6 +60,8 @@ enum Measured {
     },
     /// Milliseconds that a part of the work takes.
     Build { part: Part, ms: f64, min: f64, max: f64 },
+    /// Milliseconds that the table of a hash scheduler takes, with equal weights or others.
+    Table { scheduler: Scheduler, slots: u32, weighted: bool, ms: f64, min: f64, max: f64 },
     /// MiB of one snapshot.
     Snapshot { mib: f64 },
     /// MiB of the daemon.
@@ -88,7 +93,7 @@ struct Stalls {
 
 impl Row {
     fn of(site: &Site, result: Measured) -> Self {
-        Self { services: site.services, backends: site.backends, result }
+        Self { services: Some(site.services), backends: site.backends, result }
     }
 
     /// How long changes took.
@@ -130,6 +135,23 @@ impl Row {
         Ok(Self::of(site, Measured::Build { part, ms, min, max }))
     }
 
+    /// How long a table took.
+    ///
+    /// # Errors
+    /// It was never made.
+    pub fn table(
+        backends: u32,
+        scheduler: Scheduler,
+        slots: u32,
+        weighted: bool,
+        times: &[f64],
+    ) -> Result<Self, String> {
+        let Summary { median, min, max } = summary(times.to_vec())?;
+        let (ms, min, max) = (rounded(median), rounded(min), rounded(max));
+        let result = Measured::Table { scheduler, slots, weighted, ms, min, max };
+        Ok(Self { services: None, backends, result })
+    }
+
     /// How large a snapshot is.
     pub fn snapshot_size(site: &Site, mib: f64) -> Self {
         Self::of(site, Measured::Snapshot { mib: rounded(mib) })
@@ -151,12 +173,17 @@ impl Row {
             ),
             Measured::Burst { change, bursts } => format!("burst in such a turn ({change:?}): {bursts}"),
             Measured::Build { part, ms, min, max } => format!("{part:?}: {ms} ms ({min} to {max})"),
+            Measured::Table { scheduler, slots, weighted, ms, min, max } => {
+                let weights = if *weighted { "weights 1 to 10" } else { "equal weights" };
+                format!("{scheduler}, {slots} slots, {weights}: {ms} ms ({min} to {max})")
+            }
             Measured::Snapshot { mib } => format!("a snapshot: {mib} MiB"),
             Measured::Memory { when, rss_mib, most_mib } => {
                 format!("trutinad, {when}: {rss_mib} MiB resident, {most_mib} at most")
             }
         };
-        format!("{:>6} services {:>7} backends  {what}", self.services, self.backends)
+        let services = self.services.map_or_else(String::new, |services| format!("{services:>6} services"));
+        format!("{services:>15} {:>7} backends  {what}", self.backends)
     }
 }
 
