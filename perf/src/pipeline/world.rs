@@ -36,11 +36,12 @@ pub const OWN_MAC: MacAddr = MacAddr([0x02, 0x00, 0x5e, 0x00, 0x53, 0xfe]);
 pub const GATEWAY_MAC: MacAddr = MacAddr([0x02, 0x00, 0x5e, 0x00, 0x53, 0xfd]);
 
 const INTERFACE: InterfaceId = InterfaceId(0);
-/// Numbers of our and the gateway's address on the link; backends begin at 1.
+/// Numbers of our and the gateways' addresses on the link; backends begin at 1.
 const OWN: u32 = 0x1_fffe;
 const GATEWAY: u32 = 0x1_fffd;
-/// Stations on the link, without us and the gateway.
-pub const MAX_BACKENDS: u32 = GATEWAY - 1;
+const OTHER_GATEWAY: u32 = GATEWAY - 1;
+/// Stations on the link, without us and the gateways.
+pub const MAX_BACKENDS: u32 = OTHER_GATEWAY - 1;
 /// Room for what a tunnel adds to the longest frames.
 const MTU: u16 = 1600;
 /// Flows for which there is a local address in full NAT. It has 64,512 ports, but the addresses are not used
@@ -64,7 +65,7 @@ pub struct Shape {
     pub scheduler: Scheduler,
     /// VIPs that the services share by their ports.
     pub vips: u16,
-    /// Number of routes: the link, the gateway for all others, and the gateway again for parts of the clients.
+    /// Number of routes: the link, the gateway for all others, and for parts of the clients another one and that in turns.
     pub routes: u16,
     /// Bytes of a frame on the wire, or more where its headers need more.
     pub frame: u16,
@@ -209,18 +210,18 @@ impl Shape {
     }
 
     fn routes(&self) -> Routes {
-        let gateway = self.family.address(Net::Link, GATEWAY);
-        match gateway {
-            IpAddr::V4(gateway) => {
-                Routes { v4: self.route_table(gateway.to_bits()), v6: RouteTable::default() }
+        match [GATEWAY, OTHER_GATEWAY].map(|number| self.family.address(Net::Link, number)) {
+            [IpAddr::V4(gateway), IpAddr::V4(other)] => {
+                Routes { v4: self.route_table([gateway, other].map(|it| it.to_bits())), ..Routes::default() }
             }
-            IpAddr::V6(gateway) => {
-                Routes { v4: RouteTable::default(), v6: self.route_table(gateway.to_bits()) }
+            [IpAddr::V6(gateway), IpAddr::V6(other)] => {
+                Routes { v6: self.route_table([gateway, other].map(|it| it.to_bits())), ..Routes::default() }
             }
+            _ => unreachable!("a link has one family"),
         }
     }
 
-    fn route_table<A: Address<Net: FromStr<Err: Debug>>>(&self, gateway: A) -> RouteTable<A> {
+    fn route_table<A: Address<Net: FromStr<Err: Debug>>>(&self, gateways: [A; 2]) -> RouteTable<A> {
         let (link, all, bits) = match self.family {
             Family::Ipv4 => ("198.18.0.0/15", "0.0.0.0/0", u32::BITS),
             Family::Ipv6 => ("2001:2:0:2::/64", "::/0", u128::BITS),
@@ -232,16 +233,17 @@ impl Shape {
         let size = (clients(self.live()) / more.max(1)).max(1).ilog2();
         let parts = (0..more).map(|number| {
             let part = self.family.address(Net::Clients, number << size);
-            route(&format!("{part}/{}", bits - size), Some(gateway))
+            // Neighbours differ, or they would be one route.
+            route(&format!("{part}/{}", bits - size), Some(gateways[1 - number as usize % 2]))
         });
-        RouteTable::new([route(link, None), route(all, Some(gateway))].into_iter().chain(parts))
+        RouteTable::new([route(link, None), route(all, Some(gateways[0]))].into_iter().chain(parts))
     }
 
     fn stations(&self) -> impl Iterator<Item = (NextHop, MacAddr)> {
         let next_hop =
             |number| NextHop { interface: INTERFACE, address: self.family.address(Net::Link, number) };
         let backends = (0..self.backends()).map(move |slot| (next_hop(1 + slot), backend_mac(slot)));
-        backends.chain([(next_hop(GATEWAY), GATEWAY_MAC)])
+        backends.chain([GATEWAY, OTHER_GATEWAY].map(|number| (next_hop(number), GATEWAY_MAC)))
     }
 }
 
