@@ -139,7 +139,7 @@ fn generate(
     std::fs::create_dir(&directory).map_err(|why| format!("{}: {why}", directory.display()))?;
     let mut command = Command::new(own);
     command.arg("latency-generator").args(order.arguments());
-    let mut process = Process::start(command, &directory, "perf")?;
+    let mut process = Process::start(&command, &directory, "perf")?;
     while !order.result.exists() {
         interrupt.sleep(Duration::from_millis(20))?;
         // The generator may have ended well since the file was looked for.

@@ -1,5 +1,6 @@
 //! Trutina's measuring instruments, one a subcommand; `README.md` says what the figures mean.
 
+mod bound;
 mod control;
 mod cycles;
 mod device;

@@ -9,6 +9,7 @@ use controlplane::client::Client;
 
 use super::memory;
 use super::site::Site;
+use crate::bound::bound;
 
 /// Time for a large configuration to be read, compiled and published.
 const START: Duration = Duration::from_secs(60);
@@ -26,15 +27,12 @@ impl Daemon {
     /// There is none, or it does not start.
     pub fn start(site: &Site) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("trutinad");
-        let process = Command::new(&program)
-            .arg("--config")
-            .arg(site.file())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| {
-                format!("cannot run {}; {error}; build it, by `make build`", program.display())
-            })?;
+        if !program.exists() {
+            return Err(format!("there is no {}; build it, by `make build`", program.display()));
+        }
+        let mut command = bound(Command::new(&program).arg("--config").arg(site.file()));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().map_err(|error| format!("cannot run {command:?}; {error}"))?;
         Ok(Self { process, socket: site.socket().to_owned() })
     }
 

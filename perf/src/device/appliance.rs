@@ -48,7 +48,7 @@ impl Appliance {
         fs::write(&file, text).map_err(|why| format!("{}: {why}", file.display()))?;
         let mut command = Command::new(&machine.trutinad);
         command.arg("--config").arg(&file);
-        let mut process = Process::start(command, directory, "worker-0")?;
+        let mut process = Process::start(&command, directory, "worker-0")?;
         // It listens before its devices are open, and answers after that.
         let client = process.wait_for(|| {
             let mut client = Client::connect(&socket).ok()?;

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::bound::bound;
+
 /// Time that a program has to end by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -28,11 +30,12 @@ impl Process {
     ///
     /// # Errors
     /// A sentence, if it does not start.
-    pub fn start(mut command: Command, directory: &Path, worker: &'static str) -> Result<Self, String> {
+    pub fn start(command: &Command, directory: &Path, worker: &'static str) -> Result<Self, String> {
         let name = command.get_program().to_string_lossy().into_owned();
         let log = directory.join("log");
         let file = File::create(&log).map_err(|why| format!("{}: {why}", log.display()))?;
         let errors = file.try_clone().map_err(|why| format!("{}: {why}", log.display()))?;
+        let mut command = bound(command);
         // Where DPDK puts its runtime files.
         command.env("RUNTIME_DIRECTORY", directory);
         command.stdin(Stdio::piped()).stdout(file).stderr(errors);

@@ -59,7 +59,7 @@ impl Testpmd {
         command.args(["--", "--auto-start", "--no-flush-rx", "--nb-cores=1"]);
         command.arg(format!("--total-num-mbufs={}", mbufs(capture.packets)));
         command.args(forward);
-        let mut process = Process::start(command, &directory, WORKER)?;
+        let mut process = Process::start(&command, &directory, WORKER)?;
         let path = directory.join("dpdk").join(name).join("dpdk_telemetry.v2");
         let telemetry = process.wait_for(|| connect(&path).ok())?;
         let mut started = Self { process, telemetry };

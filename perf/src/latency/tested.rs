@@ -33,7 +33,7 @@ impl Tested {
             Program::Testpmd => (testpmd(machine, device), "rte-worker-1"),
             Program::Trutinad(idle) => (trutinad(machine, directory, device, idle)?, "worker-0"),
         };
-        let mut process = Process::start(command, directory, worker)?;
+        let mut process = Process::start(&command, directory, worker)?;
         let socket = directory.join("memif.sock");
         process.wait_for(|| socket.exists().then_some(()))?;
         let worker = process.wait_for_worker()?;
