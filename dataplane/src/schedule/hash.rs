@@ -124,7 +124,7 @@ impl Secret {
 
     /// Hash of an address.
     #[inline]
-    fn address(&self, address: u128) -> u64 {
+    pub(super) fn address(&self, address: u128) -> u64 {
         match v4(address) {
             Some(address) => sip13(self.0, [last(4, u64::from(address))]),
             None => sip13(self.0, [address as u64, (address >> 64) as u64, last(16, 0)]),

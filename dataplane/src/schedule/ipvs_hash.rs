@@ -50,6 +50,11 @@ impl Dh {
     pub fn pick(&self, opening: &Opening, available: impl Fn(BackendSlot) -> bool) -> Option<BackendSlot> {
         self.0.get(hash_8(fold(opening.destination)) as usize)?.taking(&available)
     }
+
+    #[cfg(test)]
+    pub(super) fn table(&self) -> &Table {
+        &self.0
+    }
 }
 
 /// Source hashing: by the client's address, and a backend has as many slots in a row as its weight says.
@@ -70,6 +75,11 @@ impl Sh {
     pub fn pick(&self, opening: &Opening, available: impl Fn(BackendSlot) -> bool) -> Option<BackendSlot> {
         let hash = hash_8(self.flags.input(opening));
         pick(&self.table, |offset| offset.wrapping_add(hash) % SLOTS, self.flags.fallback, available)
+    }
+
+    #[cfg(test)]
+    pub(super) fn table(&self) -> &Table {
+        &self.table
     }
 }
 
@@ -93,6 +103,11 @@ impl Mh {
         let (input, size) = (self.flags.input(opening), (self.table.len() as u32).max(1));
         let slot = |offset: u32| hsiphash(MH_KEYS[0], input.wrapping_add(offset)) % size;
         pick(&self.table, slot, self.flags.fallback, available)
+    }
+
+    #[cfg(test)]
+    pub(super) fn table(&self) -> &Table {
+        &self.table
     }
 }
 
@@ -256,9 +271,9 @@ mod tests {
 
         fn table(&self) -> &Table {
             match self {
-                Self::Dh(it) => &it.0,
-                Self::Sh(it) => &it.table,
-                Self::Mh(it) => &it.table,
+                Self::Dh(it) => it.table(),
+                Self::Sh(it) => it.table(),
+                Self::Mh(it) => it.table(),
             }
         }
 

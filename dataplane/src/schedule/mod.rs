@@ -4,6 +4,8 @@
 //! of all workers. What a scheduler needs besides is made with the service ([`Plan`]), when its backends change.
 
 mod bounded;
+#[cfg(test)]
+mod document;
 pub(crate) mod fastest;
 pub mod hash;
 mod ipvs_hash;

@@ -113,6 +113,17 @@ impl Plan {
         }
     }
 
+    /// How many slots each member has in a table as IPVS has it.
+    #[cfg(test)]
+    pub(super) fn shares(&self) -> Vec<usize> {
+        match self {
+            Self::Dh(it) => it.table().shares(),
+            Self::Sh(it) => it.table().shares(),
+            Self::Mh(it) => it.table().shares(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Candidates in turn.
     #[inline]
     pub(super) fn turns(&self) -> &[u32] {
