@@ -269,8 +269,10 @@ fn traffic() -> String {
     table(head, cases.map(row))
 }
 
-/// The tables by their names.
-const TABLES: [(&str, fn() -> String); 10] = [
+/// Name of a table, and what makes it.
+type Named = (&'static str, fn() -> String);
+
+const TABLES: [Named; 10] = [
     ("turns", turns),
     ("lots", draws),
     ("localities", localities),
