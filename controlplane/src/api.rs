@@ -305,7 +305,8 @@ pub struct BackendStatus {
     pub upper: u32,
     /// With fewer flows it takes new ones again; 0 is three quarters of `upper`.
     pub lower: u32,
-    /// The share that it has now; less than configured while it ramps, and 0 if it takes none.
+    /// The share that it has now beside the other backends, by which new flows are dealt: the weight, less while it
+    /// ramps, times what its agent says or what is measured of it; 0 if it takes none.
     pub effective_weight: f64,
     /// The higher, the sooner it is used.
     pub priority: u16,

@@ -58,6 +58,11 @@ fn service_status(
     let all = service.members().chain(&service.retired_backends);
     let backends = service.members().filter_map(|slot| Some((*slot, state.backend(*slot)?)));
     let config = &service.config;
+    let weights = service.effective_weights();
+    let status = |(slot, backend)| {
+        let weight = weights.get(&slot).copied().unwrap_or(0.0);
+        backend_status(state, workers, service, (slot, backend, weight), now)
+    };
     ServiceStatus {
         name: config.name.clone(),
         service: config.key,
@@ -73,9 +78,7 @@ fn service_status(
         counters: all.map(so_far).fold(service.past, plus),
         serving: service.serving,
         quorum: service.quorum,
-        backends: backends
-            .map(|(slot, backend)| backend_status(state, workers, service, (slot, backend), now))
-            .collect(),
+        backends: backends.map(status).collect(),
     }
 }
 
@@ -83,7 +86,7 @@ fn backend_status(
     state: &State,
     workers: &[&WorkerStats],
     service: &Service,
-    (slot, backend): (BackendSlot, &Backend),
+    (slot, backend, effective_weight): (BackendSlot, &Backend, f64),
     now: Duration,
 ) -> BackendStatus {
     let (active, inactive) = flows(workers, slot);
@@ -96,7 +99,7 @@ fn backend_status(
         weight: config.weight,
         upper: config.upper,
         lower: config.lower,
-        effective_weight: f64::from(backend.share.weight) / f64::from(service.scale),
+        effective_weight,
         priority: config.priority,
         configured: config.admin,
         admin: backend.wish.admin(),

@@ -9,7 +9,7 @@ use config::words::{ClientAddress, Encapsulation};
 use controlplane::api::{
     BackendStatus, Flow, FlowList, Health, InterfaceStatus, ServiceStatus, Status, WorkerStatus,
 };
-use controlplane::policy::{Serving, Standing};
+use controlplane::policy::Serving;
 
 /// A table without borders, whose first row is its headings; the columns in `numbers` align to the right.
 pub fn table(headings: &[&str], numbers: Range<usize>) -> Table {
@@ -186,11 +186,12 @@ fn way(backend: &BackendStatus) -> String {
     }
 }
 
-/// A weight, behind the part of it that a backend has while it grows into it.
+/// A weight, behind what it comes to now if that is another one.
 fn weight(backend: &BackendStatus) -> String {
-    match backend.operational {
-        Standing::Ramping => format!("{}/{}", backend.effective_weight, backend.weight),
-        _ => backend.weight.to_string(),
+    let BackendStatus { weight, effective_weight, operational, .. } = *backend;
+    match operational.takes_flows() && effective_weight != f64::from(weight) {
+        true => format!("{effective_weight}/{weight}"),
+        false => weight.to_string(),
     }
 }
 
@@ -265,6 +266,7 @@ mod tests {
     use super::super::samples;
     use config::words::{Admin, Then};
     use controlplane::api::DrainStatus;
+    use controlplane::policy::Standing;
 
     use super::*;
 

@@ -15,7 +15,7 @@ pub struct Told {
     /// Share of the configured weight.
     pub(super) percent: u16,
     /// Whether it wants no new flows.
-    pub(super) aside: bool,
+    aside: bool,
     /// Whether it cannot serve.
     pub(super) down: bool,
     /// Its last answer in words; empty if it was never asked.
@@ -29,9 +29,9 @@ impl Default for Told {
 }
 
 impl Told {
-    /// Whether the backend takes new flows, as far as its agent has a say.
-    fn takes_flows(&self) -> bool {
-        self.percent > 0 && !self.aside && !self.down
+    /// Whether the backend is not to be given new flows: none of its weight is left, or it said so.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.percent == 0 || self.aside
     }
 
     /// Takes an answer. No answer changes nothing but the words: an agent that is gone says nothing of its backend,
@@ -66,7 +66,7 @@ impl State {
         let before = backend.told.clone();
         backend.told.take(said);
         let told = &backend.told;
-        if (told.aside, told.down, told.takes_flows()) != (before.aside, before.down, before.takes_flows()) {
+        if (told.is_quiet(), told.down) != (before.is_quiet(), before.down) {
             return self.recompile(slot, now);
         }
         if told.percent != before.percent {

@@ -381,7 +381,7 @@ impl Backend {
     /// As the policies see it.
     fn member(&self) -> Member {
         Member {
-            weight: if self.told.aside { 0 } else { self.config.weight },
+            weight: if self.told.is_quiet() { 0 } else { self.config.weight },
             priority: self.config.priority,
             admin: self.wish.admin(),
             down: self.health == Health::Down || self.told.down,

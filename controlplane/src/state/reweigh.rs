@@ -1,5 +1,6 @@
 //! Weights that follow what is measured.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use config::words::Scheduler;
@@ -28,6 +29,17 @@ impl Service {
             Scheduler::DynamicRatio => backend.told.percent.into(),
             _ => 1,
         }
+    }
+
+    /// What the weights of the backends that take new flows come to beside each other, as workers have them.
+    pub fn effective_weights(&self) -> HashMap<BackendSlot, f64> {
+        let whole = match self.config.scheduler {
+            Scheduler::DynamicRatio => 100,
+            _ => 1,
+        };
+        let unit = f64::from(self.scale * whole);
+        let candidates = self.compiled.candidates.iter();
+        candidates.map(|candidate| (candidate.backend, f64::from(candidate.weight) / unit)).collect()
     }
 }
 

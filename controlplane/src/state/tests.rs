@@ -364,11 +364,18 @@ fn looked_at(state: &mut State, scheduler: Scheduler, connections: [u32; 3]) {
     state.reweigh(|slot| Load::new(load(slot), 0), NOW);
 }
 
+/// What weights come to, as the API shows them.
+fn effective_weights(state: &State) -> Vec<f64> {
+    let services = crate::report::services(state, &[], NOW);
+    services[0].backends.iter().map(|backend| backend.effective_weight).collect()
+}
+
 #[test]
 fn weights_follow_connections() {
     let mut state = state();
     looked_at(&mut state, Scheduler::Observed, [4, 5, 11]);
     assert_eq!(candidates(&state, key(1)), [(11, 3), (12, 2), (13, 4)], "5 are the average of weight 1");
+    assert_eq!(effective_weights(&state), [3.0, 2.0, 4.0]);
     let before = version(&state, key(1));
     looked_at(&mut state, Scheduler::Observed, [4, 5, 11]);
     assert_eq!(version(&state, key(1)), before, "nothing changed");
@@ -419,6 +426,8 @@ fn weights_follow_agents() {
         let waits = !changed && candidates(&state, key(1)) != left;
         assert_eq!(state.pass_time(NOW).changed, waits, "{line}");
         assert_eq!(candidates(&state, key(1)), left, "{line}");
+        let weight = |last| left.iter().find(|(of, _)| *of == last).map_or(0.0, |it| f64::from(it.1) / 100.0);
+        assert_eq!(effective_weights(&state), [weight(11), weight(12)], "{line}");
     }
     assert_eq!(state.told(target), Some("256%; ignored: sleepy"));
     assert!(!state.hear_agent(target, Err("connection refused".to_owned()), NOW));
