@@ -13,7 +13,7 @@ use dataplane::port::PortId;
 use dataplane::rewrite::tunnel;
 use dataplane::route::{InterfaceId, NextHop, Route, RouteTable};
 use dataplane::snapshot::{
-    self, Class, Gateway, Interface, NeighbourTable, Parts, Pool, Routes, Snapshot, Tunnel,
+    self, BackendSlot, Class, Gateway, Interface, NeighbourTable, Parts, Pool, Routes, Snapshot, Tunnel,
 };
 use dataplane::wire::eth::Tags;
 use ipnet::IpNet;
@@ -111,10 +111,11 @@ fn parts(state: &State, frame: &Frame, neighbours: &Arc<NeighbourTable>) -> Part
         .map(|own| own.map_or(0, |own| timeouts.number(own)))
         .collect();
     let services = state.service_slots().iter().map(|service| Some(Arc::clone(&service.as_ref()?.compiled)));
-    let backends = state.backend_slots().iter().map(|backend| {
+    let backends = state.backend_slots().iter().zip(0..).map(|(backend, slot)| {
         let backend = backend.as_ref()?;
         let service = state.service(backend.service)?;
-        Some(compile_backend(ground, service, backend, by_service[usize::from(backend.service.0)]))
+        let timeouts = by_service[usize::from(backend.service.0)];
+        Some(compile_backend(ground, service, (BackendSlot(slot), backend), timeouts))
     });
     Parts {
         interfaces: frame
@@ -221,7 +222,7 @@ fn compile_pool(ground: &Ground, pool: &model::SnatPool) -> Pool {
 fn compile_backend(
     ground: &Ground,
     service: &Service,
-    backend: &Backend,
+    (slot, backend): (BackendSlot, &Backend),
     timeouts: u16,
 ) -> snapshot::Backend {
     let model::Backend { address, mode, tunnel, .. } = backend.config;
@@ -235,7 +236,7 @@ fn compile_backend(
             .flatten(),
         up: backend.health != Health::Down || backend.share.standing.takes_flows(),
         fate: backend.fate,
-        persists: backend.persists(),
+        persists: service.binds(slot, backend),
         timeouts,
         port_shift: snapshot::Backend::port_shift(service.config.key.ports, address.port()),
     }

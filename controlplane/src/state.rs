@@ -25,7 +25,7 @@ use dataplane::snapshot::{self, BackendSlot, ServiceSlot};
 
 use crate::api::{ApiError, Counters, Health, code};
 use crate::health::Target;
-use crate::policy::{Serving, Share};
+use crate::policy::{Serving, Share, Standing};
 pub use admin::{Drain, Drained, Passed, Wish};
 pub use agent::Told;
 pub use ground::Ground;
@@ -96,6 +96,11 @@ impl Service {
     pub fn members(&self) -> impl Iterator<Item = &BackendSlot> {
         self.backends.iter().chain(&self.sorry)
     }
+
+    /// Whether a client that had one of its backends may come back to it. Nobody is bound to a sorry backend.
+    pub fn binds(&self, slot: BackendSlot, backend: &Backend) -> bool {
+        backend.persists() && !self.sorry.contains(&slot)
+    }
 }
 
 /// A backend, configured or retired.
@@ -141,13 +146,14 @@ impl Backend {
 
     /// Whether clients that are bound to it by persistence may begin flows: one that drains is there for them, unless
     /// the operator says otherwise.
-    pub fn persists(&self) -> bool {
-        let wanted = match self.wish {
-            Wish::Enabled => true,
-            Wish::Drain(drain) => drain.persistent && !drain.over,
-            Wish::Disabled { .. } => false,
-        };
-        wanted && !self.retired && (self.health != Health::Down || self.share.standing.takes_flows())
+    fn persists(&self) -> bool {
+        let lives = !self.retired && self.health != Health::Down && !self.told.down;
+        match self.share.standing {
+            Standing::Active | Standing::Ramping | Standing::FailOpen => !self.retired,
+            Standing::Standby | Standing::Quiesced => lives,
+            Standing::Draining => lives && self.wish.drain().is_some_and(|it| it.persistent && !it.over),
+            Standing::NoQuorum | Standing::Down | Standing::Disabled => false,
+        }
     }
 
     /// Notes that it may take flows again, if it was `away` and does so now.

@@ -292,7 +292,16 @@ impl State {
         if limited { service.backends.clone() } else { Vec::new() }
     }
 
-    fn slots_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (BackendSlot, &'a Backend)> {
+    /// The backends among which other services of its group may have chosen for its clients.
+    fn grouped(service: &Service) -> Vec<BackendSlot> {
+        let is_grouped = service.config.persistence.as_ref().is_some_and(|it| it.group.is_some());
+        if is_grouped { service.backends.clone() } else { Vec::new() }
+    }
+
+    pub(super) fn slots_of<'a>(
+        &'a self,
+        service: &'a Service,
+    ) -> impl Iterator<Item = (BackendSlot, &'a Backend)> {
         service.members().filter_map(|slot| Some((*slot, self.backend(*slot)?)))
     }
 
@@ -309,6 +318,7 @@ impl State {
             echo: config.echo,
             sorry: self.spare(service),
             counted: self.counted(service),
+            grouped: Self::grouped(service),
             retired: service.retired,
             incarnation: service.incarnation,
             rank: service.rank,

@@ -24,29 +24,41 @@ impl<F: Frame> Forwarder<F> {
         };
         let key = persistence.key(wide_address(headers.ip.addresses.src()), headers.dst_port);
         let known = self.team.templates.find(context.now, &key);
-        let there = known.and_then(|slot| self.still_serves(context.snapshot, service, persistence, slot));
+        let serves = |it: &Self, slot| it.still_serves(context.snapshot, found, service, persistence, slot);
+        let there = known.and_then(|slot| serves(self, slot));
         let backend = match there {
             Some(backend) => backend,
             None => self.schedulers.pick(context.now, found.service, service, || headers.into())?,
         };
+        // Who is sent to a sorry backend comes back to the one that it had, if that serves again in time.
+        if context.snapshot.backend(backend).is_none_or(|backend| !backend.persists) {
+            return Some(backend);
+        }
         let replace = known.is_some() && there.is_none();
         let kept = self.team.templates.keep(context.now, &key, backend, persistence.secs, replace);
         // Another worker may have chosen for the same client just before.
         if kept == backend || known == Some(kept) {
             return Some(backend);
         }
-        self.still_serves(context.snapshot, service, persistence, kept).or(Some(backend))
+        serves(self, kept).or(Some(backend))
     }
 
     /// The backend of a service that a template means, if it takes flows of clients that it had.
     fn still_serves(
         &self,
         snapshot: &Snapshot,
+        found: Found,
         service: &Service,
         persistence: &Persistence,
         slot: BackendSlot,
     ) -> Option<BackendSlot> {
-        let slot = if persistence.is_group { same_server(snapshot, service, slot)? } else { slot };
+        // Another service has a removed backend's slot later, or a service of its group chose.
+        let is_own = snapshot.backend(slot)?.service == found.service;
+        let slot = match is_own {
+            true => slot,
+            false if persistence.is_group => same_server(snapshot, service, slot)?,
+            false => return None,
+        };
         let candidate = service.candidates.iter().find(|candidate| candidate.backend == slot);
         let drained = candidate.is_none_or(|candidate| candidate.weight == 0);
         let full = || candidate.is_some_and(|candidate| !self.team.has_room(service, candidate));
@@ -77,11 +89,11 @@ fn template_of(snapshot: &Snapshot, owner: FlowOwner) -> Option<Persistent> {
     Some(persistence.key(wide_address(owner.client), port))
 }
 
-/// The backend of a service that is the same server as a backend of another service.
+/// The backend of a service that is the same server as a backend of another service of its group.
 fn same_server(snapshot: &Snapshot, service: &Service, slot: BackendSlot) -> Option<BackendSlot> {
     let server = snapshot.backend(slot)?.address.ip();
     let is_it = |slot: &BackendSlot| snapshot.backend(*slot).is_some_and(|it| it.address.ip() == server);
-    service.candidates.iter().map(|candidate| candidate.backend).find(is_it)
+    service.grouped.iter().copied().find(is_it)
 }
 
 impl Persistence {

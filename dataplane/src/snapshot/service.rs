@@ -46,6 +46,8 @@ pub struct Service {
     pub sorry: Vec<Candidate>,
     /// Backends whose flows count for the service, if it may have only so many.
     pub counted: Vec<BackendSlot>,
+    /// Its backends, whether or not they take new flows, if it shares templates with other services.
+    pub grouped: Vec<BackendSlot>,
     /// Whether any of the candidates has a limit.
     pub is_limited: bool,
     /// What it takes at most.
@@ -123,6 +125,7 @@ impl Service {
             plan: Arc::default(),
             sorry: Vec::new(),
             counted: Vec::new(),
+            grouped: Vec::new(),
             limits: None,
             candidates,
             max_weight,

@@ -281,3 +281,26 @@ fn tables_leave_slots_to_those_that_come_back_to_them() {
         assert_eq!(members(&state), [(19, 1, 1)], "the sorry backend has the table for itself");
     }
 }
+
+#[test]
+fn clients_are_bound_to_whom_they_may_come_back_to() {
+    let spare = model::Backend { address: address(19), ..backend(19, 1) };
+    let policy =
+        Policy { quorum: Quorum { weight: 2, hysteresis: 0 }, sorry: vec![spare], ..Policy::default() };
+    let wanted = model::Service { policy, check: Some(check()), ..service(1, &[(11, 1), (12, 1), (13, 1)]) };
+    let mut state = with(wanted);
+    let bound = |state: &State| -> Vec<u8> {
+        let service = state.services().next().unwrap();
+        let all = state.slots_of(service).filter(|(slot, backend)| service.binds(*slot, backend));
+        all.map(|(_, backend)| backend.config.address.to_string()[11..13].parse().unwrap()).collect()
+    };
+    assert_eq!(bound(&state), [11, 12, 13], "none to the sorry backend");
+    let target = Target { service: key(1), backend: address(11) };
+    state.hear_agent(target, Ok(Report::of("down")), NOW);
+    assert_eq!(bound(&state), [12, 13], "its agent says that it cannot serve");
+    administer(&mut state, 12, drain(None, Then::Keep), NOW);
+    assert_eq!(standing(&state, 13), Standing::NoQuorum);
+    assert_eq!(bound(&state), [12], "drained; and where the sorry backend serves, the live ones do not");
+    observe(&mut state, 12, false, NOW);
+    assert!(bound(&state).is_empty());
+}

@@ -3,7 +3,7 @@
 use config::words::Scheduler;
 
 use super::*;
-use crate::snapshot::{Candidate, Persistence, Service};
+use crate::snapshot::{Candidate, Persistence, Service, ServiceSlot};
 
 const PERSISTENCE: Persistence = Persistence {
     scope: 1,
@@ -32,7 +32,7 @@ fn list(path: &mut Path, backends: &[(u32, u32)], persistence: Persistence) {
         ..Candidate::new(BackendSlot(slot), 1)
     });
     let key = "tcp:192.0.2.100:80".parse().unwrap();
-    let version = path.snapshot.service(crate::snapshot::ServiceSlot(0)).unwrap().version + 1;
+    let version = path.snapshot.service(ServiceSlot(0)).unwrap().version + 1;
     let service = Service::new(key, Scheduler::Rr, version, candidates.collect());
     parts.services[0] = Some(Arc::new(Service { persistence: Some(persistence), ..service }));
     path.snapshot = Snapshot::new(parts);
@@ -133,4 +133,57 @@ fn a_template_lives_as_long_as_a_flow_of_it() {
     path.now += 1000;
     path.housekeeping();
     assert_eq!(open(&mut path, (1, 1002)), 'B');
+}
+
+/// Changes what the snapshot says of backends.
+fn change(path: &mut Path, with: impl FnOnce(&mut Vec<Option<crate::snapshot::Backend>>)) {
+    let mut parts = path.snapshot.parts.clone();
+    with(&mut parts.backends);
+    path.snapshot = Snapshot::new(parts);
+}
+
+#[test]
+fn a_client_does_not_follow_a_slot_to_another_service() {
+    let mut path = path(0, PERSISTENCE);
+    assert_eq!(open(&mut path, (1, 1000)), 'A');
+    // The backend was removed, and its slot was given to one of another service.
+    change(&mut path, |backends| backends[0].as_mut().unwrap().service = ServiceSlot(1));
+    list(&mut path, &[(1, 0)], PERSISTENCE);
+    assert_eq!(open(&mut path, (1, 1001)), 'B');
+}
+
+#[test]
+fn a_drained_server_keeps_clients_that_it_had_by_another_service_of_its_group() {
+    let persistence = Persistence { is_group: true, ..PERSISTENCE };
+    let mut path = path(0, persistence);
+    assert_eq!(open(&mut path, (1, 1000)), 'A');
+    // As if another service had chosen; this one knows the server by another slot.
+    change(&mut path, |backends| {
+        let mut own = backends[0].unwrap();
+        backends[0].as_mut().unwrap().service = ServiceSlot(1);
+        own.address.set_port(8080);
+        backends.resize(8, None);
+        backends[7] = Some(own);
+    });
+    list(&mut path, &[(1, 0)], persistence);
+    let service = path.snapshot.parts.services[0].as_mut().unwrap();
+    Arc::get_mut(service).unwrap().grouped = vec![BackendSlot(7), BackendSlot(1)];
+    assert_eq!(open(&mut path, (1, 1001)), 'A');
+}
+
+#[test]
+fn who_was_sent_to_a_sorry_backend_comes_back_to_his_own() {
+    let mut path = path(0, PERSISTENCE);
+    assert_eq!(open(&mut path, (1, 1000)), 'A');
+    let persist = |path: &mut Path, a, b| {
+        change(path, |backends| {
+            backends[0].as_mut().unwrap().persists = a;
+            backends[1].as_mut().unwrap().persists = b;
+        });
+    };
+    persist(&mut path, false, false);
+    list(&mut path, &[(1, 0)], PERSISTENCE);
+    assert_eq!(open(&mut path, (1, 1001)), 'B', "B is a sorry backend");
+    persist(&mut path, true, false);
+    assert_eq!(open(&mut path, (1, 1002)), 'A', "A has a template of the client still");
 }
