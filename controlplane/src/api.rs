@@ -3,6 +3,8 @@
 //! JSON-RPC 2.0, one message a line, over a Unix stream socket. [`Request`] serialises to exactly the
 //! `method` and `params` members of a call. Counters only grow, from 0 at the appliance's start.
 
+mod persistence;
+
 use std::net::{IpAddr, SocketAddr};
 
 use config::model;
@@ -13,6 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{Serving, Standing};
+pub use persistence::{Forgotten, Template, TemplateList, TemplateUsage, TemplatesWanted};
 
 /// A call is a line of at most so many bytes, its newline included. Answers may be longer.
 pub const MAX_LINE_LEN: usize = 1 << 20;
@@ -72,6 +75,18 @@ pub enum Request {
     FlowList {
         /// At most so many flows are answered.
         limit: usize,
+    },
+    /// Persistence templates. Answered by [`TemplateList`].
+    #[serde(rename = "persistence.list")]
+    PersistenceList(TemplatesWanted),
+    /// Forgets the persistence templates of a service and its group; flows stay with their backends. Answered by
+    /// [`Forgotten`].
+    #[serde(rename = "persistence.flush")]
+    PersistenceFlush {
+        /// Which service.
+        service: ServiceKey,
+        /// Only those whose network this client is in; none: of all clients.
+        client: Option<IpAddr>,
     },
     /// All counters. Answered by [`Stats`].
     #[serde(rename = "stats")]
@@ -415,6 +430,8 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// Local addresses of all pools.
     pub locals: Vec<LocalStats>,
+    /// Persistence templates, counted some moments ago.
+    pub templates: TemplateUsage,
     /// As in [`Request::ServiceList`].
     pub services: Vec<ServiceStatus>,
 }

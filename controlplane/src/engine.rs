@@ -11,6 +11,7 @@ mod frames;
 mod host;
 mod measure;
 mod nd;
+mod persistence;
 mod policies;
 mod reload;
 mod stations;
@@ -183,6 +184,7 @@ pub struct Engine<D: Devices> {
     unpublished: Vec<oneshot::Sender<Result<Value, ApiError>>>,
     pending: VecDeque<Pending>,
     listings: flows::Listings,
+    persistence: persistence::Persistence,
     /// Of backends that are measured.
     windows: Windows,
     control: frames::Counters,
@@ -242,6 +244,7 @@ impl<D: Devices> Engine<D> {
             unpublished: Vec::new(),
             pending: VecDeque::new(),
             listings: flows::Listings::default(),
+            persistence: persistence::Persistence::default(),
             windows: Windows::default(),
             control: frames::Counters::default(),
             drops: DropCounters::default(),
@@ -325,6 +328,7 @@ impl<D: Devices> Engine<D> {
             self.next_retired = now + RETIRED_TICK;
             self.free_retired();
             self.pass_time();
+            self.count_templates();
         }
         if now >= self.next_measure {
             self.next_measure = now + MEASURE_TICK;
@@ -395,6 +399,16 @@ impl<D: Devices> Engine<D> {
             Request::Drops => return answer(call.reply, &self.all_drops()),
             Request::FlowList { limit } => {
                 self.list_flows(limit, call.reply);
+                return false;
+            }
+            Request::PersistenceList(wanted) => {
+                self.list_templates(wanted, call.reply);
+                return false;
+            }
+            Request::PersistenceFlush { service, client } => {
+                let whose = client.map(|client| format!(" of {client}")).unwrap_or_default();
+                tracing::info!(uid, pid, "service {service}: templates{whose} are forgotten");
+                self.forget_templates(service, client, call.reply);
                 return false;
             }
             Request::Stop => {

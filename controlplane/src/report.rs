@@ -1,5 +1,7 @@
 //! What the API answers about the state and the counters, gathered from where they are.
 
+pub mod bindings;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

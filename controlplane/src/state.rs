@@ -511,7 +511,8 @@ fn refuse(fault: &Fault) -> ApiError {
     ApiError { code: code::INVALID_CONFIG, message: format!("refused; {fault}; {}", fault.help()) }
 }
 
-fn no_service(key: ServiceKey) -> ApiError {
+/// What a call is told that names a service which is not configured.
+pub fn no_service(key: ServiceKey) -> ApiError {
     let message = format!("no service {key}; it is not configured; see `trutina service list`");
     ApiError { code: code::NOT_FOUND, message }
 }

@@ -4,7 +4,7 @@
 //! one compare-and-swap of one word, so that nobody ever waits. Two workers that meet a client for the first time at
 //! the same moment try the same free place, and the later one takes what the earlier one chose.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::clock::Seconds;
@@ -50,17 +50,15 @@ struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 32);
 
-/// A template, as people read it.
+/// A template, as it was when it was listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template {
-    /// The client's network.
-    pub client: IpAddr,
-    /// The port of the service; 0 if it is for all.
-    pub port: u16,
+    /// Whose it is.
+    pub key: Persistent,
     /// Where it goes.
     pub backend: BackendSlot,
     /// Seconds until it is over.
-    pub expires: Seconds,
+    pub left: Seconds,
 }
 
 /// The templates of all services.
@@ -113,8 +111,9 @@ impl Templates {
                     return backend;
                 }
             } else if entry.swap(before, 0) {
-                // It must be alive at once when it is there, or the next worker would take it for free.
-                entry.touch(now, secs);
+                // It must be alive at once when it is there, or the next worker would take it for free; and it lives
+                // no longer because the one before it would have.
+                entry.expires.store(now.saturating_add(secs), Ordering::Release);
                 if entry.swap(0, word) {
                     entry.describe(key);
                     // Another worker may have put the client elsewhere since all places were looked at.
@@ -136,16 +135,46 @@ impl Templates {
         entry.inspect(|entry| entry.touch(now, CHILD_SECS));
     }
 
-    /// All templates.
-    pub fn list(&self, now: Seconds) -> impl Iterator<Item = Template> {
+    /// How many there may be.
+    pub fn capacity(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many of these places have a template.
+    pub fn used(&self, now: Seconds, places: Range<usize>) -> usize {
+        let places = self.entries.get(places).unwrap_or_default();
+        places.iter().filter(|entry| entry.left(now) > 0).count()
+    }
+
+    /// The templates whose scope `scope_of` knows by their backend.
+    ///
+    /// Any thread may ask while workers change them, since what an entry says of its client counts only if it makes
+    /// the entry's own mark: one that is being changed is left out, and so is one whose backend's slot has another
+    /// service's backend by now.
+    pub fn list<S>(&self, now: Seconds, scope_of: S) -> impl Iterator<Item = Template>
+    where
+        S: Fn(BackendSlot) -> Option<u64>,
+    {
         self.entries.iter().filter_map(move |entry| {
-            let [high, low] = entry.client.each_ref().map(|half| half.load(Ordering::Relaxed));
-            let client = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).to_canonical();
             let word = entry.word.load(Ordering::Acquire);
-            let (expires, port) = (entry.left(now), entry.port.load(Ordering::Relaxed) as u16);
             let backend = BackendSlot((word & SLOT_MASK) as u32);
-            (expires > 0).then_some(Template { client, port, backend, expires })
+            let left = entry.left(now);
+            let scope = scope_of(backend).filter(|_| left > 0)?;
+            let [high, low] = entry.client.each_ref().map(|half| half.load(Ordering::Relaxed));
+            let client = u128::from(high) << 64 | u128::from(low);
+            let key = Persistent { scope, client, port: entry.port.load(Ordering::Relaxed) as u16 };
+            let (mark, ways) = self.locate(&key);
+            let is_here = ways.iter().any(|way| std::ptr::eq(way, entry));
+            (is_here && mark == word >> SLOT_BITS).then_some(Template { key, backend, left })
         })
+    }
+
+    /// Forgets a template, unless its client has another backend by now. Returns whether it did. Flows stay where
+    /// they are.
+    pub fn forget(&self, template: &Template) -> bool {
+        let (mark, ways) = self.locate(&template.key);
+        let word = mark << SLOT_BITS | u64::from(template.backend.0);
+        ways.iter().any(|entry| entry.swap(word, 0))
     }
 
     /// A client's mark, never 0, and the places where it may be.
@@ -211,10 +240,71 @@ mod tests {
         assert_eq!(templates.find(400, &client), None);
         assert_eq!(templates.keep(400, &client, BackendSlot(6), 300, false), BackendSlot(6), "it had one");
         assert_eq!(templates.keep(401, &client, BackendSlot(9), 300, true), BackendSlot(9), "replaced");
-        let [template] = templates.list(500).collect::<Vec<_>>()[..] else { panic!("one template") };
-        let address = IpAddr::from([0, 0, 0, 7]);
-        let (backend, expires) = (BackendSlot(9), 201);
-        assert_eq!(template, Template { client: address, port: 0, backend, expires });
+        let template = Template { key: client, backend: BackendSlot(9), left: 201 };
+        assert_eq!(templates.list(500, |_| Some(1)).collect::<Vec<_>>(), [template]);
+    }
+
+    #[test]
+    fn templates_are_listed_by_whom_they_belong_to() {
+        let templates = Templates::new(64, SECRET);
+        let keys = [key(1, 7, 0), key(1, 8, 80), key(2, 7, 0), key(3, 9, 0)];
+        for (key, slot) in keys.iter().zip(1..) {
+            templates.keep(0, key, BackendSlot(slot), 10, false);
+        }
+        let listed = |scopes: fn(u32) -> Option<u64>| -> Vec<Persistent> {
+            let mut listed: Vec<_> =
+                templates.list(5, |slot| scopes(slot.0)).map(|template| template.key).collect();
+            listed.sort_by_key(|key| (key.scope, key.client, key.port));
+            listed
+        };
+        assert_eq!(listed(|slot| Some([0, 1, 1, 2, 3][slot as usize])), keys);
+        assert_eq!(listed(|slot| (slot < 3).then_some(1)), keys[..2], "others' backends are nobody's");
+        // The third slot has a backend of the first scope by now.
+        assert_eq!(listed(|slot| (slot < 4).then_some(1)), keys[..2]);
+        assert_eq!((templates.used(5, 0..64), templates.capacity()), (4, 64));
+        let halves = templates.used(5, 0..32) + templates.used(5, 32..64);
+        assert_eq!((halves, templates.used(5, 64..99), templates.used(10, 0..64)), (4, 0, 0));
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_nothing_behind() {
+        let templates = Templates::new(8, SECRET);
+        let client = key(1, 7, 0);
+        templates.keep(0, &client, BackendSlot(1), 3600, false);
+        let listed = |now| templates.list(now, |_| Some(1)).collect::<Vec<_>>();
+        let [template] = listed(0)[..] else { panic!("one template") };
+        templates.keep(0, &client, BackendSlot(2), 3600, true);
+        assert!(!templates.forget(&template), "it has changed");
+        assert!(templates.forget(&listed(0)[0]));
+        assert_eq!((templates.find(0, &client), listed(0)), (None, vec![]));
+        templates.touch(0, &client);
+        assert_eq!(templates.find(0, &client), None, "a flow that lives does not bring it back");
+        for client in 0..8 {
+            templates.keep(0, &key(1, 100 + client, 0), BackendSlot(3), 5, false);
+        }
+        assert_eq!(templates.used(4, 0..8), 8);
+        assert_eq!(templates.used(5, 0..8), 0, "no later one lives as long as it would have");
+    }
+
+    #[test]
+    fn lists_are_right_while_workers_change_templates() {
+        let turns = if cfg!(miri) { 20 } else { 20_000 };
+        let templates = Templates::new(8, SECRET);
+        // More clients than places: each takes the place of another one. Each has a backend of its own number.
+        let work = || {
+            for turn in 0..turns {
+                let client = 1 + turn % 16;
+                templates.keep(0, &key(1, client, 0), BackendSlot(client), 10, false);
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers = [scope.spawn(work), scope.spawn(work)];
+            while !workers.iter().all(|worker| worker.is_finished()) {
+                for template in templates.list(0, |_| Some(1)) {
+                    assert_eq!(template.key, key(1, template.backend.0, 0));
+                }
+            }
+        });
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod add;
 mod balance;
+mod persistence;
 mod policy;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use config::words::ServiceKey;
 use controlplane::api::Request;
 
 pub use self::add::{BackendAdd, ServiceAdd};
+pub use self::persistence::PersistenceCommand;
 use self::policy::{Disable, Drain, Which};
 
 /// Shows and changes what a running trutinad balances.
@@ -53,6 +55,9 @@ pub enum Command {
     /// Flows: which client is with which backend
     #[command(subcommand)]
     Flow(FlowCommand),
+    /// Persistence templates: which client comes back to which backend
+    #[command(subcommand)]
+    Persistence(PersistenceCommand),
     /// Counters of workers, ports, services and backends
     Stats,
     /// Dropped frames by reason
@@ -157,6 +162,7 @@ impl Command {
             Self::Backend(BackendCommand::Disable(disable)) => disable.request(),
             Self::Backend(BackendCommand::Enable(which)) => which.enable(),
             Self::Flow(FlowCommand::List { limit }) => Request::FlowList { limit: *limit },
+            Self::Persistence(command) => command.request(),
             Self::Stats => Request::Stats,
             Self::Drops { .. } => Request::Drops,
             Self::Reload => Request::Reload,

@@ -5,14 +5,15 @@ mod args;
 mod samples;
 mod stats;
 mod tables;
+mod templates;
 
-use controlplane::api::{self, Done, FlowList, ServiceStatus, Stats, Status, code};
+use controlplane::api::{self, Done, FlowList, Forgotten, ServiceStatus, Stats, Status, TemplateList, code};
 use controlplane::client::{Client, ClientError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use args::Arguments;
-use args::{BackendCommand, Command, ServiceCommand};
+use args::{BackendCommand, Command, PersistenceCommand, ServiceCommand};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -92,6 +93,12 @@ fn render(command: &Command, answer: Value) -> Result<String, Failure> {
             tables::backends(&services)
         }
         Command::Flow(_) => tables::flows(&read::<FlowList>(answer)?),
+        Command::Persistence(PersistenceCommand::List { .. }) => {
+            templates::templates(&read::<TemplateList>(answer)?)
+        }
+        Command::Persistence(PersistenceCommand::Flush { .. }) => {
+            templates::forgotten(read::<Forgotten>(answer)?)
+        }
         Command::Stats => stats::stats(&read::<Stats>(answer)?),
         Command::Drops { all } => stats::drops(&read::<Vec<api::Drop>>(answer)?, *all),
         Command::Stop => "trutinad is stopping\n".to_owned(),

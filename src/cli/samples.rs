@@ -4,7 +4,8 @@ use config::model::{Persistence, Tunnel};
 use config::words::{Admin, ClientAddress, Encapsulation, Idle, Mode, NoBackend, NoFlow, Scheduler};
 use controlplane::api::{
     BackendStatus, ControlStats, Counters, Drop, Flow, FlowList, Health, InterfaceStatus, LocalStats,
-    NeighbourStatus, PortStats, PortStatus, ServiceStatus, Stats, Status, WorkerStats, WorkerStatus,
+    NeighbourStatus, PortStats, PortStatus, ServiceStatus, Stats, Status, Template, TemplateList,
+    TemplateUsage, WorkerStats, WorkerStatus,
 };
 use controlplane::policy::{Serving, Standing};
 
@@ -209,7 +210,30 @@ pub fn stats() -> Stats {
         capacity: 129_024,
     };
     let locals = vec![local("198.51.100.200", Some("out"), 12), local("2001:db8:5::200", None, 0)];
-    Stats { workers: vec![worker.clone(), worker], control, ports: vec![port], locals, services: services() }
+    let templates = TemplateUsage { used: 17, capacity: 65_536 };
+    let workers = vec![worker.clone(), worker];
+    Stats { workers, control, ports: vec![port], locals, templates, services: services() }
+}
+
+pub fn templates() -> TemplateList {
+    let template = |client: &str, service: &str, backend: &str| Template {
+        client: client.parse().unwrap(),
+        service: service.parse().unwrap(),
+        group: None,
+        port: None,
+        backend: backend.parse().unwrap(),
+        expires_secs: 299,
+    };
+    let shop = template("203.0.113.0/24", "tcp:192.0.2.100:80", "198.51.100.7:8000");
+    let by_port = template("2001:db8:7::7/128", "tcp:[2001:db8::1]:0", "[2001:db8:2::11]:0");
+    TemplateList {
+        templates: vec![
+            Template { group: Some("shop".to_owned()), ..shop },
+            Template { port: Some(443), expires_secs: 3600, ..by_port },
+        ],
+        total: 12,
+        usage: TemplateUsage { used: 17, capacity: 65_536 },
+    }
 }
 
 pub fn drops() -> Vec<Drop> {

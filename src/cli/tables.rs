@@ -253,7 +253,7 @@ fn flow_row(flow: &Flow) -> [String; 8] {
 }
 
 /// A time span: `3d 04:05:06`, without the days if there are none.
-fn span(secs: u64) -> String {
+pub fn span(secs: u64) -> String {
     let (days, hours, minutes, secs) = (secs / 86400, secs / 3600 % 24, secs / 60 % 60, secs % 60);
     match days {
         0 => format!("{hours:02}:{minutes:02}:{secs:02}"),

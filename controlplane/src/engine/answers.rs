@@ -21,6 +21,7 @@ impl<D: Devices> Engine<D> {
             control: self.control_stats(),
             ports: self.devices.stats(),
             locals: report::locals(&self.state.ground.locals, &self.worker_stats()),
+            templates: self.template_usage(),
             services: self.services(),
         }
     }

@@ -1,6 +1,7 @@
 //! The control thread with workers that are played by the test, and devices in memory.
 
 mod links;
+mod persistence;
 
 use config::words::{Idle, Scheduler, ServiceKey};
 use dataplane::buf::HeapFrame;
@@ -82,7 +83,7 @@ fn lab_of(config: &str, host: Host) -> Lab {
     let plan = Plan::new(config.clone(), &[OWN], Limits::for_config(&config)).unwrap();
     let (publisher, mut readers) = publish::channel(plan.snapshot(), 1);
     let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: Idle::Poll };
-    let (stats, team) = (Arc::new(WorkerStats::new(64)), Team::new(1, 64, 0));
+    let (stats, team) = (Arc::new(WorkerStats::new(64)), Team::new(1, 64, 64));
     team.join(0, &stats);
     let handle = Handle {
         punt: Arc::new(crossbeam::queue::ArrayQueue::new(64)),

@@ -4,6 +4,8 @@
 //! own, so that nothing that has gone away lingers on the page.
 
 mod page;
+#[cfg(test)]
+mod samples;
 
 use std::convert::Infallible;
 use std::io;
@@ -139,7 +141,7 @@ fn respond(status: StatusCode, content_type: &'static str, text: String) -> Resp
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    use super::page::samples::{stats, status};
+    use super::samples::{stats, status};
     use super::*;
 
     /// Serves a stub of the control thread and sends it one request; answers all that comes back.
