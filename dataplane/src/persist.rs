@@ -4,7 +4,7 @@
 //! one compare-and-swap of one word, so that nobody ever waits. Two workers that meet a client for the first time at
 //! the same moment try the same free place, and the later one takes what the earlier one chose.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::clock::Seconds;
@@ -19,8 +19,9 @@ const WAYS: usize = 8;
 const SLOT_BITS: u32 = 24;
 const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 
-/// Seconds for which a template lives on from when a flow of it was seen alive, as in IPVS.
-pub const CHILD_SECS: Seconds = 60;
+/// Seconds for which a template lives on from when a flow of it was seen alive: as long as it lives without one, but
+/// long enough for that flow to be seen again, and no longer than in IPVS.
+const CHILD_SECS: RangeInclusive<Seconds> = 5..=60;
 
 /// Who is to come back to the same backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,11 +129,11 @@ impl Templates {
         backend
     }
 
-    /// A flow of this client lives, so that its template does for a while.
-    pub fn touch(&self, now: Seconds, key: &Persistent) {
+    /// A flow of this client lives, so that its template, which is one of so many seconds, does for a while.
+    pub fn touch(&self, now: Seconds, key: &Persistent, secs: Seconds) {
         let (mark, ways) = self.locate(key);
         let entry = ways.iter().find(|entry| entry.backend_of(mark, now).is_some());
-        entry.inspect(|entry| entry.touch(now, CHILD_SECS));
+        entry.inspect(|entry| entry.touch(now, secs.clamp(*CHILD_SECS.start(), *CHILD_SECS.end())));
     }
 
     /// How many there may be.
@@ -277,7 +278,7 @@ mod tests {
         assert!(!templates.forget(&template), "it has changed");
         assert!(templates.forget(&listed(0)[0]));
         assert_eq!((templates.find(0, &client), listed(0)), (None, vec![]));
-        templates.touch(0, &client);
+        templates.touch(0, &client, 300);
         assert_eq!(templates.find(0, &client), None, "a flow that lives does not bring it back");
         for client in 0..8 {
             templates.keep(0, &key(1, 100 + client, 0), BackendSlot(3), 5, false);
@@ -324,10 +325,17 @@ mod tests {
         let templates = Templates::new(8, SECRET);
         let client = key(1, 7, 0);
         templates.keep(0, &client, BackendSlot(1), 10, false);
-        templates.touch(9, &client);
+        templates.touch(9, &client, 300);
         assert_eq!(templates.find(68, &client), Some(BackendSlot(1)));
-        templates.touch(69, &client);
+        templates.touch(69, &client, 300);
         assert_eq!(templates.find(69, &client), None, "it was over");
+        templates.keep(100, &client, BackendSlot(1), 10, false);
+        templates.touch(105, &client, 10);
+        assert_eq!(templates.find(114, &client), Some(BackendSlot(1)));
+        assert_eq!(templates.find(115, &client), None, "short ones are short");
+        templates.keep(200, &client, BackendSlot(1), 1, false);
+        templates.touch(200, &client, 1);
+        assert_eq!(templates.find(204, &client), Some(BackendSlot(1)), "it is seen again before");
     }
 
     #[test]

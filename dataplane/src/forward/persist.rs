@@ -3,6 +3,7 @@
 use super::flows::{wide_address, worth};
 use super::{Context, Forwarder};
 use crate::buf::Frame;
+use crate::clock::Seconds;
 use crate::flow::table::Worth;
 use crate::flow::{FlowOwner, network};
 use crate::packet::Headers;
@@ -72,21 +73,21 @@ impl<F: Frame> Forwarder<F> {
     pub(super) fn touch_templates(&self, context: Context, lines: usize) {
         self.flows.visit_next(lines, |owner, flow| {
             if worth(context, flow) != Worth::Dead
-                && let Some(key) = template_of(context.snapshot, owner)
+                && let Some((key, secs)) = template_of(context.snapshot, owner)
             {
-                self.team.templates.touch(context.now, &key);
+                self.team.templates.touch(context.now, &key, secs);
             }
         });
     }
 }
 
-/// Whose template a flow belongs to, if its service has any.
-fn template_of(snapshot: &Snapshot, owner: FlowOwner) -> Option<Persistent> {
+/// Whose template a flow belongs to, if its service has any, and the seconds for which that lives.
+fn template_of(snapshot: &Snapshot, owner: FlowOwner) -> Option<(Persistent, Seconds)> {
     let service = snapshot.service(owner.service)?;
     let persistence = service.persistence.as_ref()?;
     // A service of one port has it in its key.
     let port = owner.service_port.unwrap_or(service.key.ports.first);
-    Some(persistence.key(wide_address(owner.client), port))
+    Some((persistence.key(wide_address(owner.client), port), persistence.secs))
 }
 
 /// The backend of a service that is the same server as a backend of another service of its group.
