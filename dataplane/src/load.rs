@@ -49,30 +49,43 @@ impl Load {
 
 /// Loads as one worker makes them, by backend slot.
 #[derive(Debug)]
-pub struct Loads(Box<[AtomicU64]>);
+pub struct Loads {
+    loads: Box<[AtomicU64]>,
+    /// How many flows began or ended.
+    changes: AtomicU64,
+}
 
 impl Loads {
     /// No flows yet, of backends in slots 0 to `backends` - 1.
     pub fn new(backends: usize) -> Self {
-        Self(gathered((0..backends).map(|_| AtomicU64::new(0))).into())
+        let loads = gathered((0..backends).map(|_| AtomicU64::new(0))).into();
+        Self { loads, changes: AtomicU64::new(0) }
     }
 
     /// The load of a backend; none of a slot that there is not.
     #[inline]
     pub fn get(&self, slot: BackendSlot) -> Load {
-        Load(self.0.get(slot.0 as usize).map_or(0, |load| load.load(Ordering::Relaxed)))
+        self.view().get(slot)
+    }
+
+    /// All of them, for who reads many.
+    #[inline]
+    pub fn view(&self) -> View<'_> {
+        View(&self.loads)
     }
 
     /// A flow began. Only its one writer may say so, as of all that follows.
     #[inline]
     pub fn begin(&self, slot: BackendSlot, active: bool) {
         self.change(slot, |load| load.wrapping_add(unit(active)));
+        self.count_change();
     }
 
     /// A flow ended.
     #[inline]
     pub fn end(&self, slot: BackendSlot, active: bool) {
         self.change(slot, |load| load.wrapping_sub(unit(active)));
+        self.count_change();
     }
 
     /// A flow became active, or not any more.
@@ -81,18 +94,43 @@ impl Loads {
         self.change(slot, |load| load.wrapping_add(unit(active)).wrapping_sub(unit(!active)));
     }
 
+    /// How many flows began or ended. Loads that are read afterwards have all of these in them.
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     /// Asks for the load of a backend to come into the cache.
     #[inline]
     pub fn prefetch(&self, slot: BackendSlot) {
-        prefetch(self.0.as_ptr().wrapping_add(slot.0 as usize));
+        prefetch(self.loads.as_ptr().wrapping_add(slot.0 as usize));
+    }
+
+    #[inline]
+    fn count_change(&self) {
+        // Behind the change itself.
+        self.changes.store(self.changes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
     #[inline]
     fn change(&self, slot: BackendSlot, change: impl Fn(u64) -> u64) {
-        if let Some(load) = self.0.get(slot.0 as usize) {
+        if let Some(load) = self.loads.get(slot.0 as usize) {
             // One store, so that a reader never sees a flow in neither half, or in both.
             load.store(change(load.load(Ordering::Relaxed)), Ordering::Relaxed);
         }
+    }
+}
+
+/// Loads as one worker makes them. Where they are is in registers and not asked of memory for each, as it has to be of
+/// what has atomics in it.
+#[derive(Clone, Copy)]
+pub struct View<'a>(&'a [AtomicU64]);
+
+impl View<'_> {
+    /// The load of a backend; none of a slot that there is not.
+    #[inline]
+    pub fn get(self, slot: BackendSlot) -> Load {
+        Load(self.0.get(slot.0 as usize).map_or(0, |load| load.load(Ordering::Relaxed)))
     }
 }
 

@@ -20,10 +20,7 @@ impl Traffic {
     #[inline]
     pub fn of(stats: &WorkerStats, slot: BackendSlot) -> Self {
         let its = stats.backend(slot);
-        Self {
-            packets: its.in_packets.get().wrapping_add(its.out_packets.get()),
-            bytes: its.in_bytes.get().wrapping_add(its.out_bytes.get()),
-        }
+        Self { packets: its.packets(), bytes: its.bytes() }
     }
 
     /// The traffic of both.
@@ -66,11 +63,19 @@ impl Marks {
     /// The mark of a backend.
     #[inline]
     pub fn get(&self, slot: BackendSlot) -> Traffic {
-        let mark = self.0.get(slot.0 as usize);
-        mark.map_or(Traffic::default(), |mark| Traffic {
-            packets: mark.packets.load(Ordering::Relaxed),
-            bytes: mark.bytes.load(Ordering::Relaxed),
-        })
+        Traffic { packets: self.packets(slot), bytes: self.bytes(slot) }
+    }
+
+    /// Its packets alone.
+    #[inline]
+    pub fn packets(&self, slot: BackendSlot) -> u64 {
+        self.0.get(slot.0 as usize).map_or(0, |mark| mark.packets.load(Ordering::Relaxed))
+    }
+
+    /// Its bytes alone.
+    #[inline]
+    pub fn bytes(&self, slot: BackendSlot) -> u64 {
+        self.0.get(slot.0 as usize).map_or(0, |mark| mark.bytes.load(Ordering::Relaxed))
     }
 
     /// Moves it.

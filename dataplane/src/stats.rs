@@ -89,6 +89,20 @@ pub struct BackendCounters {
 
 const _: () = assert!(size_of::<BackendCounters>() == 64);
 
+impl BackendCounters {
+    /// Packets, both ways.
+    #[inline]
+    pub fn packets(&self) -> u64 {
+        self.in_packets.get().wrapping_add(self.out_packets.get())
+    }
+
+    /// Bytes of IP packets, both ways.
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        self.in_bytes.get().wrapping_add(self.out_bytes.get())
+    }
+}
+
 /// Everything one worker counts.
 ///
 /// Law: received + injected + taken_over = sent + punted + handed_over + dropped + held, between turns.
@@ -173,6 +187,12 @@ impl WorkerStats {
     pub fn prefetch_backend(&self, slot: BackendSlot) {
         prefetch(self.backends.as_ptr().wrapping_add(slot.0 as usize));
         self.loads.prefetch(slot);
+    }
+
+    /// The counters of all backends, by slot.
+    #[inline]
+    pub fn backends(&self) -> &[BackendCounters] {
+        &self.backends
     }
 
     /// The counters of the backend in a slot.

@@ -82,6 +82,12 @@ impl Team {
         self.members().map(|stats| stats.loads.get(slot)).fold(Load::default(), Load::plus)
     }
 
+    /// How many flows began or ended on all workers, of all backends.
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.members().map(|stats| stats.loads.changes()).fold(0, u64::wrapping_add)
+    }
+
     /// Whether a backend of a service may have another flow.
     pub fn has_room(&self, service: &Service, candidate: &Candidate) -> bool {
         let pace = || self.paces.get(candidate.backend.0 as usize);

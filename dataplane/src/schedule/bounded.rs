@@ -8,6 +8,7 @@
 use super::hash::{Secret, place};
 use super::maglev::{probe, slots};
 use super::table::Member;
+use super::total::Total;
 use crate::snapshot::BackendSlot;
 
 /// What a bound counts as 1.
@@ -33,15 +34,22 @@ struct Holder {
 impl Holder {
     /// Whether one more flow is within its bound, if there are `total` flows without that, and it takes it.
     #[inline]
-    fn takes(
+    fn takes<C: FnMut() -> u64>(
         &self,
         loads: &impl Fn(BackendSlot) -> u64,
-        total: u64,
+        total: &mut Total<C>,
         available: &impl Fn(BackendSlot) -> bool,
     ) -> bool {
-        let bound = ((u128::from(total) + 1) * u128::from(self.bound)).div_ceil(1 << 32);
+        let load = loads(self.backend);
         // A weight of 0 has a bound of 0.
-        u128::from(loads(self.backend)) < bound && available(self.backend)
+        total.is(|total| load < self.bound(total)) && available(self.backend)
+    }
+
+    /// How many flows it may have, if there are `total` without the one that comes.
+    #[inline]
+    fn bound(&self, total: u64) -> u64 {
+        let bound = ((u128::from(total) + 1) * u128::from(self.bound)).div_ceil(1 << 32);
+        u64::try_from(bound).unwrap_or(u64::MAX)
     }
 }
 
@@ -65,11 +73,11 @@ impl Bounded {
     /// The backend of a new flow with this hash. `loads` says how many flows a backend has, and `total` how many all
     /// of them have.
     #[inline]
-    pub fn pick(
+    pub(super) fn pick<C: FnMut() -> u64>(
         &self,
         hash: u64,
         loads: impl Fn(BackendSlot) -> u64,
-        total: u64,
+        total: &mut Total<C>,
         available: impl Fn(BackendSlot) -> bool,
     ) -> Option<BackendSlot> {
         let holder = self.holder(place(hash, self.slots.len()))?;
@@ -85,11 +93,11 @@ impl Bounded {
     }
 
     /// The first backend with room in an order that belongs to the hash.
-    fn pick_other(
+    fn pick_other<C: FnMut() -> u64>(
         &self,
         hash: u64,
         loads: impl Fn(BackendSlot) -> u64,
-        total: u64,
+        total: &mut Total<C>,
         available: impl Fn(BackendSlot) -> bool,
     ) -> Option<BackendSlot> {
         let mut tried =
@@ -127,6 +135,7 @@ mod tests {
     use super::*;
     use crate::schedule::maglev::Maglev;
     use crate::schedule::table::testing::members;
+    use crate::schedule::total::testing::with_total;
     use proptest::prelude::*;
 
     const SECRET: Secret = Secret([3, 4]);
@@ -138,7 +147,8 @@ mod tests {
         let (bounded, maglev) =
             (Bounded::new(&members, SIZE, &SECRET, 1.25), Maglev::new(&members, SIZE, &SECRET));
         for hash in (0..1000u64).map(|it| it.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
-            assert_eq!(bounded.pick(hash, |_| 0, 1000, |_| true), maglev.pick(hash, |_| true));
+            let pick = with_total(1000, |total| bounded.pick(hash, |_| 0, total, |_| true));
+            assert_eq!(pick, maglev.pick(hash, |_| true));
         }
     }
 
@@ -149,7 +159,8 @@ mod tests {
             let table = Bounded::new(&members(&[1; 4]), SIZE, &SECRET, factor);
             let loads = RefCell::new([0u64; 4]);
             for total in 0..1000 {
-                let pick = table.pick(7, |it| loads.borrow()[it.0 as usize], total, |_| true).unwrap();
+                let load = |it: BackendSlot| loads.borrow()[it.0 as usize];
+                let pick = with_total(total, |total| table.pick(7, load, total, |_| true)).unwrap();
                 loads.borrow_mut()[pick.0 as usize] += 1;
             }
             let mut loads = loads.into_inner();
@@ -172,7 +183,8 @@ mod tests {
             let sum: u32 = weights.iter().sum();
             let loads = RefCell::new(vec![0u64; weights.len()]);
             for (total, hash) in hashes.into_iter().enumerate() {
-                let pick = table.pick(hash, |it| loads.borrow()[it.0 as usize], total as u64, |_| true);
+                let load = |it: BackendSlot| loads.borrow()[it.0 as usize];
+                let pick = with_total(total as u64, |total| table.pick(hash, load, total, |_| true));
                 prop_assert_eq!(pick.is_some(), sum > 0);
                 let Some(pick) = pick else { break };
                 let (load, weight) = (&mut loads.borrow_mut()[pick.0 as usize], weights[pick.0 as usize]);
@@ -191,7 +203,7 @@ mod tests {
             let table = Bounded::new(&members(&weights), 251, &SECRET, 1.25);
             let taking = |backend: BackendSlot| !away[backend.0 as usize];
             let anyone = weights.iter().zip(&away).any(|(&weight, &away)| weight > 0 && !away);
-            let pick = table.pick(hash, |_| load, u64::MAX, taking);
+            let pick = with_total(u64::MAX, |total| table.pick(hash, |_| load, total, taking));
             prop_assert_eq!(pick.is_some(), anyone);
             prop_assert!(pick.is_none_or(|it| taking(it) && weights[it.0 as usize] > 0));
         }

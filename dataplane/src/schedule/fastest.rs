@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use super::least::cheapest_then_idlest;
 use crate::flow::table::FlowHash;
 use crate::load::Load;
 use crate::measure::Times;
@@ -22,16 +23,7 @@ pub(super) fn soonest(
     times: &Times,
     load: impl Fn(&Candidate) -> Load,
 ) -> Option<BackendSlot> {
-    let mut best: Option<(&Candidate, u64)> = None;
-    for candidate in candidates.iter().filter(|candidate| available(candidate)) {
-        let time = times.get(candidate.backend);
-        let is_better =
-            |(best, least)| time < least || (time == least && load(candidate).flows() < load(best).flows());
-        if best.is_none_or(is_better) {
-            best = Some((candidate, time));
-        }
-    }
-    best.map(|(candidate, _)| candidate.backend)
+    cheapest_then_idlest(candidates, available, |candidate| times.get(candidate.backend), load)
 }
 
 /// A connection that opens, by the hash of its client.

@@ -6,14 +6,19 @@
 use std::hint::select_unpredictable;
 
 use crate::load::Load;
-use crate::snapshot::{BackendSlot, Candidate};
+use crate::snapshot::{BackendSlot, Candidate, Service, gcd};
 
 /// What IPVS takes for the work of a backend: an active connection counts as much as 257 inactive ones. That is what
 /// the kernel does; its comment says 256.
 #[inline]
 pub(super) fn overhead(load: Load) -> u64 {
-    (load.active() << 8) + load.flows()
+    load.flows() + (load.active() << 8)
 }
+
+/// Active connections of a backend at most, with the one that comes.
+pub(super) const MOST_ACTIVE: u64 = 1 << 32;
+/// The [`overhead`] of a backend at most.
+pub(super) const MOST_OVERHEAD: u64 = (MOST_ACTIVE - 1) * 258;
 
 /// `lc`: least overhead, whatever the weights.
 pub(super) fn connections(
@@ -21,40 +26,190 @@ pub(super) fn connections(
     available: impl Fn(&Candidate) -> bool,
     load: impl Fn(&Candidate) -> Load,
 ) -> Option<BackendSlot> {
-    least(candidates, available, |candidate| (overhead(load(candidate)), 1))
+    cheapest(candidates, available, |candidate| overhead(load(candidate)))
 }
 
 /// `wlc`: least overhead for its weight.
+#[inline(always)]
 pub(super) fn weighted_connections(
-    candidates: &[Candidate],
+    weighed: Weighed,
     available: impl Fn(&Candidate) -> bool,
     load: impl Fn(&Candidate) -> Load,
 ) -> Option<BackendSlot> {
-    least(candidates, available, |candidate| (overhead(load(candidate)), candidate.weight))
+    weighed.least(available, |candidate| overhead(load(candidate)))
 }
 
 /// `sed`: least active connections for its weight, with the one that comes.
+#[inline(always)]
 pub(super) fn expected_delay(
-    candidates: &[Candidate],
+    weighed: Weighed,
     available: impl Fn(&Candidate) -> bool,
     load: impl Fn(&Candidate) -> Load,
 ) -> Option<BackendSlot> {
-    least(candidates, available, |candidate| (load(candidate).active() + 1, candidate.weight))
+    weighed.least(available, |candidate| load(candidate).active() + 1)
 }
 
 /// `nq`: the first one without active connections; if there is none, as [`expected_delay`].
+#[inline(always)]
 pub(super) fn never_queue(
-    candidates: &[Candidate],
-    available: impl Fn(&Candidate) -> bool + Copy,
-    load: impl Fn(&Candidate) -> Load + Copy,
+    weighed: Weighed,
+    available: impl Fn(&Candidate) -> bool,
+    load: impl Fn(&Candidate) -> Load,
 ) -> Option<BackendSlot> {
-    let idle = candidates.iter().find(|it| available(it) && load(it).active() == 0);
-    idle.map(|it| it.backend).or_else(|| expected_delay(candidates, available, load))
+    // Nothing is less than nothing, for any weight.
+    weighed.least(available, |candidate| {
+        let active = load(candidate).active();
+        active + u64::from(active > 0)
+    })
 }
 
-/// The first candidate whose cost for its weight is the least.
+/// Candidates whose costs are weighed.
+#[derive(Clone, Copy)]
+pub(super) struct Weighed<'a> {
+    candidates: &'a [Candidate],
+    is_even: bool,
+    factors: Option<&'a Factors>,
+}
+
+impl<'a> Weighed<'a> {
+    /// Those of a service.
+    #[inline]
+    pub(super) fn of(service: &'a Service) -> Self {
+        let factors = service.plan.factors();
+        Self { candidates: &service.candidates, is_even: service.is_even(), factors }
+    }
+
+    /// Any, of which nothing is known.
+    #[inline]
+    pub(super) fn any(candidates: &'a [Candidate]) -> Self {
+        Self { candidates, is_even: false, factors: None }
+    }
+
+    /// The first candidate whose cost for its weight is the least.
+    #[inline(always)]
+    fn least(
+        self,
+        available: impl Fn(&Candidate) -> bool,
+        cost: impl Fn(&Candidate) -> u64,
+    ) -> Option<BackendSlot> {
+        match self.factors {
+            _ if self.is_even => cheapest(self.candidates, available, cost),
+            Some(factors) => factors.least(self.candidates, available, cost),
+            None => least(self.candidates, available, |candidate| (cost(candidate), candidate.weight)),
+        }
+    }
+}
+
+/// Weights as factors, so that a cost for its weight is one number, which waits for no other candidate's.
+///
+/// That number is the quotient of cost and weight with `shift` binary places, rounded down. Two quotients that differ
+/// do so by 1 / weight^2 at least, for the largest weight; with so many places, their numbers differ, too. It is worked
+/// out as cost * 2^shift * factor / 2^63, where the factor is 2^63 / weight, rounded up by less than 1: that makes it
+/// larger by less than 1 / weight, which no rounding down sees, if cost * 2^shift * weight <= 2^63 (Granlund and
+/// Montgomery, "Division by Invariant Integers using Multiplication", 1994, theorem 4.2).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Factors {
+    shift: u32,
+    /// By candidate.
+    factors: Box<[u64]>,
+}
+
+impl Factors {
+    /// The factors of candidates' weights, which count without their greatest common divisor; none if these are too
+    /// large for costs of at most `most`.
+    pub(super) fn new(candidates: &[Candidate], most: u64) -> Option<Self> {
+        let divisor = candidates.iter().map(|it| it.weight).fold(0, gcd).max(1);
+        let weights = || candidates.iter().map(|it| u64::from(it.weight / divisor));
+        let largest = weights().max()?;
+        let shift = (largest * largest).checked_next_power_of_two()?.trailing_zeros();
+        let fits = (u128::from(most) << shift) * u128::from(largest) <= 1 << 63;
+        let factor = |weight: u64| (1u64 << 63).div_ceil(weight.max(1));
+        fits.then(|| Self { shift, factors: weights().map(factor).collect() })
+    }
+
+    #[inline]
+    fn least(
+        &self,
+        candidates: &[Candidate],
+        available: impl Fn(&Candidate) -> bool,
+        cost: impl Fn(&Candidate) -> u64,
+    ) -> Option<BackendSlot> {
+        let (mut best, mut least) = (BackendSlot::NONE, u64::MAX);
+        for (candidate, factor) in candidates.iter().zip(&self.factors) {
+            if available(candidate) {
+                let scaled = u128::from(cost(candidate) << (self.shift + 1));
+                let quotient = ((scaled * u128::from(*factor)) >> 64) as u64;
+                best = select_unpredictable(quotient < least, candidate.backend, best);
+                least = select_unpredictable(quotient < least, quotient, least);
+            }
+        }
+        (best != BackendSlot::NONE).then_some(best)
+    }
+}
+
+/// The first candidate whose cost is the least.
 #[inline]
-pub(super) fn least(
+fn cheapest(
+    candidates: &[Candidate],
+    available: impl Fn(&Candidate) -> bool,
+    cost: impl Fn(&Candidate) -> u64,
+) -> Option<BackendSlot> {
+    // Of one who is not available; all costs are less.
+    const NONE: (BackendSlot, u64) = (BackendSlot::NONE, u64::MAX);
+    let bid = |candidate: &Candidate| {
+        if available(candidate) { (candidate.backend, cost(candidate)) } else { NONE }
+    };
+    // Neighbours first, so that only half of the comparisons wait for the one before.
+    let (pairs, rest) = candidates.as_chunks::<2>();
+    let best = pairs.iter().fold(NONE, |best, [one, other]| lower(best, lower(bid(one), bid(other))));
+    let (best, _) = rest.iter().fold(best, |best, last| lower(best, bid(last)));
+    (best != BackendSlot::NONE).then_some(best)
+}
+
+/// The candidate whose cost is the least; of equal ones that with the fewest flows, and of those the first.
+#[inline]
+pub(super) fn cheapest_then_idlest(
+    candidates: &[Candidate],
+    available: impl Fn(&Candidate) -> bool,
+    cost: impl Fn(&Candidate) -> u64,
+    load: impl Fn(&Candidate) -> Load,
+) -> Option<BackendSlot> {
+    let mut there = candidates.iter().filter(|candidate| available(candidate));
+    let mut best = there.next()?;
+    // The flows of the best one are asked for when another one costs as much, which is rare where costs are measured.
+    let (mut least, mut fewest) = (cost(best), UNASKED);
+    for candidate in there {
+        let cost = cost(candidate);
+        if cost == least {
+            if fewest == UNASKED {
+                fewest = load(best).flows();
+            }
+            let flows = load(candidate).flows();
+            best = select_unpredictable(flows < fewest, candidate, best);
+            fewest = fewest.min(flows);
+        } else {
+            let is_less = cost < least;
+            best = select_unpredictable(is_less, candidate, best);
+            fewest = select_unpredictable(is_less, UNASKED, fewest);
+            least = least.min(cost);
+        }
+    }
+    Some(best.backend)
+}
+
+/// More flows than any backend has.
+const UNASKED: u64 = u64::MAX;
+
+/// The one with less cost; of equal ones the first. Which has less cannot be foreseen, so nothing jumps.
+#[inline]
+fn lower(one: (BackendSlot, u64), other: (BackendSlot, u64)) -> (BackendSlot, u64) {
+    let is_less = other.1 < one.1;
+    (select_unpredictable(is_less, other.0, one.0), select_unpredictable(is_less, other.1, one.1))
+}
+
+/// The first candidate whose cost for its weight is the least, whatever the weights.
+#[inline]
+fn least(
     candidates: &[Candidate],
     available: impl Fn(&Candidate) -> bool,
     cost: impl Fn(&Candidate) -> (u64, u32),
@@ -86,6 +241,7 @@ pub(super) fn times(cost: u64, weight: u32) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     type Choose = fn(&[Candidate], &dyn Fn(&Candidate) -> Load) -> Option<BackendSlot>;
 
@@ -108,15 +264,15 @@ mod tests {
     }
 
     fn wlc(candidates: &[Candidate], load: &dyn Fn(&Candidate) -> Load) -> Option<BackendSlot> {
-        weighted_connections(candidates, |_| true, load)
+        weighted_connections(Weighed::any(candidates), |_| true, load)
     }
 
     fn sed(candidates: &[Candidate], load: &dyn Fn(&Candidate) -> Load) -> Option<BackendSlot> {
-        expected_delay(candidates, |_| true, load)
+        expected_delay(Weighed::any(candidates), |_| true, load)
     }
 
     fn nq(candidates: &[Candidate], load: &dyn Fn(&Candidate) -> Load) -> Option<BackendSlot> {
-        never_queue(candidates, |_| true, load)
+        never_queue(Weighed::any(candidates), |_| true, load)
     }
 
     #[test]
@@ -161,12 +317,79 @@ mod tests {
         let load = |candidate: &Candidate| Load::new(candidate.backend.0 * 9, 0);
         for choice in [
             connections(&candidates, second, load),
-            weighted_connections(&candidates, second, load),
-            expected_delay(&candidates, second, load),
-            never_queue(&candidates, second, load),
+            weighted_connections(Weighed::any(&candidates), second, load),
+            expected_delay(Weighed::any(&candidates), second, load),
+            never_queue(Weighed::any(&candidates), second, load),
         ] {
             assert_eq!(choice, Some(BackendSlot(1)));
         }
-        assert_eq!(never_queue(&candidates, |_| false, load), None);
+        assert_eq!(never_queue(Weighed::any(&candidates), |_| false, load), None);
+    }
+
+    /// Weights whose factors are exact for all costs, and those for which there are none.
+    fn weights() -> impl Strategy<Value = Vec<u32>> {
+        let of = |most: u32| prop::collection::vec(1..=most, 1..20);
+        prop_oneof![
+            of(1),
+            of(9),
+            of(200),
+            of(1200),
+            of(60_000),
+            of(20).prop_map(|it| it.iter().map(|w| w * 700).collect())
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 4096 }))]
+        #[test]
+        fn whatever_is_known_of_weights_the_choice_is_the_same(
+            weights in weights(),
+            loads in prop::collection::vec((any::<u32>(), any::<u32>(), 0u32..32), 20),
+            away in prop::collection::vec(prop::bool::weighted(0.2), 20),
+        ) {
+            let candidates: Vec<_> =
+                weights.iter().zip(0..).map(|(&weight, slot)| Candidate::new(BackendSlot(slot), weight)).collect();
+            // Of all sizes, small ones too, so that some are equal for their weights.
+            let load = |it: &Candidate| {
+                let (active, inactive, shift) = loads[it.backend.0 as usize];
+                Load::new(active >> shift, inactive >> shift)
+            };
+            let available = |it: &Candidate| !away[it.backend.0 as usize];
+            let by_definition = |cost: &dyn Fn(Load) -> u64| {
+                let there = candidates.iter().filter(|it| available(it));
+                there.map(|it| it.backend).min_by(|one, other| {
+                    let (one, other) = (&candidates[one.0 as usize], &candidates[other.0 as usize]);
+                    times(cost(load(one)), other.weight).cmp(&times(cost(load(other)), one.weight))
+                })
+            };
+            let is_even = weights.iter().all(|it| *it == weights[0]);
+            for most in [MOST_OVERHEAD, MOST_ACTIVE] {
+                let factors = Factors::new(&candidates, most);
+                let weighed = Weighed { candidates: &candidates, is_even, factors: factors.as_ref() };
+                if most == MOST_OVERHEAD {
+                    // Without factors, what has more is as if it had so much.
+                    let cap = if is_even || factors.is_some() { u64::MAX } else { MOST - 1 };
+                    let expected = by_definition(&|load| overhead(load).min(cap));
+                    prop_assert_eq!(weighted_connections(weighed, available, load), expected);
+                    continue;
+                }
+                let expected = by_definition(&|load| load.active() + 1);
+                prop_assert_eq!(expected_delay(weighed, available, load), expected);
+                let idle = candidates.iter().find(|it| available(it) && load(it).active() == 0);
+                let expected = idle.map(|it| it.backend).or(expected);
+                prop_assert_eq!(never_queue(weighed, available, load), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn usual_weights_have_factors() {
+        let has = |weights: &[u32], most| {
+            let candidate = |&weight: &u32| Candidate::new(BackendSlot(0), weight);
+            Factors::new(&weights.iter().map(candidate).collect::<Vec<_>>(), most).is_some()
+        };
+        assert!(has(&[1, 181], MOST_OVERHEAD) && has(&[100, 10_000], MOST_OVERHEAD));
+        assert!(!has(&[1, 182], MOST_OVERHEAD) && has(&[1, 1024], MOST_ACTIVE));
+        assert!(!has(&[1, u32::MAX], MOST_ACTIVE) && !has(&[], MOST_ACTIVE));
     }
 }

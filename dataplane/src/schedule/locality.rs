@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::least::{overhead, times, weighted_connections};
+use super::least::{Weighed, overhead, times, weighted_connections};
 use crate::clock::Seconds;
 use crate::load::Load;
 use crate::snapshot::{BackendSlot, Candidate};
@@ -74,7 +74,7 @@ impl Locality {
         if let Some(kept) = kept.filter(|it| !is_crowded(it, candidates, load)) {
             return Some(kept.backend);
         }
-        let chosen = weighted_connections(candidates, available, load)?;
+        let chosen = weighted_connections(Weighed::any(candidates), available, load)?;
         for (joined, candidate) in self.joined.iter().zip(candidates) {
             joined.store(u32::from(candidate.backend == chosen), Ordering::Relaxed);
         }
@@ -100,7 +100,7 @@ impl Locality {
         if let Some(least) = least.filter(|it| !is_crowded(it.candidate, candidates, load)) {
             return Some(least.candidate.backend);
         }
-        let chosen = weighted_connections(candidates, available, load)?;
+        let chosen = weighted_connections(Weighed::any(candidates), available, load)?;
         let last = self.joined.iter().map(|joined| joined.load(Ordering::Relaxed)).max().unwrap_or(0);
         let place = candidates.iter().position(|it| it.backend == chosen)?;
         let joined = self.joined.get(place)?;
@@ -125,6 +125,10 @@ impl Locality {
 
     /// Empties the entry if nobody asked for it for a day.
     fn touch(&self, now: Seconds) {
+        // Once a second, for an exchange takes longer than all the rest; of the workers, one sees that a day is over.
+        if self.used.load(Ordering::Relaxed) == now {
+            return;
+        }
         if now.wrapping_sub(self.used.swap(now, Ordering::Relaxed)) > EXPIRATION {
             self.joined.iter().for_each(|joined| joined.store(0, Ordering::Relaxed));
         }
@@ -147,9 +151,13 @@ impl Locality {
 }
 
 /// Whether a backend has more active connections than its weight while another has less than half of its own.
+#[inline]
 fn is_crowded(it: &Candidate, candidates: &[Candidate], load: impl Fn(&Candidate) -> Load) -> bool {
-    load(it).active() > u64::from(it.weight)
-        && candidates.iter().any(|other| load(other).active() * 2 < u64::from(other.weight))
+    let is_free = |other: &Candidate| load(other).active() * 2 < u64::from(other.weight);
+    // Some at a time without a jump, for where the first one is cannot be foreseen.
+    let (some, rest) = candidates.as_chunks::<4>();
+    let anyone = || some.iter().any(|[a, b, c, d]| is_free(a) | is_free(b) | is_free(c) | is_free(d));
+    load(it).active() > u64::from(it.weight) && (anyone() || rest.iter().any(is_free))
 }
 
 #[cfg(test)]

@@ -3,18 +3,22 @@
 //! What is weighed are counters less what they were two to three seconds ago, so that a new flow counts from its
 //! first packet on.
 
-use super::least::times;
+use super::least::{cheapest_then_idlest, times};
 use crate::load::Load;
 use crate::snapshot::{BackendSlot, Candidate};
 
 /// The candidate with the least traffic for its weight; of equal ones that with the fewest flows for its weight, and
 /// of those the first.
+#[inline]
 pub(super) fn least_traffic(
-    candidates: &[Candidate],
+    (candidates, is_even): (&[Candidate], bool),
     available: impl Fn(&Candidate) -> bool,
     traffic: impl Fn(&Candidate) -> u64,
     load: impl Fn(&Candidate) -> Load,
 ) -> Option<BackendSlot> {
+    if is_even {
+        return cheapest_then_idlest(candidates, available, traffic, load);
+    }
     let mut best: Option<(&Candidate, u64)> = None;
     for candidate in candidates.iter().filter(|candidate| available(candidate)) {
         let its = traffic(candidate);
@@ -39,7 +43,7 @@ mod tests {
         let candidates: Vec<_> =
             backends.iter().zip(0..).map(|(it, slot)| Candidate::new(BackendSlot(slot), it.0)).collect();
         let of = |candidate: &Candidate| backends[candidate.backend.0 as usize];
-        let pick = least_traffic(&candidates, |_| true, |it| of(it).1, |it| Load::new(0, of(it).2));
+        let pick = least_traffic((&candidates, false), |_| true, |it| of(it).1, |it| Load::new(0, of(it).2));
         pick.map_or('-', |slot| char::from(b'A' + slot.0 as u8))
     }
 
@@ -59,8 +63,11 @@ mod tests {
         let candidates = [Candidate::new(BackendSlot(0), 1), Candidate::new(BackendSlot(1), 1)];
         let second = |candidate: &Candidate| candidate.backend.0 == 1;
         let traffic = |candidate: &Candidate| u64::from(candidate.backend.0);
-        assert_eq!(least_traffic(&candidates, second, traffic, |_| Load::default()), Some(BackendSlot(1)));
-        assert_eq!(least_traffic(&candidates, |_| false, traffic, |_| Load::default()), None);
+        assert_eq!(
+            least_traffic((&candidates, false), second, traffic, |_| Load::default()),
+            Some(BackendSlot(1))
+        );
+        assert_eq!(least_traffic((&candidates, false), |_| false, traffic, |_| Load::default()), None);
     }
 
     /// Flows of sizes between 1 and 1000, each of which is sent at once: shares are of bytes, not of flows.
@@ -70,7 +77,7 @@ mod tests {
         let mut sent = [0u64; 3];
         for flow in 0..5000u64 {
             let traffic = |it: &Candidate| sent[it.backend.0 as usize];
-            let pick = least_traffic(&candidates, |_| true, traffic, |_| Load::default()).unwrap();
+            let pick = least_traffic((&candidates, false), |_| true, traffic, |_| Load::default()).unwrap();
             sent[pick.0 as usize] += flow.wrapping_mul(7919) % 1000 + 1;
         }
         let total: u64 = sent.iter().sum();

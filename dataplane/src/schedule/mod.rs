@@ -20,9 +20,11 @@ pub mod quic;
 mod random;
 mod ranked;
 mod round_robin;
+mod sight;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod total;
 
 use std::sync::Arc;
 
@@ -30,13 +32,16 @@ use config::words::Scheduler;
 
 use crate::clock::Seconds;
 use crate::forward::Setup;
-use crate::load::Load;
 use crate::prefetch::prefetch;
 use crate::snapshot::{BackendSlot, Candidate, Service, ServiceSlot};
 use crate::team::Team;
+use bounded::Bounded;
 use hash::Opening;
+use least::Weighed;
 pub use plan::{Ingredients, Plan};
 use random::Random;
+use sight::{Alone, Sight};
+use total::Counted;
 
 /// How one worker chooses.
 pub struct Schedulers {
@@ -48,6 +53,8 @@ pub struct Schedulers {
 struct Own {
     /// Positions in all services, by slot.
     positions: Box<[round_robin::Position]>,
+    /// How many flows services had when they were counted last, by slot.
+    totals: Box<[Counted]>,
     random: Random,
 }
 
@@ -55,8 +62,9 @@ impl Schedulers {
     /// The schedulers of a worker that is set up so.
     pub fn new(setup: &Setup) -> Self {
         let positions = vec![round_robin::Position::default(); setup.services].into();
+        let totals = vec![Counted::default(); setup.services].into();
         let random = Random::new(setup.secret.0[0] ^ setup.number as u64);
-        Self { own: Own { positions, random }, team: Arc::clone(&setup.team) }
+        Self { own: Own { positions, totals, random }, team: Arc::clone(&setup.team) }
     }
 
     /// Asks for the position in a service to come into the cache.
@@ -98,43 +106,35 @@ impl Schedulers {
             Scheduler::Wrr if !service.is_limited => {
                 position(&mut self.own.positions, slot, service)?.next_weighted(service, |_| true)
             }
-            it if Plan::is_made_of_members(it) => self.look_up(service, &opening()),
+            it if Plan::is_made_of_members(it) => self.look_up(slot, service, &opening()),
             _ => self.choose(now, slot, service),
         }
     }
 
     /// Chooses among the candidates that are available. What is fixed for all of them is asked once.
-    #[inline(never)]
+    #[inline]
     fn choose(&mut self, now: Seconds, slot: ServiceSlot, service: &Service) -> Option<BackendSlot> {
         let Self { own, team } = self;
-        let team: &Team = team;
-        let load = |candidate: &Candidate| team.load(candidate.backend);
         if service.is_limited {
-            return own.choose(team, now, slot, service, |candidate| team.has_room(service, candidate), load);
+            own.choose::<&Team, true>(team, now, slot, service)
+        } else if team.alone().is_some() {
+            own.choose::<Alone, false>(team, now, slot, service)
+        } else {
+            own.choose::<&Team, false>(team, now, slot, service)
         }
-        match team.alone() {
-            Some(stats) => {
-                own.choose(team, now, slot, service, |_| true, |candidate| stats.loads.get(candidate.backend))
-            }
-            None => own.choose(team, now, slot, service, |_| true, load),
-        }
-    }
-
-    /// Whether a backend of a service may have another flow.
-    fn is_within_limits(&self, service: &Service, slot: BackendSlot) -> bool {
-        let candidate = || service.candidates.iter().find(|candidate| candidate.backend == slot);
-        !service.is_limited || candidate().is_some_and(|candidate| self.team.has_room(service, candidate))
     }
 
     /// The sorry backend with the least overhead for its weight.
     pub fn pick_sorry(&self, service: &Service) -> Option<BackendSlot> {
-        least::weighted_connections(&service.sorry, |_| true, |it| self.team.load(it.backend))
+        let sorry = Weighed::any(&service.sorry);
+        least::weighted_connections(sorry, |_| true, |it| self.team.load(it.backend))
     }
 
     /// The backend that a table has for a flow.
     #[inline(never)]
-    fn look_up(&self, service: &Service, opening: &Opening) -> Option<BackendSlot> {
-        let within_limits = |slot| self.is_within_limits(service, slot);
+    fn look_up(&mut self, slot: ServiceSlot, service: &Service, opening: &Opening) -> Option<BackendSlot> {
+        let Self { own, team } = self;
+        let within_limits = |slot| is_within_limits(team, service, slot);
         match &*service.plan {
             Plan::Dh(table) => table.pick(opening, within_limits),
             Plan::Sh(table) => table.pick(opening, within_limits),
@@ -143,28 +143,33 @@ impl Schedulers {
                 it.table.pick(it.on.hash(&it.secret, opening), within_limits)
             }
             Plan::Bounded(it) => {
-                let load = |slot| self.team.load(slot).flows();
-                let total = service.candidates.iter().map(|candidate| load(candidate.backend)).sum();
-                it.table.pick(it.on.hash(&it.secret, opening), load, total, within_limits)
+                let counted = own.totals.get_mut(usize::from(slot.0))?;
+                let hash = it.on.hash(&it.secret, opening);
+                match Alone::of(team) {
+                    Some(sight) => bounded(&it.table, hash, service, counted, sight, within_limits),
+                    None => bounded(&it.table, hash, service, counted, team.as_ref(), within_limits),
+                }
             }
-            Plan::None | Plan::Turns(_) | Plan::Locality(_) => None,
+            Plan::None | Plan::Turns(_) | Plan::Factors(_) | Plan::Lots(_) | Plan::Locality(_) => None,
         }
     }
 }
 
 impl Own {
     /// Chooses among the candidates that are available.
-    fn choose(
+    #[inline(never)]
+    fn choose<'a, S: Sight<'a>, const LIMITED: bool>(
         &mut self,
-        team: &Team,
+        team: &'a Team,
         now: Seconds,
         slot: ServiceSlot,
         service: &Service,
-        available: impl Fn(&Candidate) -> bool + Copy,
-        load: impl Fn(&Candidate) -> Load + Copy,
     ) -> Option<BackendSlot> {
+        let sight = S::of(team)?;
+        let available = |it: &Candidate| !LIMITED || team.has_room(service, it);
+        let load = sight.loads();
         let (candidates, plan) = (&*service.candidates, &*service.plan);
-        let Self { positions, random } = self;
+        let Self { positions, random, .. } = self;
         match service.scheduler {
             Scheduler::Rr => position(positions, slot, service)?.next(service, available),
             Scheduler::Wrr => position(positions, slot, service)?.next_weighted(service, available),
@@ -172,25 +177,32 @@ impl Own {
                 position(positions, slot, service)?.next_planned(service, available)
             }
             Scheduler::Lc => least::connections(candidates, available, load),
-            // Equal weights need no multiplication.
+            // Equal weights need no look at what the plan has of them.
             Scheduler::Wlc if service.is_even() => least::connections(candidates, available, load),
-            Scheduler::Wlc => least::weighted_connections(candidates, available, load),
-            Scheduler::Sed => least::expected_delay(candidates, available, load),
-            Scheduler::Nq => least::never_queue(candidates, available, load),
+            Scheduler::Wlc => least::weighted_connections(Weighed::of(service), available, load),
+            Scheduler::Sed => least::expected_delay(Weighed::of(service), available, load),
+            Scheduler::Nq => least::never_queue(Weighed::of(service), available, load),
             Scheduler::Fo => ranked::failover(candidates, available),
             Scheduler::Ovf => ranked::overflow(candidates, available, load),
-            Scheduler::Random => random.weighted(candidates, available),
-            Scheduler::Twos => random.twos(candidates, available, load),
+            // Lots are for all candidates.
+            Scheduler::Random => match plan.lots().filter(|_| !LIMITED) {
+                Some(lots) => random.draw(lots, candidates).map(|it| it.backend),
+                None => random.weighted(candidates, available),
+            },
+            Scheduler::Twos => match plan.lots().filter(|_| !LIMITED) {
+                Some(lots) => random.draw_twos(lots, candidates, load),
+                None => random.twos(candidates, available, load),
+            },
             Scheduler::P2c => random.two_choices(candidates, available, load),
             Scheduler::Lblc => plan.locality()?.one(now, candidates, available, load),
             Scheduler::Lblcr => plan.locality()?.set(now, candidates, available, load),
             Scheduler::LeastBandwidth => {
-                let bytes = |it: &Candidate| team.recent_traffic(it.backend).bytes;
-                measured::least_traffic(candidates, available, bytes, load)
+                let bytes = sight.recent_bytes();
+                measured::least_traffic((candidates, service.is_even()), available, bytes, load)
             }
             Scheduler::LeastPackets => {
-                let packets = |it: &Candidate| team.recent_traffic(it.backend).packets;
-                measured::least_traffic(candidates, available, packets, load)
+                let packets = sight.recent_packets();
+                measured::least_traffic((candidates, service.is_even()), available, packets, load)
             }
             Scheduler::Fastest => {
                 let picked = if random.below(fastest::EXPLORE) == 0 {
@@ -208,6 +220,29 @@ impl Own {
             | Scheduler::Quic => None,
         }
     }
+}
+
+/// The backend that a table with bounded loads has for a hash.
+#[inline]
+fn bounded<'a>(
+    table: &Bounded,
+    hash: u64,
+    service: &Service,
+    counted: &mut Counted,
+    sight: impl Sight<'a>,
+    available: impl Fn(BackendSlot) -> bool,
+) -> Option<BackendSlot> {
+    let loads = sight.loads();
+    let count = || service.candidates.iter().map(|it| loads(it).flows()).sum();
+    let mut total = counted.total(service, sight.changes(), count);
+    let load = |slot| loads(&Candidate::new(slot, 1)).flows();
+    table.pick(hash, load, &mut total, available)
+}
+
+/// Whether a backend of a service may have another flow.
+fn is_within_limits(team: &Team, service: &Service, slot: BackendSlot) -> bool {
+    let candidate = || service.candidates.iter().find(|candidate| candidate.backend == slot);
+    !service.is_limited || candidate().is_some_and(|candidate| team.has_room(service, candidate))
 }
 
 /// The position in a service.

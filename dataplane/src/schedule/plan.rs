@@ -6,9 +6,11 @@ use config::words::{HashPart, Scheduler, ServerId};
 use super::bounded::Bounded;
 use super::hash::{HashOn, Secret};
 use super::ipvs_hash::{Dh, Flags, Mh, Sh};
+use super::least::{Factors, MOST_ACTIVE, MOST_OVERHEAD};
 use super::locality::Locality;
 use super::maglev::Maglev;
 use super::quic::{Layout, Quic};
+use super::random::Lots;
 use super::table::Member;
 use crate::snapshot::{BackendSlot, Candidate};
 
@@ -23,6 +25,10 @@ pub enum Plan {
     None,
     /// Candidates in turn, by their places.
     Turns(Box<[u32]>),
+    /// Weights as factors.
+    Factors(Factors),
+    /// Lots, by candidate.
+    Lots(Lots),
     /// The entry of a service.
     Locality(Locality),
     /// Slots by the destination.
@@ -91,6 +97,10 @@ impl Plan {
             Scheduler::Swrr | Scheduler::DynamicRatio | Scheduler::Observed | Scheduler::Predictive => {
                 Self::Turns(smooth(candidates))
             }
+            Scheduler::Wlc => Self::factors_of(candidates, MOST_OVERHEAD),
+            Scheduler::Sed | Scheduler::Nq => Self::factors_of(candidates, MOST_ACTIVE),
+            Scheduler::Random => Self::Lots(Lots::weighted(candidates)),
+            Scheduler::Twos => Self::Lots(Lots::twos(candidates)),
             Scheduler::Lblc | Scheduler::Lblcr => {
                 let before = before.and_then(|(plan, its)| Some((plan.locality()?, its)));
                 Self::Locality(Locality::new(candidates, before))
@@ -122,6 +132,23 @@ impl Plan {
             Self::Mh(it) => it.table().shares(),
             _ => Vec::new(),
         }
+    }
+
+    /// The factors of these weights for costs of at most `most`, if they have any.
+    fn factors_of(candidates: &[Candidate], most: u64) -> Self {
+        Factors::new(candidates, most).map_or(Self::None, Self::Factors)
+    }
+
+    /// Weights as factors.
+    #[inline]
+    pub(super) fn factors(&self) -> Option<&Factors> {
+        if let Self::Factors(factors) = self { Some(factors) } else { None }
+    }
+
+    /// Lots, by candidate.
+    #[inline]
+    pub(super) fn lots(&self) -> Option<&Lots> {
+        if let Self::Lots(lots) = self { Some(lots) } else { None }
     }
 
     /// Candidates in turn.

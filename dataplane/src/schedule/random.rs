@@ -3,6 +3,8 @@
 //! Source: Linux 6.1, net/netfilter/ipvs/ip_vs_twos.c; M. Mitzenmacher, The Power of Two Choices in Randomized Load
 //! Balancing, 2001.
 
+use std::hint::select_unpredictable;
+
 use super::least::{overhead, times};
 use crate::load::Load;
 use crate::snapshot::{BackendSlot, Candidate};
@@ -15,17 +17,23 @@ impl Random {
         Self(seed)
     }
 
-    /// A number less than `bound`, or 0.
+    /// 64 random bits.
     #[inline]
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        // Scaled and not divided: the error is below 2^-24 for bounds of 40 bits.
-        ((u128::from(mixed ^ mixed >> 31) * u128::from(bound)) >> 64) as u64
+        mixed ^ mixed >> 31
     }
 
-    /// `random`: each by its weight.
+    /// A number less than `bound`, or 0.
+    #[inline]
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        // Scaled and not divided: the error is below 2^-24 for bounds of 40 bits.
+        ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// `random`, among those that take new flows now: each by its weight.
     pub(super) fn weighted(
         &mut self,
         candidates: &[Candidate],
@@ -41,7 +49,23 @@ impl Random {
         drawn.map(|it| it.backend)
     }
 
-    /// `twos`: of two that are drawn by their weights, and may be the same, the one with less overhead for its weight.
+    /// `random`: one of all candidates.
+    #[inline]
+    pub(super) fn draw<'a>(&mut self, lots: &Lots, candidates: &'a [Candidate]) -> Option<&'a Candidate> {
+        candidates.get(lots.place(self.bits())?)
+    }
+
+    /// `twos`: the better of two of all candidates, as [`Self::twos`] has it.
+    pub(super) fn draw_twos(
+        &mut self,
+        lots: &Lots,
+        candidates: &[Candidate],
+        load: impl Fn(&Candidate) -> Load,
+    ) -> Option<BackendSlot> {
+        better(self.draw(lots, candidates)?, self.draw(lots, candidates)?, load)
+    }
+
+    /// `twos`, among those that take new flows now: of two that are drawn by their weights, and may be the same, the one with less overhead for its weight.
     ///
     /// The lots are those of the kernel, from 0 to the sum of all weights, both included, so the first backend is drawn
     /// a little too often.
@@ -90,6 +114,63 @@ impl Random {
     }
 }
 
+/// A draw of one of all candidates by their weights in two looks, however many there are.
+///
+/// Source: A. J. Walker, "An Efficient Method for Generating Discrete Random Variables with General Distributions",
+/// 1977, made as M. D. Vose, "A Linear Algorithm for Generating Random Numbers with a Given Distribution", 1991, says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lots(Box<[Lot]>);
+
+/// What falls on one candidate's place, as each place has an equal part of all draws.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Lot {
+    /// Of 2^64 draws, those that are the candidate's own.
+    own: u64,
+    /// The place whose candidate has the others.
+    other: u32,
+}
+
+impl Lots {
+    /// The lots of `random`.
+    pub(super) fn weighted(candidates: &[Candidate]) -> Self {
+        Self::new(candidates.iter().map(|it| u64::from(it.weight)).collect())
+    }
+
+    /// The lots of `twos`, the first of which has one more than its weight.
+    pub(super) fn twos(candidates: &[Candidate]) -> Self {
+        let extra = [1].into_iter().chain(std::iter::repeat(0));
+        Self::new(candidates.iter().zip(extra).map(|(it, extra)| u64::from(it.weight) + extra).collect())
+    }
+
+    /// Lots by weights, one of which is more than 0.
+    fn new(weights: Vec<u64>) -> Self {
+        let (count, total) = (weights.len() as u128, weights.iter().map(|it| u128::from(*it)).sum::<u128>());
+        // A place holds `total`; a weight fills it as often as there are places.
+        let mut left: Vec<u128> = weights.iter().map(|it| u128::from(*it) * count).collect();
+        let mut lots: Box<[Lot]> =
+            (0..weights.len() as u32).map(|other| Lot { own: u64::MAX, other }).collect();
+        let (mut small, mut large): (Vec<usize>, Vec<usize>) =
+            (0..weights.len()).partition(|place| left[*place] < total);
+        while let (Some(place), Some(&other)) = (small.pop(), large.last()) {
+            lots[place] = Lot { own: ((left[place] << 64) / total) as u64, other: other as u32 };
+            left[other] -= total - left[place];
+            if left[other] < total {
+                small.extend(large.pop());
+            }
+        }
+        Self(lots)
+    }
+
+    /// The place that 64 random bits draw: their upper part chooses a place, and the rest who has it.
+    #[inline]
+    fn place(&self, bits: u64) -> Option<usize> {
+        let wide = u128::from(bits) * self.0.len() as u128;
+        let place = (wide >> 64) as usize;
+        let lot = self.0.get(place)?;
+        Some(select_unpredictable(wide as u64 >= lot.own, lot.other as usize, place))
+    }
+}
+
 fn total(candidates: &[Candidate], available: impl Fn(&Candidate) -> bool) -> u64 {
     candidates.iter().filter(|it| available(it)).map(|it| u64::from(it.weight)).sum()
 }
@@ -105,6 +186,7 @@ fn better(one: &Candidate, other: &Candidate, load: impl Fn(&Candidate) -> Load)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const DRAWS: u32 = if cfg!(miri) { 200 } else { 100_000 };
 
@@ -177,5 +259,47 @@ mod tests {
         let mut random = Random::new(10);
         let load = |it: &Candidate| Load::new([1, 2][it.backend.0 as usize], 0);
         assert_eq!(random.two_choices(&candidates, |_| true, load), Some(BackendSlot(1)));
+    }
+
+    /// How many of 2^64 draws fall on each candidate.
+    fn drawn(lots: &Lots) -> Vec<u128> {
+        let mut drawn = vec![0; lots.0.len()];
+        for (place, lot) in lots.0.iter().enumerate() {
+            // Of each place's part, those below `own` are its own.
+            drawn[place] += u128::from(lot.own);
+            drawn[lot.other as usize] += (1 << 64) - u128::from(lot.own);
+        }
+        drawn
+    }
+
+    proptest! {
+        #[test]
+        fn lots_are_as_many_as_weights(weights in prop::collection::vec(1u32..7_000_000, 1..60), first in 0u64..2) {
+            let candidates = candidates(&weights);
+            let lots = if first == 0 { Lots::weighted(&candidates) } else { Lots::twos(&candidates) };
+            let weight = |place: usize| u128::from(weights[place]) + if place == 0 { u128::from(first) } else { 0 };
+            let (total, count) = ((0..weights.len()).map(weight).sum::<u128>(), weights.len() as u128);
+            for (place, drawn) in drawn(&lots).into_iter().enumerate() {
+                let exact = ((weight(place) * count) << 64) / total;
+                prop_assert!(drawn.abs_diff(exact) <= 2 * count, "{place}: {drawn} and not {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn lots_are_drawn_as_they_are() {
+        let candidates = candidates(&[1, 2, 3, 4]);
+        let lots = Lots::weighted(&candidates);
+        let mut random = Random::new(11);
+        let counts = shares(4, || random.draw(&lots, &candidates).map(|it| it.backend));
+        assert!(chi_square(&counts, &[0.1, 0.2, 0.3, 0.4]) < 16.3, "{counts:?}");
+        assert_eq!(random.draw(&Lots::weighted(&[]), &[]), None);
+        // As `twos_draws_as_the_kernel_does` has it.
+        let equal = &candidates[..1].repeat(3);
+        let equal: Vec<_> =
+            (0..).zip(equal).map(|(slot, it)| Candidate { backend: BackendSlot(slot), ..*it }).collect();
+        let lots = Lots::twos(&equal);
+        let counts = shares(3, || random.draw_twos(&lots, &equal, |_| Load::default()));
+        assert!(chi_square(&counts, &[0.5, 0.25, 0.25]) < 13.8, "{counts:?}");
     }
 }
