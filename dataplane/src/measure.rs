@@ -48,10 +48,23 @@ impl Traffic {
 #[derive(Debug)]
 pub struct Marks(Box<[Mark]>);
 
+/// What a backend had counted.
 #[derive(Debug, Default)]
-struct Mark {
+pub(crate) struct Mark {
     packets: AtomicU64,
     bytes: AtomicU64,
+}
+
+impl Mark {
+    #[inline]
+    pub(crate) fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 impl Marks {
@@ -63,19 +76,14 @@ impl Marks {
     /// The mark of a backend.
     #[inline]
     pub fn get(&self, slot: BackendSlot) -> Traffic {
-        Traffic { packets: self.packets(slot), bytes: self.bytes(slot) }
+        let mark = self.0.get(slot.0 as usize);
+        mark.map_or(Traffic::default(), |mark| Traffic { packets: mark.packets(), bytes: mark.bytes() })
     }
 
-    /// Its packets alone.
+    /// The marks of all backends, by slot.
     #[inline]
-    pub fn packets(&self, slot: BackendSlot) -> u64 {
-        self.0.get(slot.0 as usize).map_or(0, |mark| mark.packets.load(Ordering::Relaxed))
-    }
-
-    /// Its bytes alone.
-    #[inline]
-    pub fn bytes(&self, slot: BackendSlot) -> u64 {
-        self.0.get(slot.0 as usize).map_or(0, |mark| mark.bytes.load(Ordering::Relaxed))
+    pub(crate) fn all(&self) -> &[Mark] {
+        &self.0
     }
 
     /// Moves it.

@@ -33,7 +33,7 @@ struct Holder {
 
 impl Holder {
     /// Whether one more flow is within its bound, if there are `total` flows without that, and it takes it.
-    #[inline]
+    #[inline(always)]
     fn takes<C: FnMut() -> u64>(
         &self,
         loads: &impl Fn(BackendSlot) -> u64,
@@ -93,6 +93,7 @@ impl Bounded {
     }
 
     /// The first backend with room in an order that belongs to the hash.
+    #[inline(never)]
     fn pick_other<C: FnMut() -> u64>(
         &self,
         hash: u64,

@@ -174,31 +174,19 @@ pub(super) fn cheapest_then_idlest(
     cost: impl Fn(&Candidate) -> u64,
     load: impl Fn(&Candidate) -> Load,
 ) -> Option<BackendSlot> {
-    let mut there = candidates.iter().filter(|candidate| available(candidate));
-    let mut best = there.next()?;
-    // The flows of the best one are asked for when another one costs as much, which is rare where costs are measured.
-    let (mut least, mut fewest) = (cost(best), UNASKED);
-    for candidate in there {
+    // What is measured changes little from one choice to the next, so that jumps are foreseen; and flows are seldom
+    // asked for.
+    let mut best: Option<(&Candidate, u64)> = None;
+    for candidate in candidates.iter().filter(|candidate| available(candidate)) {
         let cost = cost(candidate);
-        if cost == least {
-            if fewest == UNASKED {
-                fewest = load(best).flows();
-            }
-            let flows = load(candidate).flows();
-            best = select_unpredictable(flows < fewest, candidate, best);
-            fewest = fewest.min(flows);
-        } else {
-            let is_less = cost < least;
-            best = select_unpredictable(is_less, candidate, best);
-            fewest = select_unpredictable(is_less, UNASKED, fewest);
-            least = least.min(cost);
+        let is_better =
+            |(best, least)| cost < least || (cost == least && load(candidate).flows() < load(best).flows());
+        if best.is_none_or(is_better) {
+            best = Some((candidate, cost));
         }
     }
-    Some(best.backend)
+    best.map(|(candidate, _)| candidate.backend)
 }
-
-/// More flows than any backend has.
-const UNASKED: u64 = u64::MAX;
 
 /// The one with less cost; of equal ones the first. Which has less cannot be foreseen, so nothing jumps.
 #[inline]

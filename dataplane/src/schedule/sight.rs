@@ -1,7 +1,7 @@
 //! What a choice sees of backends: what all workers did, or the only one, which takes fewer looks.
 
 use crate::load::Load;
-use crate::measure::Marks;
+use crate::measure::{Mark, Marks};
 use crate::snapshot::Candidate;
 use crate::stats::{BackendCounters, WorkerStats};
 use crate::team::Team;
@@ -75,24 +75,34 @@ impl<'a> Sight<'a> for Alone<'a> {
         move |it: &Candidate| loads.get(it.backend)
     }
 
-    // Counters that nobody asks for would be read all the same.
+    // Counters that nobody asks for would be read all the same, so packets and bytes are apart.
     #[inline]
     fn recent_packets(self) -> impl Fn(&Candidate) -> u64 {
-        let Self { stats, marks } = self;
-        let counters = stats.backends();
-        move |it: &Candidate| {
-            let now = counters.get(it.backend.0 as usize).map_or(0, BackendCounters::packets);
-            now.saturating_sub(marks.packets(it.backend))
-        }
+        self.recent(BackendCounters::packets, Mark::packets)
     }
 
     #[inline]
     fn recent_bytes(self) -> impl Fn(&Candidate) -> u64 {
-        let Self { stats, marks } = self;
-        let counters = stats.backends();
+        self.recent(BackendCounters::bytes, Mark::bytes)
+    }
+}
+
+impl<'a> Alone<'a> {
+    /// What `count` says of a backend's counters, less what `mark` says of their marks.
+    #[inline]
+    fn recent(
+        self,
+        count: impl Fn(&BackendCounters) -> u64,
+        mark: impl Fn(&Mark) -> u64,
+    ) -> impl Fn(&Candidate) -> u64 {
+        // There are as many of both. That their lengths are one spares a comparison.
+        let (counters, marks) = (self.stats.backends(), self.marks.all());
+        let len = counters.len().min(marks.len());
+        let (counters, marks) = (&counters[..len], &marks[..len]);
         move |it: &Candidate| {
-            let now = counters.get(it.backend.0 as usize).map_or(0, BackendCounters::bytes);
-            now.saturating_sub(marks.bytes(it.backend))
+            let slot = it.backend.0 as usize;
+            let both = counters.get(slot).zip(marks.get(slot));
+            both.map_or(0, |(counters, its)| count(counters).saturating_sub(mark(its)))
         }
     }
 }
