@@ -1,6 +1,6 @@
 //! Choices alone, without packets: [`Schedulers::pick`] for the first packets of random clients.
 //!
-//! Backends have random loads, which choices leave as they are.
+//! Backends have random loads, recent traffic and times to answer, which choices leave as they are.
 
 use std::hint::black_box;
 use std::iter;
@@ -24,6 +24,11 @@ use crate::rng::Rng;
 const CHOICES: usize = 512;
 /// Active flows of a backend at most, and inactive ones. Each has one of both at least.
 const MOST: u32 = 100;
+/// Packets of its recent traffic at most, each way, of this length in bytes on average.
+const MOST_PACKETS: u32 = 100_000;
+const PACKET_LEN: u64 = 700;
+/// Nanoseconds that it takes to answer a SYN at most.
+const MOST_NANOS: u32 = 1_000_000;
 
 /// A flow that begins.
 struct Newcomer<'a> {
@@ -40,6 +45,9 @@ pub fn choices(world: &World, repeats: usize) -> Result<Tally, String> {
     let setup = setup(&world.shape);
     let mut rng = Rng::new(3);
     setup.team.join(setup.number, &Arc::new(busy(world, &mut rng)));
+    for slot in (0..world.shape.backends()).map(BackendSlot) {
+        setup.team.times.note(slot, u64::from(rng.below(MOST_NANOS)));
+    }
     let mut schedulers = Schedulers::new(&setup);
     let mut tally = Tally::default();
     for repeat in 0..repeats / 10 + repeats {
@@ -77,6 +85,14 @@ fn busy(world: &World, rng: &mut Rng) -> WorkerStats {
     for slot in (0..backends).map(BackendSlot) {
         for active in [true, false] {
             (0..=rng.below(MOST)).for_each(|_| stats.loads.begin(slot, active));
+        }
+    }
+    for slot in (0..backends).map(BackendSlot) {
+        let its = stats.backend(slot);
+        for (packets, bytes) in [(&its.in_packets, &its.in_bytes), (&its.out_packets, &its.out_bytes)] {
+            let count = u64::from(rng.below(MOST_PACKETS));
+            packets.add(count);
+            bytes.add(count * PACKET_LEN);
         }
     }
     stats
