@@ -372,8 +372,8 @@ mod tests {
                 assert_eq!(gateway.link.bytes()[..6], GATEWAY_MAC.0);
                 range(last) - range(1) + 1
             };
-            // 250,000 clients are divided into 498 parts of 256 and the rest.
-            assert_eq!([2, 3, 500].map(ranges), [1, 2, 499]);
+            // 250,000 clients are divided into 498 parts of 256 and the rest, which has the last one's gateway.
+            assert_eq!([2, 3, 500].map(ranges), [1, 2, 498]);
         }
     }
 
