@@ -33,6 +33,9 @@ pub trait Frame: Sized {
     /// Asks for the first bytes to come into the cache.
     fn prefetch(&self);
 
+    /// A new frame of these bytes, from where this one's memory is; `None` if none is free there.
+    fn another(&self, bytes: &[u8]) -> Option<Self>;
+
     /// Appends the bytes of all segments to `bytes`. For the control thread: it may allocate.
     fn copy_to(&self, bytes: &mut Vec<u8>);
 }
@@ -103,6 +106,10 @@ impl Frame for HeapFrame {
 
     fn prefetch(&self) {
         crate::prefetch::prefetch(self.bytes.as_ptr().wrapping_add(self.start));
+    }
+
+    fn another(&self, bytes: &[u8]) -> Option<Self> {
+        Some(Self::new(bytes))
     }
 
     fn copy_to(&self, bytes: &mut Vec<u8>) {

@@ -17,4 +17,7 @@ pub trait Queue {
 
     /// Sends as many frames as the device takes now, from the front; returns how many. The others stay.
     fn send(&mut self, burst: &mut Burst<Self::Frame>) -> usize;
+
+    /// A frame of one byte from where its memory is, to make others from; `None` if none is free there.
+    fn seed(&self) -> Option<Self::Frame>;
 }

@@ -41,13 +41,13 @@ pub struct Port {
     driver: String,
     mac: MacAddr,
     rss: Rss,
-    _open: Open,
+    open: Open,
 }
 
 /// A device that was given frames of a mempool, and is closed before that goes.
 struct Open {
     id: u16,
-    _mempool: Arc<Mempool>,
+    mempool: Arc<Mempool>,
 }
 
 impl Drop for Open {
@@ -134,7 +134,7 @@ impl Device {
         mempool: &Arc<Mempool>,
     ) -> Result<(Arc<Port>, Vec<PortQueue>), DpdkError> {
         let queues = self.check_queues(port, owners.workers())?;
-        let open = Open { id: self.id, _mempool: Arc::clone(mempool) };
+        let open = Open { id: self.id, mempool: Arc::clone(mempool) };
         let rss = self.configure(port, queues, side, mempool)?;
         self.set_up_queues(queues, mempool)?;
         if let Some(mac) = port.mac {
@@ -151,7 +151,7 @@ impl Device {
         let answer = unsafe { dpdk_sys::rte_eth_macaddr_get(self.id, &mut mac) };
         self.check(answer, "its MAC address is not known", "set `mac` in its [[port]]")?;
         let (driver, mac) = (self.driver(), MacAddr(mac.addr_bytes));
-        let port = Arc::new(Port { id: self.id, name: self.name, driver, mac, rss, _open: open });
+        let port = Arc::new(Port { id: self.id, name: self.name, driver, mac, rss, open });
         let queues = (0..queues).map(|queue| PortQueue::new(&port, queue)).collect();
         Ok((port, queues))
     }
@@ -334,7 +334,7 @@ pub struct PortQueue {
     transmit: unsafe extern "C" fn(*mut c_void, *mut *mut rte_mbuf, u16) -> u16,
     transmit_queue: *mut c_void,
     /// Keeps the port running.
-    _port: Arc<Port>,
+    port: Arc<Port>,
 }
 
 // SAFETY: a queue may be used from any one thread; `PortQueue` is not `Clone` and needs `&mut self`.
@@ -361,7 +361,7 @@ impl PortQueue {
             transmit,
             // SAFETY: as above.
             transmit_queue: unsafe { *transmit_queue },
-            _port: Arc::clone(port),
+            port: Arc::clone(port),
         }
     }
 }
@@ -394,5 +394,9 @@ impl Queue for PortQueue {
         let sent = usize::from(unsafe { (self.transmit)(self.transmit_queue, slots, len) });
         burst.disown(sent);
         sent
+    }
+
+    fn seed(&self) -> Option<Mbuf> {
+        self.port.open.mempool.frame(&[0])
     }
 }

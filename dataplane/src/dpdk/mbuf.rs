@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 use std::slice;
 
-use dpdk_sys::rte_mbuf;
+use dpdk_sys::{rte_mbuf, rte_mempool};
 
 use crate::buf::Frame;
 use crate::prefetch::prefetch;
@@ -30,6 +30,18 @@ impl Mbuf {
         Self(raw)
     }
 
+    /// A new mbuf of these bytes; `None` if none is free or they do not fit into its first segment.
+    ///
+    /// # Safety
+    /// `pool` is a live mempool of mbufs.
+    pub(super) unsafe fn alloc(pool: *mut rte_mempool, bytes: &[u8]) -> Option<Self> {
+        // SAFETY: the caller says that the mempool is one.
+        let raw = NonNull::new(unsafe { dpdk_sys::trutina_pktmbuf_alloc(pool) })?;
+        // SAFETY: the mbuf was allocated just now, with one segment and a reference count of 1, for us alone.
+        let mut frame = unsafe { Self::from_raw(raw) };
+        frame.fill(bytes).then_some(frame)
+    }
+
     fn raw(&self) -> &rte_mbuf {
         // SAFETY: an `Mbuf` owns a live mbuf, and `&self` keeps everybody from changing it.
         unsafe { self.0.as_ref() }
@@ -46,7 +58,7 @@ impl Mbuf {
     }
 
     /// Puts bytes into an empty mbuf; false if they do not fit into its first segment.
-    pub(super) fn fill(&mut self, bytes: &[u8]) -> bool {
+    fn fill(&mut self, bytes: &[u8]) -> bool {
         let raw = self.raw_mut();
         let (room, Ok(len)) = (raw.buf_len.saturating_sub(raw.data_off), u16::try_from(bytes.len())) else {
             return false;
@@ -168,6 +180,12 @@ impl Frame for Mbuf {
     #[inline]
     fn prefetch(&self) {
         prefetch(self.data());
+    }
+
+    #[cold]
+    fn another(&self, bytes: &[u8]) -> Option<Self> {
+        // SAFETY: an mbuf's mempool is not freed while any of its mbufs is in use, as this one is (`Mempool::drop`).
+        unsafe { Self::alloc(self.raw().pool, bytes) }
     }
 
     #[cold]

@@ -50,10 +50,7 @@ impl Mempool {
     /// A frame of these bytes; `None` if no mbuf is free or they do not fit into one.
     pub fn frame(&self, bytes: &[u8]) -> Option<Mbuf> {
         // SAFETY: the mempool lives as long as `self`.
-        let raw = NonNull::new(unsafe { dpdk_sys::trutina_pktmbuf_alloc(self.raw.as_ptr()) })?;
-        // SAFETY: the mbuf was allocated just now, with one segment and a reference count of 1, for us alone.
-        let mut frame = unsafe { Mbuf::from_raw(raw) };
-        frame.fill(bytes).then_some(frame)
+        unsafe { Mbuf::alloc(self.raw.as_ptr(), bytes) }
     }
 
     /// Frames that are in use somewhere.

@@ -103,4 +103,8 @@ impl Queue for Source {
         burst.clear();
         count
     }
+
+    fn seed(&self) -> Option<HeapFrame> {
+        Some(HeapFrame::new(&[0]))
+    }
 }

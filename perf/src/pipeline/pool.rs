@@ -56,10 +56,15 @@ impl Pool {
     /// A frame that `write` puts into a free buffer, behind the headroom; it returns the frame's length.
     /// `None` if no buffer is free.
     pub fn frame(&self, write: impl FnOnce(&mut [u8]) -> usize) -> Option<PoolFrame> {
-        let room = FREE.with_borrow_mut(Vec::pop)?;
-        let len = write(&mut room[usize::from(HEADROOM)..]) as u16;
-        Some(PoolFrame(Box::new(Buffer { start: HEADROOM, len, room })))
+        filled(write)
     }
+}
+
+/// The same, of this thread's pool.
+fn filled(write: impl FnOnce(&mut [u8]) -> usize) -> Option<PoolFrame> {
+    let room = FREE.with_borrow_mut(Vec::pop)?;
+    let len = write(&mut room[usize::from(HEADROOM)..]) as u16;
+    Some(PoolFrame(Box::new(Buffer { start: HEADROOM, len, room })))
 }
 
 /// What is known of a frame, in a cache line of its own, and where its bytes are.
@@ -129,6 +134,14 @@ impl Frame for PoolFrame {
             // Less than a number of 16 bits.
             self.0.len = len as u16;
         }
+    }
+
+    fn another(&self, bytes: &[u8]) -> Option<Self> {
+        let write = |room: &mut [u8]| {
+            room.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+            bytes.len().min(room.len())
+        };
+        filled(write)
     }
 
     fn copy_to(&self, bytes: &mut Vec<u8>) {
