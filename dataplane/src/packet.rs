@@ -42,6 +42,15 @@ impl Addresses {
             Self::V6 { dst, .. } => Ipv6Addr::from_bits(dst).into(),
         }
     }
+
+    /// Those of the way back.
+    #[must_use]
+    pub fn swapped(self) -> Self {
+        match self {
+            Self::V4 { src, dst } => Self::V4 { src: dst, dst: src },
+            Self::V6 { src, dst } => Self::V6 { src: dst, dst: src },
+        }
+    }
 }
 
 /// An IP version, by the number that an address of it is, in host order. Code that is made for each version does

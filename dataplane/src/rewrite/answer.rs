@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use config::words::Protocol;
 
-use super::{make_room, put_link, write_link};
+use super::bare::Bare;
+use super::{TTL, make_room, put_link, write_link};
 use crate::buf::Frame;
 use crate::csum::{self, Delta};
 use crate::drops::DropReason;
@@ -15,8 +16,6 @@ use crate::wire::{
     icmp4, icmp6, ipv4, ipv6, read_u16, read_u32, tcp, write, write_u16, write_u32, write_u128,
 };
 
-/// TTL and hop limit of packets that begin here (RFC 1700, page 64).
-const TTL: u8 = 64;
 /// Type of service of ICMP errors: precedence 6, internetwork control (RFC 1812, 4.3.2.5).
 const ERROR_TOS: u8 = 0xc0;
 /// Bytes that an ICMP error quotes at most; it has 576 with its headers (RFC 1812, 4.3.2.3).
@@ -234,77 +233,57 @@ pub fn reset<F: Frame>(frame: &mut F, headers: &Headers, link: &LinkHeader) -> R
         return Err(DropReason::NoFlow);
     }
     let segment = reset_segment(frame.head(), headers).ok_or(DropReason::Truncated)?;
-    let ip = &headers.ip;
-    match ip.addresses {
-        Addresses::V4 { src, dst } => {
-            let header = ipv4::NewHeader {
-                tos: 0,
-                total_len: (ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16,
-                id: 0,
-                fragment: ipv4::DONT_FRAGMENT,
-                ttl: TTL,
-                protocol: ipv4::PROTOCOL_TCP,
-                src: dst,
-                dst: src,
-            };
-            replace_packet(frame, usize::from(ip.l3), &header.bytes(), &segment, link)
-        }
-        Addresses::V6 { src, dst } => {
-            let header = ipv6::NewHeader {
-                traffic_class: 0,
-                flow_label: 0,
-                payload_len: tcp::HEADER_LEN as u16,
-                next: ipv4::PROTOCOL_TCP,
-                hop_limit: TTL,
-                src: dst,
-                dst: src,
-            };
-            replace_packet(frame, usize::from(ip.l3), &header.bytes(), &segment, link)
-        }
-    }
+    segment.replace(frame, usize::from(headers.ip.l3), link)
 }
 
 /// The segment that resets what the segment in `head` asks for; `None` if that has no whole header.
-fn reset_segment(head: &[u8], headers: &Headers) -> Option<[u8; tcp::HEADER_LEN]> {
+fn reset_segment(head: &[u8], headers: &Headers) -> Option<Bare> {
     let Headers { ip, src_port, dst_port, tcp_flags, .. } = headers;
     let asked = head.get(usize::from(ip.l4)..)?.first_chunk::<{ tcp::HEADER_LEN }>()?;
     let (sequence, acknowledgment, flags) = if tcp_flags & tcp::ACK != 0 {
         (read_u32(asked, tcp::ACKNOWLEDGMENT)?, 0, tcp::RST)
     } else {
-        let header_len = u16::from(asked[tcp::DATA_OFFSET] >> 4) * 4;
-        let data_len = ip.len.checked_sub(ip.l4.checked_sub(ip.l3)?)?.checked_sub(header_len)?;
-        // SYN and FIN have places in the sequence, too.
-        let len = u32::from(data_len) + (tcp_flags & (tcp::SYN | tcp::FIN)).count_ones();
-        (0, read_u32(asked, tcp::SEQUENCE)?.wrapping_add(len), tcp::RST | tcp::ACK)
+        (0, read_u32(asked, tcp::SEQUENCE)?.wrapping_add(sequence_len(asked, headers)?), tcp::RST | tcp::ACK)
     };
-    let mut segment = [0; tcp::HEADER_LEN];
-    write_u16(&mut segment, tcp::SRC_PORT, *dst_port);
-    write_u16(&mut segment, tcp::DST_PORT, *src_port);
-    write_u32(&mut segment, tcp::SEQUENCE, sequence);
-    write_u32(&mut segment, tcp::ACKNOWLEDGMENT, acknowledgment);
-    write(&mut segment, tcp::DATA_OFFSET, &[(tcp::HEADER_LEN as u8) << 2, flags]);
-    // Addresses that change places leave the sum as it is.
-    let checksum = csum::transport(ip.addresses, ipv4::PROTOCOL_TCP, &segment);
-    write_u16(&mut segment, tcp::CHECKSUM, checksum);
-    Some(segment)
+    Some(Bare {
+        addresses: ip.addresses.swapped(),
+        src_port: *dst_port,
+        dst_port: *src_port,
+        sequence,
+        acknowledgment,
+        flags,
+    })
 }
 
-/// Replaces the packet at `l3`, which is at least as long, by an IP header and what it carries.
-fn replace_packet<F: Frame, const N: usize, const M: usize>(
-    frame: &mut F,
-    l3: usize,
-    header: &[u8; N],
-    carried: &[u8; M],
-    link: &LinkHeader,
-) -> Result<(), DropReason> {
-    let at = link.bytes().len();
-    make_room(frame, l3, at)?;
-    let head = frame.head_mut();
-    write_link(head, link);
-    write(head, at, header);
-    write(head, at + N, carried);
-    frame.truncate(at + N + M);
-    Ok(())
+/// The segment in `head`, which goes no further, as the resets that tell the end it was for that its sender is gone:
+/// one for an end that does not have what it carries, and one for an end that does, since it came before. None if it
+/// says nothing to that end yet, or all by itself.
+pub fn resets_for_other(head: &[u8], headers: &Headers) -> [Option<Bare>; 2] {
+    let Headers { ip, src_port, dst_port, tcp_flags, .. } = *headers;
+    // An opening's other end is not opened.
+    let tells = tcp_flags & (tcp::ACK | tcp::SYN | tcp::RST) == tcp::ACK;
+    if !tells || headers.protocol != Protocol::Tcp || ip.fragment.is_some() {
+        return [None; 2];
+    }
+    let segment = head.get(usize::from(ip.l4)..).and_then(|segment| segment.first_chunk());
+    let numbers = |segment: &[u8; tcp::HEADER_LEN]| {
+        let number = |at| read_u32(segment, at);
+        Some((number(tcp::SEQUENCE)?, number(tcp::ACKNOWLEDGMENT)?, sequence_len(segment, headers)?))
+    };
+    let Some((first, acknowledgment, len)) = segment.and_then(numbers) else { return [None; 2] };
+    let flags = tcp::RST | tcp::ACK;
+    let reset =
+        |sequence| Bare { addresses: ip.addresses, src_port, dst_port, sequence, acknowledgment, flags };
+    [Some(reset(first)), (len > 0).then(|| reset(first.wrapping_add(len)))]
+}
+
+/// Places in the sequence that a segment with this header takes; SYN and FIN have some, too. `None` if its lengths
+/// make no sense.
+fn sequence_len(header: &[u8; tcp::HEADER_LEN], headers: &Headers) -> Option<u32> {
+    let Headers { ip, tcp_flags, .. } = headers;
+    let header_len = u16::from(header[tcp::DATA_OFFSET] >> 4) * 4;
+    let data_len = ip.len.checked_sub(ip.l4.checked_sub(ip.l3)?)?.checked_sub(header_len)?;
+    Some(u32::from(data_len) + (tcp_flags & (tcp::SYN | tcp::FIN)).count_ones())
 }
 
 #[cfg(test)]

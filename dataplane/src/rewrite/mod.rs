@@ -6,6 +6,7 @@
 //! the one before it.
 
 pub mod answer;
+pub mod bare;
 pub mod dr;
 pub mod echo;
 pub mod insert;
@@ -27,6 +28,9 @@ use crate::drops::DropReason;
 use crate::packet::{Addresses, Headers, Packet};
 use crate::wire::eth::{self, LinkHeader};
 use crate::wire::{ipv4, ipv6, tcp, write};
+
+/// TTL and hop limit of packets that begin here (RFC 1700, page 64).
+const TTL: u8 = 64;
 
 /// Makes the frame begin with this Ethernet header and then the packet that begins at `l3`.
 ///
