@@ -438,7 +438,7 @@ pub struct Stats {
 
 /// Where a worker's frames came from and went.
 ///
-/// received + injected + taken_over = sent + punted + handed_over + dropped + held, but for the frames that
+/// received + injected + taken_over + made = sent + punted + handed_over + dropped + held, but for the frames that
 /// are in the worker's hands while it is asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStats {
@@ -448,6 +448,8 @@ pub struct WorkerStats {
     pub injected: u64,
     /// Frames taken over from other workers, which own their flows here.
     pub taken_over: u64,
+    /// Frames made here that answer none: resets for the other ends of connections, and what asks silent ends.
+    pub made: u64,
     /// Frames given to transmit queues.
     pub sent: u64,
     /// Frames given to the control thread.

@@ -179,6 +179,7 @@ pub fn worker(stats: &WorkerStats) -> api::WorkerStats {
         received: stats.received.get(),
         injected: stats.injected.get(),
         taken_over: stats.taken_over.get(),
+        made: stats.made.get(),
         sent: stats.sent.get(),
         punted: stats.punted.get(),
         handed_over: stats.handed_over.get(),
@@ -197,10 +198,11 @@ pub fn worker(stats: &WorkerStats) -> api::WorkerStats {
 pub fn worker_line(stats: &WorkerStats) -> String {
     let worker = worker(stats);
     let mut line = format!(
-        "received={} injected={} taken_over={} sent={} punted={} handed_over={} dropped={}",
+        "received={} injected={} taken_over={} made={} sent={} punted={} handed_over={} dropped={}",
         worker.received,
         worker.injected,
         worker.taken_over,
+        worker.made,
         worker.sent,
         worker.punted,
         worker.handed_over,

@@ -144,6 +144,7 @@ impl Worker {
             transmit: vec![Burst::default()],
             punt: Arc::new(ArrayQueue::new(4)),
             owners: vec![Arc::new(ArrayQueue::new(4))],
+            seed: Some(HeapFrame::new(&[0])),
         };
         Self { snapshot, forwarder, stats, out, seen: vec![0; DropReason::COUNT] }
     }

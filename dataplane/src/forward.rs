@@ -18,6 +18,7 @@ mod local;
 mod persist;
 mod pieces;
 mod quic;
+mod reset;
 mod work;
 
 use std::hash::RandomState;
@@ -95,6 +96,8 @@ pub struct Outbox<F> {
     pub punt: Arc<ArrayQueue<Punt<F>>>,
     /// To the workers, by number.
     pub owners: Vec<Arc<ArrayQueue<HandedOver<F>>>>,
+    /// Never sent; frames that answer none are made where its memory is from.
+    pub seed: Option<F>,
 }
 
 /// What forwarding reads but never changes.
@@ -152,6 +155,7 @@ pub struct Forwarder<F: Frame> {
     next_id: u16,
     icmp_budget: answer::Budget,
     pieces: pieces::Pieces<F>,
+    resets: reset::Resets<F>,
     /// Taken out while a burst is forwarded; kept here so that it is not cleared each time.
     batch: Option<Box<Batch>>,
     /// The same for the fast path.
@@ -177,6 +181,7 @@ impl<F: Frame> Forwarder<F> {
             next_id: 0,
             icmp_budget: answer::Budget::default(),
             pieces: pieces::Pieces::new(setup),
+            resets: reset::Resets::new(),
             batch: Some(Box::new([Work::NONE; BURST])),
             sights: Some(Sights::new()),
             cold: COLD_BURSTS,
@@ -421,14 +426,31 @@ impl<F: Frame> Forwarder<F> {
         id
     }
 
+    /// Whether there is something to be sent that no packet brought just now.
+    #[inline]
+    pub fn has_ready(&self) -> bool {
+        self.has_ready_pieces() || self.resets.has_untold()
+    }
+
+    /// Forwards pieces that waited, or sends resets that do, up to a burst. The transmit bursts are empty before.
+    #[cold]
+    pub fn forward_ready(&mut self, context: Context, out: &mut Outbox<F>) {
+        if self.has_ready_pieces() {
+            self.forward_pieces(context, out);
+        } else {
+            self.tell_others(context, out);
+        }
+    }
+
     /// A bounded piece of the work that no packet waits for: takes out dead flows of a few lines, and pieces
-    /// that waited in vain.
-    pub fn housekeeping(&mut self, context: Context, lines: usize) {
+    /// that waited in vain; asks the ends of flows that are over. The transmit bursts are empty before.
+    pub fn housekeeping(&mut self, context: Context, lines: usize, out: &mut Outbox<F>) {
         if context.snapshot.uses.persistence {
             self.touch_templates(context, lines);
         }
         self.flows.sweep(context, lines);
         self.expire_pieces(context);
+        self.search(context, out);
     }
 }
 

@@ -97,6 +97,8 @@ pub struct Snapshot {
     is_gateway: bool,
     /// What is asked for by any service.
     pub uses: Uses,
+    /// How many backends were given up so far so that their flows are reset.
+    pub given_up: u64,
     /// The shortest of all timeouts, in seconds: no flow that is idle for less is dead.
     pub shortest_timeout: u32,
 }
@@ -113,6 +115,7 @@ impl Snapshot {
             gateways_v6: Vec::new(),
             is_gateway: parts.interfaces.iter().any(|interface| interface.gateway.is_some()),
             uses: Uses::of(&parts),
+            given_up: parts.given_up_since(&[]),
             shortest_timeout: shortest(&parts),
             parts,
         };

@@ -105,7 +105,7 @@ impl BackendCounters {
 
 /// Everything one worker counts.
 ///
-/// Law: received + injected + taken_over = sent + punted + handed_over + dropped + held, between turns.
+/// Law: received + injected + taken_over + made = sent + punted + handed_over + dropped + held, between turns.
 #[derive(Debug)]
 pub struct WorkerStats {
     /// Frames taken from receive queues.
@@ -114,6 +114,8 @@ pub struct WorkerStats {
     pub injected: Counter,
     /// Frames taken over from other workers.
     pub taken_over: Counter,
+    /// Frames made here that answer none: resets for the other ends of connections, and what asks silent ends.
+    pub made: Counter,
     /// Frames given to transmit queues.
     pub sent: Counter,
     /// Frames given to the control thread.
@@ -156,6 +158,7 @@ impl WorkerStats {
             received: CachePadded::default(),
             injected: Counter::default(),
             taken_over: Counter::default(),
+            made: Counter::default(),
             sent: Counter::default(),
             punted: Counter::default(),
             handed_over: Counter::default(),

@@ -185,6 +185,7 @@ impl<Q: Queue> Blueprint<Q> {
                 transmit: queues.iter().map(|_| Burst::default()).collect(),
                 punt: Arc::clone(&handle.punt),
                 owners,
+                seed: queues.first().and_then(Queue::seed),
             },
             queues,
             inject: Arc::clone(&handle.inject),
@@ -369,12 +370,13 @@ impl<Q: Queue> Worker<Q> {
         }
     }
 
-    /// Work that no packet waits for: the time, dead flows, the list of flows.
+    /// Work that no packet waits for: the time, dead flows and those that are over, the list of flows.
     #[cold]
     pub fn housekeeping(&mut self) {
         self.now = self.shared.clock.now();
         let context = Context { snapshot: self.snapshot.current(), now: self.now };
-        self.forwarder.housekeeping(context, SWEEP_LINES);
+        self.forwarder.housekeeping(context, SWEEP_LINES, &mut self.out);
+        self.flush();
         if self.list.swap(false, Ordering::AcqRel) {
             self.list_line = Some(0);
         }

@@ -17,9 +17,12 @@ pub fn stats(stats: &Stats) -> String {
 
 /// Where the frames of one worker came from and went, as one equation.
 fn balance(number: usize, worker: &WorkerStats) -> String {
-    let WorkerStats { received, injected, taken_over, sent, punted, handed_over, dropped, held, .. } = worker;
-    let came = u128::from(*received) + u128::from(*injected) + u128::from(*taken_over);
-    let went = [sent, punted, handed_over, dropped, held].into_iter().map(|count| u128::from(*count)).sum();
+    let WorkerStats {
+        received, injected, taken_over, made, sent, punted, handed_over, dropped, held, ..
+    } = worker;
+    let sum = |counts: &[&u64]| counts.iter().map(|count| u128::from(**count)).sum::<u128>();
+    let came = sum(&[received, injected, taken_over, made]);
+    let went = sum(&[sent, punted, handed_over, dropped, held]);
     // The worker goes on while it is asked, so some frames may have come and not gone yet.
     let rest = match came.cmp(&went) {
         std::cmp::Ordering::Equal => String::new(),
@@ -27,7 +30,7 @@ fn balance(number: usize, worker: &WorkerStats) -> String {
         std::cmp::Ordering::Less => format!(" - {} that came meanwhile", went - came),
     };
     format!(
-        "worker {number}: {received} received + {injected} injected + {taken_over} taken over = \
+        "worker {number}: {received} received + {injected} injected + {taken_over} taken over + {made} made = \
          {sent} sent + {punted} punted + {handed_over} handed over + {dropped} dropped + {held} held{rest}\n"
     )
 }
@@ -108,8 +111,8 @@ mod tests {
         assert_eq!(
             stats(&samples::stats()),
             "\
-worker 0: 103 received + 2 injected + 1 taken over = 95 sent + 3 punted + 1 handed over + 4 dropped + 3 held
-worker 1: 103 received + 2 injected + 1 taken over = 95 sent + 3 punted + 1 handed over + 4 dropped + 3 held
+worker 0: 103 received + 2 injected + 1 taken over + 2 made = 97 sent + 3 punted + 1 handed over + 4 dropped + 3 held
+worker 1: 103 received + 2 injected + 1 taken over + 2 made = 97 sent + 3 punted + 1 handed over + 4 dropped + 3 held
 control: 6 punted + 9 from host = 3 answered + 1 resolved + 2 to host + 7 sent for host + 1 waiting + 1 dropped
 
 Port  RxPkts  RxBytes  RxMissed  RxErrors  RxNoMbuf  TxPkts  TxBytes  TxErrors

@@ -1,13 +1,13 @@
 """The law of the frames: each one that came in is somewhere.
 
-received + injected + taken over = sent + punted + handed over + dropped, for every worker.
+received + injected + taken over + made = sent + punted + handed over + dropped, for every worker.
 """
 
 from dataclasses import dataclass
 
 from lab.netns import wait_until
 
-CAME = ("received", "injected", "taken_over")
+CAME = ("received", "injected", "taken_over", "made")
 WENT = ("sent", "punted", "handed_over", "dropped")
 
 

@@ -131,7 +131,7 @@ def test_the_comparison_sees_a_wrong_byte_a_lost_and_a_surplus_frame():
 
 
 def test_counters_are_read_from_the_log():
-    places = "received=9 injected=2 taken_over=0 sent=7 punted=1 handed_over=0 dropped=3"
+    places = "received=9 injected=2 taken_over=0 made=0 sent=7 punted=1 handed_over=0 dropped=3"
     log = f"INFO ready\nINFO worker 0: {places} fragment=2 no_service=1\n"
     counters, drops = read_counters(log)
     assert counters["dropped"] == 3 and drops == {"fragment": 2, "no_service": 1}

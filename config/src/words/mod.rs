@@ -165,7 +165,7 @@ pub enum Fate {
     /// They stay with it.
     #[default]
     Keep,
-    /// They are over: whoever of their ends sends next is told by a TCP reset, or by ICMP.
+    /// They are over: both ends of a connection are told by a TCP reset, and who sends anything else by ICMP.
     Reset,
     /// The client's next packet goes to another backend.
     Reschedule,

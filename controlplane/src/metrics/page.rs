@@ -86,13 +86,18 @@ fn render_appliance(page: &Page, status: &Status) -> Result<(), prometheus::Erro
 }
 
 fn render_workers(page: &Page, stats: &Stats, status: &Status) -> Result<(), prometheus::Error> {
-    let counters: [(&str, &str, Field<WorkerStats>); 10] = [
+    let counters: [(&str, &str, Field<WorkerStats>); 11] = [
         ("trutina_answered_packets_total", "Packets made into echo replies and ICMP errors.", |w| w.answered),
         ("trutina_received_packets_total", "Frames taken from receive queues.", |w| w.received),
         ("trutina_injected_packets_total", "Frames taken from the control thread to be sent.", |w| {
             w.injected
         }),
         ("trutina_taken_over_packets_total", "Frames taken over from other workers.", |w| w.taken_over),
+        (
+            "trutina_made_packets_total",
+            "Frames made to reset the other ends of connections, and to ask silent ends.",
+            |w| w.made,
+        ),
         ("trutina_sent_packets_total", "Frames given to transmit queues.", |w| w.sent),
         ("trutina_punted_packets_total", "Frames given to the control thread.", |w| w.punted),
         ("trutina_handed_over_packets_total", "Frames given to the worker that owns their flow.", |w| {
@@ -335,6 +340,7 @@ trutina_flows{worker="0"} 43
 trutina_handed_over_packets_total{worker="0"} 6
 trutina_held_packets{worker="0"} 10
 trutina_injected_packets_total{worker="0"} 2
+trutina_made_packets_total{worker="0"} 15
 trutina_persistence_templates 71
 trutina_persistence_templates_capacity 72
 trutina_port_rx_bytes_total{port="lan"} 32

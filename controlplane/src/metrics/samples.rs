@@ -55,6 +55,7 @@ pub fn stats() -> Stats {
         received: u64::MAX,
         injected: 2,
         taken_over: 3,
+        made: 15,
         sent: 4,
         punted: 5,
         handed_over: 6,

@@ -95,6 +95,11 @@ impl State {
         matches!(self, Fresh | SynRecv | SynAck | UdpNew)
     }
 
+    /// Whether the ends of a connection may wait for each other.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Established | SynSent | FinWait | CloseWait | LastAck)
+    }
+
     /// Whether the connection is over, so that its client may open another from the same port.
     pub const fn is_closing(self, view: View) -> bool {
         // Where replies are not seen, FIN_WAIT is the last state that a closed connection reaches; IPVS

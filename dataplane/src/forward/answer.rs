@@ -66,7 +66,9 @@ impl<F: Frame> Forwarder<F> {
             return None;
         }
         let egress = snapshot.egress_to(packet.addresses.src())?;
-        if !self.icmp_budget.take(context) {
+        // What is left of a connection would go on in vain, and each of its segments is answered by a shorter one.
+        let is_owed = answer == Answer::Reset && why == DropReason::FlowReset;
+        if !is_owed && !self.icmp_budget.take(context) {
             return None;
         }
         match answer {

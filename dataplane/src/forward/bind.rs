@@ -78,8 +78,9 @@ impl<F: Frame> Forwarder<F> {
         frame: Option<F>,
         out: &mut Outbox<F>,
     ) {
-        match why {
-            DropReason::NoFlow => self.take_flowless(context, work, frame, out),
+        match (why, work.target) {
+            (DropReason::NoFlow, _) => self.take_flowless(context, work, frame, out),
+            (DropReason::FlowReset, Target::Over(stored)) => self.reset(context, work, stored, frame, out),
             _ => self.refuse(context, work, why, frame, out),
         }
     }
@@ -107,7 +108,7 @@ impl<F: Frame> Forwarder<F> {
                 let reopens = opens(&work.headers) && over;
                 if !reopens && worth(context, flow) != Worth::Dead {
                     if backend.fate != Fate::Keep {
-                        return self.bind_fated(context, work, found, stored, backend);
+                        return self.bind_fated(context, work, found, stored, backend.fate);
                     }
                     self.flows.advance(context, stored, flow, view, &work.headers);
                     (work.service, work.backend) = (found.service, flow.backend());
@@ -129,39 +130,25 @@ impl<F: Frame> Forwarder<F> {
         work: &mut Work,
         found: Found,
         stored: Stored,
-        backend: &Backend,
+        fate: Fate,
     ) -> Result<(), DropReason> {
-        if backend.fate == Fate::Reschedule {
-            self.flows.end(context, stored);
-            return self.schedule(context, work, found, true);
+        if fate == Fate::Reset {
+            return self.bind_over(work, stored);
         }
-        self.reset(context, work, stored, request_view(backend.mode))
+        self.flows.end(context, stored);
+        self.schedule(context, work, found, true)
     }
 
-    /// Lets the sender of a packet know that its flow is over. A connection is closed, but kept a while: its other
-    /// end is told as well, when it sends; what it would take to tell it now, its place in the sequence, nobody noted.
+    /// A packet of a flow that is over.
     #[cold]
-    fn reset(
-        &mut self,
-        context: Context,
-        work: &mut Work,
-        stored: Stored,
-        view: View,
-    ) -> Result<(), DropReason> {
-        let flow = self.flows.value(stored);
-        (work.service, work.backend) = (self.flows.owner(stored).service, flow.backend());
-        match work.headers.protocol {
-            Protocol::Tcp => {
-                let reset = Headers { tcp_flags: tcp::RST, ..work.headers };
-                self.flows.advance(context, stored, flow, view, &reset);
-            }
-            Protocol::Udp => self.flows.end(context, stored),
-        }
+    fn bind_over(&self, work: &mut Work, stored: Stored) -> Result<(), DropReason> {
+        (work.service, work.backend) = (self.flows.owner(stored).service, self.flows.value(stored).backend());
+        work.target = Target::Over(stored);
         Err(DropReason::FlowReset)
     }
 
     #[inline]
-    fn backend_target(&self, stored: Stored) -> Target {
+    pub(super) fn backend_target(&self, stored: Stored) -> Target {
         match self.flows.local(stored) {
             None => Target::Backend,
             Some((local, port)) => Target::BackendFrom(local, port),
@@ -312,7 +299,7 @@ impl<F: Frame> Forwarder<F> {
                 && worth(context, flow) != Worth::Dead
             {
                 if backend.fate == Fate::Reset {
-                    return self.reset(context, work, stored, View::Server);
+                    return self.bind_over(work, stored);
                 }
                 self.flows.advance(context, stored, flow, View::Server, headers);
                 (work.service, work.backend) = (found.service, flow.backend());
@@ -372,7 +359,7 @@ impl<F: Frame> Forwarder<F> {
                 return Err(DropReason::NoFlow);
             }
             if backend.fate == Fate::Reset {
-                return self.reset(context, work, stored, View::Server);
+                return self.bind_over(work, stored);
             }
             Target::ClientAt { client: owner.client, port: owner.client_port, from }
         };

@@ -63,6 +63,7 @@ impl<F: Frame> Forwarder<F> {
             Target::Onward | Target::OnwardFrom(..) | Target::Inside { .. } => {
                 self.route(context, work, frame)
             }
+            Target::Over(_) => Err(DropReason::FlowReset),
         }
     }
 
@@ -291,6 +292,7 @@ pub(super) fn longest(snapshot: &Snapshot, work: &Work) -> Option<u16> {
             Some(translated(snapshot.egress_to(client)?.mtu, work.headers.ip.is_v4(), client))
         }
         Target::Inside { station, .. } => Some(snapshot.egress_to(station)?.mtu),
+        Target::Over(_) => None,
         Target::Client { .. } | Target::Onward | Target::OnwardFrom(..) => {
             Some(snapshot.egress_to(work.headers.ip.addresses.dst())?.mtu)
         }

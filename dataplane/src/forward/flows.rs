@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Context, Setup};
 use crate::drops::DropReason;
-use crate::flow::state::{self, View};
+use crate::flow::state::{self, State, View};
 use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, WideTable, Worth};
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
 use crate::local::{Back, LocalAddress, LocalPorts, LocalSlot};
@@ -20,7 +20,7 @@ use config::words::Protocol;
 pub(super) use keyed::{Hashed, Tabled};
 
 /// Flows of a line at most, of either table.
-const WAYS: usize = 4;
+pub(super) const WAYS: usize = 4;
 
 /// Where a flow is stored; good until its table changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +218,12 @@ impl Flows {
         } else {
             flow.state()
         };
+        self.enter(context, stored, flow, next);
+    }
+
+    /// Notes the state that a flow is in now.
+    #[inline(always)]
+    pub(super) fn enter(&mut self, context: Context, stored: Stored, flow: FlowValue, next: State) {
         if next.is_active() != flow.state().is_active() {
             self.stats.loads.turn(flow.backend(), next.is_active());
         }

@@ -105,13 +105,13 @@ impl<F: Frame> Forwarder<F> {
 
     /// Whether pieces that waited can go on.
     #[inline]
-    pub fn has_ready(&self) -> bool {
+    pub(super) fn has_ready_pieces(&self) -> bool {
         !self.pieces.ready.is_empty()
     }
 
     /// Forwards pieces that waited, up to a burst. The transmit bursts are empty before.
     #[cold]
-    pub fn forward_ready(&mut self, context: Context, out: &mut Outbox<F>) {
+    pub(super) fn forward_pieces(&mut self, context: Context, out: &mut Outbox<F>) {
         for _ in 0..BURST {
             let Some((port, frame, transport)) = self.pieces.ready.pop_front() else { break };
             self.forward_piece(context, port, frame, &transport, out);

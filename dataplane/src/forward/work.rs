@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use config::words::Protocol;
 
+use super::flows::Stored;
 use crate::burst::BURST;
 use crate::flow::table::FlowHash;
 use crate::local::LocalSlot;
@@ -43,6 +44,8 @@ pub(super) enum Target {
     OnwardFrom(LocalSlot, u16),
     /// To this station inside, which a local address stood for.
     Inside { station: IpAddr, port: u16 },
+    /// Nowhere: this flow is over.
+    Over(Stored),
 }
 
 /// A packet on its way through the stages.

@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
+use config::words::Fate;
+
 use super::{Backend, Parts, Service, Snapshot, Uses, Way, shortest, ways};
 
 impl Snapshot {
     /// As [`Snapshot::new`], but all tables are shared with another snapshot if only weights, health and options of
     /// services differ from it.
     pub fn after(before: &Self, parts: Parts) -> Self {
+        let given_up = before.given_up + parts.given_up_since(&before.parts.backends);
         if !before.parts.are_found_as(&parts) {
-            return Self::new(parts);
+            return Self { given_up, ..Self::new(parts) };
         }
         Self {
             tables: Arc::clone(&before.tables),
@@ -21,6 +24,7 @@ impl Snapshot {
             gateways_v6: before.gateways_v6.clone(),
             is_gateway: before.is_gateway,
             uses: Uses::of(&parts),
+            given_up,
             shortest_timeout: shortest(&parts),
             parts,
         }
@@ -38,6 +42,14 @@ fn ways_after(before: &Snapshot, parts: &Parts) -> Arc<Vec<Option<Way>>> {
 }
 
 impl Parts {
+    /// How many backends' flows are reset that were not so before.
+    pub(super) fn given_up_since(&self, before: &[Option<Backend>]) -> u64 {
+        let is_over = |backend: &&Option<Backend>| backend.is_some_and(|backend| backend.fate == Fate::Reset);
+        let was_over = |slot| before.get(slot).filter(is_over).is_some();
+        let over = self.backends.iter().enumerate().filter(|(_, backend)| is_over(backend));
+        over.filter(|(slot, _)| !was_over(*slot)).count() as u64
+    }
+
     /// Whether packets find the same services, backends and next hops with these parts as with others.
     fn are_found_as(&self, other: &Self) -> bool {
         let same_service = |pair: (&Option<Arc<Service>>, &Option<Arc<Service>>)| match pair {

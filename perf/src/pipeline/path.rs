@@ -188,17 +188,18 @@ impl<'a> Path<'a> {
             all.packets += passed.packets;
             all.elapsed += passed.elapsed;
         }
+        let mut out = outbox();
         let start = Instant::now();
-        self.sweep();
+        self.sweep(&mut out);
         all.elapsed += start.elapsed();
         self.tally.ns.push(all.ns_per_packet());
         Ok(())
     }
 
     /// Does a turn of housekeeping.
-    fn sweep(&mut self) {
+    fn sweep(&mut self, out: &mut Outbox<PoolFrame>) {
         let context = Context { snapshot: &self.world.snapshot, now: self.now };
-        self.forwarder.housekeeping(context, SWEEP_LINES);
+        self.forwarder.housekeeping(context, SWEEP_LINES, out);
     }
 
     /// Turns of housekeeping that sweep all of a table.
@@ -344,5 +345,10 @@ fn load(bursts: &mut [Burst<PoolFrame>], frames: &mut impl Iterator<Item = PoolF
 
 /// Room for what a burst becomes. No other worker is there, and nothing is punted.
 fn outbox<F>() -> Outbox<F> {
-    Outbox { transmit: vec![Burst::default()], punt: Arc::new(ArrayQueue::new(1)), owners: Vec::new() }
+    Outbox {
+        transmit: vec![Burst::default()],
+        punt: Arc::new(ArrayQueue::new(1)),
+        owners: Vec::new(),
+        seed: None,
+    }
 }

@@ -6,13 +6,11 @@ use std::sync::LazyLock;
 
 use config::words::{ClientAddress, Protocol};
 
+use super::segment::{Segment, ends_of, headers_of};
 use super::*;
-use crate::csum;
 use crate::local::{LocalAddress, LocalSlot};
-use crate::packet::Headers;
-use crate::parse::parse;
 use crate::rewrite::proxy::Header;
-use crate::samples::{Body, Sample, datagram, icmp, is_valid, syn};
+use crate::samples::{Sample, datagram, icmp, is_valid};
 use crate::snapshot::{Pool, PoolSlot};
 
 const LOCALS: [&str; 2] = ["198.51.100.200", "2001:db8:b::200"];
@@ -24,7 +22,7 @@ const KINDS: [ClientAddress; 2] = [ClientAddress::ProxyV1, ClientAddress::ProxyV
 /// IP versions of a client and its backend: 0 for IPv4, 1 for IPv6.
 type Versions = (usize, usize);
 
-fn path((outer, inner): Versions, kind: ClientAddress) -> Path {
+pub(super) fn path((outer, inner): Versions, kind: ClientAddress) -> Path {
     let mut parts = modes::world(VIPS[outer], BACKENDS[inner], Mode::FullNat);
     for service in parts.services.iter_mut().flatten() {
         Arc::make_mut(service).pool = Some(PoolSlot(0));
@@ -40,62 +38,6 @@ fn path((outer, inner): Versions, kind: ClientAddress) -> Path {
         path.forwarder.install(LocalSlot(slot as u8), Box::new(address.clone()));
     }
     path
-}
-
-/// A segment, or what a frame has of one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Segment {
-    ends: (SocketAddr, SocketAddr),
-    numbers: (u32, u32),
-    flags: u8,
-    options: Vec<u8>,
-    payload: Vec<u8>,
-}
-
-impl Segment {
-    fn frame(&self) -> HeapFrame {
-        let sample = Sample {
-            src: self.ends.0,
-            dst: self.ends.1,
-            body: Body::Tcp { flags: self.flags, options: self.options.clone() },
-            payload: self.payload.clone(),
-            ..syn(CLIENTS[0], VIPS[0])
-        };
-        let mut bytes = sample.bytes();
-        let l4 = usize::from(sample.packet().l4);
-        bytes[l4 + 4..l4 + 8].copy_from_slice(&self.numbers.0.to_be_bytes());
-        bytes[l4 + 8..l4 + 12].copy_from_slice(&self.numbers.1.to_be_bytes());
-        bytes[l4 + 16..l4 + 18].fill(0);
-        let checksum = csum::transport(sample.packet().addresses, 6, &bytes[l4..]);
-        bytes[l4 + 16..l4 + 18].copy_from_slice(&checksum.to_be_bytes());
-        // Only headers must be in the first segment of the buffer.
-        HeapFrame::segmented(&bytes, bytes.len() - self.payload.len() / 2)
-    }
-
-    fn of(frame: &[u8]) -> Self {
-        assert!(is_valid(&frame[14..]), "{frame:?}");
-        let headers = headers_of(frame);
-        let segment = &frame[usize::from(headers.ip.l4)..];
-        let header_len = usize::from(segment[12] >> 4) * 4;
-        let long = |at: usize| u32::from_be_bytes(segment[at..at + 4].try_into().unwrap());
-        Self {
-            ends: ends_of(&headers),
-            numbers: (long(4), long(8)),
-            flags: segment[13],
-            options: segment[20..header_len].to_vec(),
-            payload: segment[header_len..].to_vec(),
-        }
-    }
-}
-
-fn headers_of(frame: &[u8]) -> Headers {
-    let to = config::words::MacAddr(frame[..6].try_into().unwrap());
-    parse(frame, frame.len(), to).unwrap().0
-}
-
-fn ends_of(headers: &Headers) -> (SocketAddr, SocketAddr) {
-    let src = SocketAddr::new(headers.ip.addresses.src(), headers.src_port);
-    (src, SocketAddr::new(headers.ip.addresses.dst(), headers.dst_port))
 }
 
 /// A connection through a path, as its client and its backend see it.

@@ -73,13 +73,6 @@ fn both_ends_of_a_flow_are_reset_when_they_send() {
 }
 
 #[test]
-fn a_reset_is_not_answered() {
-    let mut path = path(Mode::Nat, Fate::Reset);
-    assert_eq!(pass(&mut path, &request(40000, RST)), End::Dropped(DropReason::FlowReset));
-    assert_eq!(state(&path), Some(State::Close));
-}
-
-#[test]
 fn clients_of_one_way_modes_are_reset_too() {
     for mode in [Mode::Dr, Mode::Tunnel] {
         assert_eq!(reset_to(pass(&mut path(mode, Fate::Reset), &request(40000, ACK))), CLIENT[3]);

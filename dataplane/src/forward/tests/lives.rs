@@ -53,7 +53,7 @@ fn the_sweeper_ends_what_nobody_asks_for() {
     path.now += 61;
     let context = Context { snapshot: &path.snapshot, now: path.now };
     for _ in 0..path.forwarder.flows().lines() {
-        path.forwarder.housekeeping(context, 16);
+        path.forwarder.housekeeping(context, 16, &mut path.out);
     }
     assert!(path.forwarder.flows().is_empty());
     assert_eq!((path.stats.expired.get(), path.stats.flows.get()), (50, 0));

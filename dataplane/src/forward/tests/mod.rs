@@ -14,7 +14,9 @@ mod lives;
 mod modes;
 mod persist;
 mod ports;
+mod reset;
 mod schedule;
+mod segment;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -84,6 +86,7 @@ impl Path {
                 transmit: vec![Burst::default()],
                 punt: Arc::new(ArrayQueue::new(4)),
                 owners: (0..workers).map(|_| Arc::new(ArrayQueue::new(4))).collect(),
+                seed: Some(HeapFrame::new(&[0])),
             },
             now: 100,
             received: 0,
@@ -129,7 +132,12 @@ impl Path {
     }
 
     pub(super) fn housekeeping(&mut self) {
-        self.ends(|path, context| path.forwarder.housekeeping(context, 1000));
+        self.keep_house();
+    }
+
+    /// The same; says what it sent.
+    pub(super) fn keep_house(&mut self) -> Vec<End> {
+        self.ends(|path, context| path.forwarder.housekeeping(context, 1000, path.out))
     }
 
     /// Where frames ended in a step.

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use config::words::Fate;
 use proptest::prelude::*;
 
 use super::*;
-use crate::samples::{Sample, any_packets, cases, datagram, icmp, syn};
+use crate::parse::parse;
+use crate::samples::{Body, Sample, any_packets, cases, datagram, icmp, syn};
 use crate::snapshot::Parts;
 use crate::wire::tcp::RST;
 
@@ -152,12 +154,57 @@ proptest! {
     }
 
     #[test]
+    fn both_ends_are_told_by_whichever_worker_hears_of_either(
+        size in 1usize..4,
+        mode in prop::sample::select(vec![Mode::Nat, Mode::Dr]),
+        ports in prop::collection::btree_set(40000u16..40100, 1..8),
+    ) {
+        let mut team = team_of(size, mode);
+        let segment = |src: &str, dst: &str, flags| Sample {
+            body: Body::Tcp { flags, options: Vec::new() },
+            ..syn(src, dst)
+        };
+        for (number, port) in ports.iter().enumerate() {
+            for flags in [SYN, ACK] {
+                let client = endpoint(number % 2, *port);
+                team.arrive(number % size, &segment(&client, VIPS[number % 2], flags).bytes());
+                settle(&mut team);
+            }
+        }
+        taken(&team);
+        let mut over = world(mode, 3);
+        over.backends.iter_mut().flatten().for_each(|backend| backend.fate = Fate::Reset);
+        team.publisher.publish(Snapshot::after(&Snapshot::new(world(mode, 3)), over));
+        settle(&mut team);
+        // All lines of the tables.
+        (0..2).for_each(|_| team.workers.iter_mut().for_each(Worker::housekeeping));
+        let asked = taken(&team);
+        prop_assert_eq!(asked.len(), ports.len(), "one end is enough");
+        // Each answers, by another worker than the one that asked.
+        for (number, (station, frame)) in asked.iter().enumerate() {
+            let headers = parse(frame, frame.len(), mac(*station)).unwrap().0;
+            let (src, dst) = (headers.ip.addresses.src(), headers.ip.addresses.dst());
+            let (src, dst) = (SocketAddr::new(src, headers.src_port), SocketAddr::new(dst, headers.dst_port));
+            let answer = Sample { payload: Vec::new(), ..segment(&dst.to_string(), &src.to_string(), ACK) };
+            team.arrive((number + 1) % size, &answer.bytes());
+        }
+        settle(&mut team);
+        let resets = taken(&team);
+        prop_assert_eq!(resets.len(), 2 * ports.len());
+        for (station, frame) in resets {
+            let headers = parse(&frame, frame.len(), mac(station)).unwrap().0;
+            prop_assert_eq!(headers.tcp_flags & RST, RST);
+        }
+        team.assert_balance();
+    }
+
+    #[test]
     fn opening_and_resetting_leaves_no_flow_active(flags in prop::collection::vec(0usize..3, 1..20)) {
         let mut team = team_of(2, Mode::Nat);
         for (number, which) in flags.into_iter().enumerate() {
             let client = endpoint(number % 2, 40000 + number as u16 / 2);
             let mut packet = syn(&client, VIPS[number % 2]);
-            packet.body = crate::samples::Body::Tcp { flags: [SYN, ACK, RST][which], options: Vec::new() };
+            packet.body = Body::Tcp { flags: [SYN, ACK, RST][which], options: Vec::new() };
             team.arrive(number % 2, &packet.bytes());
             settle(&mut team);
         }

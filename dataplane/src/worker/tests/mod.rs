@@ -96,7 +96,7 @@ impl Team {
         for handle in &self.handles {
             let stats = &handle.stats;
             assert_eq!(
-                stats.received.get() + stats.injected.get() + stats.taken_over.get(),
+                stats.received.get() + stats.injected.get() + stats.taken_over.get() + stats.made.get(),
                 stats.sent.get()
                     + stats.punted.get()
                     + stats.handed_over.get()
