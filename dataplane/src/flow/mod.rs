@@ -249,10 +249,11 @@ impl FlowValue {
         Self(self.0 & !(SEEN_MASK << SEEN_SHIFT) | (u64::from(now) & SEEN_MASK) << SEEN_SHIFT)
     }
 
-    /// Whether a packet leaves it in the state that it is in.
+    /// Whether a packet opens nothing and leaves it in the state that it is in.
     #[inline]
-    pub fn stays(self, view: View, tcp_flags: u8) -> bool {
-        state::stays((self.0 >> STATE_SHIFT & 0xf) as u8, view, tcp_flags)
+    pub fn goes_on(self, view: View, tcp_flags: u8) -> bool {
+        // The bits above the state's do not count.
+        state::goes_on((self.0 >> STATE_SHIFT) as u32, view, tcp_flags)
     }
 
     /// The same flow with the address by which the backend knows its client, in full NAT.

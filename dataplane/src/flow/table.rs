@@ -31,14 +31,26 @@ const _: () = assert!(size_of::<Line<FlowKey, 4>>() == 64 && size_of::<Line<Wide
 impl<K: Key, const WAYS: usize> Line<K, WAYS> {
     const EMPTY: Self = Self { keys: [K::EMPTY; WAYS], values: [0; WAYS] };
 
+    /// Where a flow is, of which there is one at most.
     #[inline]
     fn way_of(&self, key: &K) -> Option<usize> {
-        // Compares without a branch between them: which way it is cannot be predicted.
-        let mut found = 0u32;
-        for way in 0..WAYS {
-            found |= u32::from(self.keys[way].is(key)) << way;
+        // Compares without a branch between them: which way it is cannot be predicted. If it is in no other, it may be
+        // in the first.
+        let mut way = 0;
+        for other in 1..WAYS {
+            way |= usize::from(self.keys[other].is(key)) * other;
         }
-        (found != 0).then(|| found.trailing_zeros() as usize)
+        self.keys[way].is(key).then_some(way)
+    }
+
+    /// The first empty way.
+    #[inline]
+    fn free_way(&self) -> Option<usize> {
+        let mut free = 0u32;
+        for way in 0..WAYS {
+            free |= u32::from(self.is_free(way)) << way;
+        }
+        (free != 0).then(|| free.trailing_zeros() as usize)
     }
 
     #[inline]
@@ -143,6 +155,10 @@ fn fold(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
+/// Number of the line in which a flow is stored unless that is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Home(u32);
+
 /// Where a flow is stored; good until the table changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -218,10 +234,13 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         self.flows == 0
     }
 
-    /// Asks for the home line of a client's flows to come into the cache.
+    /// Asks for the home line of a client's flow to come into the cache, and returns which that is.
     #[inline]
-    pub fn prefetch(&self, hash: FlowHash) {
-        prefetch(self.lines.as_ptr().wrapping_add(self.home(hash)));
+    pub fn prefetch(&self, hash: FlowHash) -> Home {
+        let home = self.home(hash);
+        prefetch(self.lines.as_ptr().wrapping_add(home));
+        // A table has fewer than 2^32 lines (`FlowTable::new`).
+        Home(home as u32)
     }
 
     #[inline]
@@ -248,18 +267,18 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// Where a flow is stored.
     #[inline]
     pub fn find(&self, hash: FlowHash, key: &K) -> Option<Place> {
-        self.get(hash, key).map(|(place, _)| place)
+        // A table has fewer than 2^32 lines (`FlowTable::new`).
+        self.get(Home(self.home(hash) as u32), key, || hash).map(|(place, _)| place)
     }
 
-    /// A flow, and where it is stored.
+    /// A flow, and where it is stored. Of its hash `home` is known already.
     #[inline(always)]
-    pub fn get(&self, hash: FlowHash, key: &K) -> Option<(Place, FlowValue)> {
-        let home = self.home(hash);
-        let line = &self.lines[home];
+    pub fn get(&self, home: Home, key: &K, hash: impl FnOnce() -> FlowHash) -> Option<(Place, FlowValue)> {
+        let line = &self.lines[home.0 as usize];
         if let Some(way) = line.way_of(key) {
-            return Some((place(home, way), line.value(way)));
+            return Some((place(home.0 as usize, way), line.value(way)));
         }
-        let place = if line.spilled() == 0 { None } else { self.find_spilled(hash, key) }?;
+        let place = if line.spilled() == 0 { None } else { self.find_spilled(hash(), key) }?;
         Some((place, self.value(place)))
     }
 
@@ -405,7 +424,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// A way of the line that is empty or, failing that, holds a dead flow.
     fn spare_way(&self, line: usize, worth: &impl Fn(FlowValue) -> Worth) -> Option<usize> {
         let line = &self.lines[line];
-        line.way_of(&K::EMPTY).or_else(|| (0..WAYS).find(|&way| worth(line.value(way)) == Worth::Dead))
+        line.free_way().or_else(|| (0..WAYS).find(|&way| worth(line.value(way)) == Worth::Dead))
     }
 
     /// Finds or makes an empty place in a line, for which up to `moves` flows move, each to make room for the

@@ -10,13 +10,14 @@ mod carry;
 mod open;
 
 use config::words::Protocol;
+use open::Unopened;
 
 use super::flows::{Hashed, Tabled};
 use super::{Context, Forwarder, Live, Outbox, PREFETCH_AHEAD};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
 use crate::drops::DropReason;
-use crate::flow::table::FlowHash;
+use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, Key, WideKey};
 use crate::local::LocalSlot;
 use crate::packet::Version;
@@ -70,8 +71,7 @@ struct Sighted<A, K> {
     key: K,
     /// Of its client.
     hash: FlowHash,
-    /// Of the flow itself.
-    line: FlowHash,
+    home: Home,
 }
 
 impl<A: Version, K: Key> Sighted<A, K> {
@@ -86,8 +86,7 @@ impl<A: Version, K: Key> Sighted<A, K> {
             protocol: Protocol::Tcp,
             tcp_flags: 0,
         };
-        let (hash, line) = (FlowHash::ZERO, FlowHash::ZERO);
-        Self { plain, heading: Heading::Request, key: K::EMPTY, hash, line }
+        Self { plain, heading: Heading::Request, key: K::EMPTY, hash: FlowHash::ZERO, home: Home::default() }
     }
 }
 
@@ -154,13 +153,34 @@ impl Waiting {
 
     #[inline]
     fn has(&self, hash: FlowHash) -> bool {
-        self.clients >> hash.sixth() & 1 != 0
+        // Nearly always nobody waits.
+        self.clients != 0 && self.clients >> hash.sixth() & 1 != 0
     }
 
     /// The packet in this place goes through the stages.
     #[inline]
     fn leave(&mut self, slot: usize) {
         self.opening = self.opening.min(slot);
+    }
+}
+
+/// Packets of a lane that leave by one port, by their places. They stay there until all can leave together, and others
+/// that leave by it after them wait as long.
+#[derive(Clone, Copy, Default)]
+struct Leaving {
+    port: Option<PortId>,
+    live: Live,
+}
+
+impl Leaving {
+    /// Adds a packet. Returns whether it leaves by the same port as those before it.
+    #[inline(always)]
+    fn add(&mut self, slot: usize, port: PortId) -> bool {
+        if *self.port.get_or_insert(port) != port {
+            return false;
+        }
+        self.live.keep(slot);
+        true
     }
 }
 
@@ -190,20 +210,23 @@ impl<F: Frame> Forwarder<F> {
             self.foresee_backends(context, lanes.wide_v4.live, &sights.wide_v4);
             self.foresee_backends(context, lanes.wide_v6.live, &sights.wide_v6);
         }
-        let mut sent = self.drop_nobodys(snapshot, port, lanes.nobodys, burst);
+        let received = burst.len();
+        let mut ended = self.drop_nobodys(snapshot, port, lanes.nobodys, burst);
         // Narrow flows come behind wide ones: where a service has both, requests of the narrow ones are found to
         // wait in the other lane, and so do their replies.
         if !lanes.wide_v4.live.is_empty() {
-            sent += self.carry_lane(context, (lanes.wide_v4.live, &mut waiting), &sights.wide_v4, burst, out);
+            ended +=
+                self.carry_lane(context, (lanes.wide_v4.live, &mut waiting), &sights.wide_v4, burst, out);
         }
         if !lanes.narrow.is_empty() {
-            sent += self.carry_lane(context, (lanes.narrow, &mut waiting), &sights.narrow, burst, out);
+            ended += self.carry_lane(context, (lanes.narrow, &mut waiting), &sights.narrow, burst, out);
         }
         if !lanes.wide_v6.live.is_empty() {
-            sent += self.carry_lane(context, (lanes.wide_v6.live, &mut waiting), &sights.wide_v6, burst, out);
+            ended +=
+                self.carry_lane(context, (lanes.wide_v6.live, &mut waiting), &sights.wide_v6, burst, out);
         }
         self.sights = Some(sights);
-        sent == burst.len()
+        ended == received
     }
 
     /// Finds the plain packets whose flows may be here, and asks for these.
@@ -343,9 +366,8 @@ impl<F: Frame> Forwarder<F> {
             return;
         }
         let (hash, key) = (self.flows.hash_of(client, port), FlowKey::new(client, port, service));
-        let line = hash.with_service(service, 0);
-        FlowKey::prefetch(&self.flows, line);
-        sighted[slot] = Sighted { plain, heading, key, hash, line };
+        let home = FlowKey::prefetch(&self.flows, key.line(hash));
+        sighted[slot] = Sighted { plain, heading, key, hash, home };
         live.keep(slot);
     }
 
@@ -379,10 +401,9 @@ impl<F: Frame> Forwarder<F> {
             return;
         }
         let hash = self.flows.hash_of(client, port);
-        let line = hash.with_service(service, service_port);
-        WideKey::prefetch(&self.flows, line);
         let key = WideKey::new(client.wide(), port, service, service_port);
-        sighted[slot] = Sighted { plain, heading, key, hash, line };
+        let home = WideKey::prefetch(&self.flows, key.line(hash));
+        sighted[slot] = Sighted { plain, heading, key, hash, home };
         lane.live.keep(slot);
     }
 
@@ -413,14 +434,13 @@ impl<F: Frame> Forwarder<F> {
             *vip = (service, key.service_port());
             known.key = key;
             known.hash = self.flows.hash_of(address, key.client_port());
-            known.line = known.hash.with_service(key.service(), key.service_port());
-            WideKey::prefetch(&self.flows, known.line);
+            known.home = WideKey::prefetch(&self.flows, key.line(known.hash));
             lane.live.keep(slot);
         }
     }
 
-    /// Takes the packets of a lane to their ends, in their order, if nothing before them waits. Returns how many
-    /// they were.
+    /// Takes the packets of a lane to their ends, if nothing before them waits; those that leave by one port, in their
+    /// order. Returns how many they were.
     // Each lane's code by itself: in one function with others the registers do not suffice.
     #[inline(never)]
     fn carry_lane<A: Fast, K: Tabled>(
@@ -431,23 +451,53 @@ impl<F: Frame> Forwarder<F> {
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) -> usize {
-        let mut ended = 0;
+        let (mut leaving, mut left) = (Leaving::default(), 0);
         for slot in live {
             let (known, Some(frame)) = (&sighted[slot], burst.get_mut(slot)) else { continue };
             if waiting.has(known.hash) {
                 waiting.leave(slot);
+                left += 1;
                 continue;
             }
-            if let Some(port) = self.carry(context, known, frame) {
-                let Some(frame) = burst.take(slot) else { continue };
-                self.transmit(frame, port, out);
-            } else if slot >= waiting.opening || !self.take_up(context, known, slot, burst, out) {
-                waiting.add(known.hash);
-                continue;
+            let way = match self.carry(context, known, frame) {
+                Some(port) => Ok(port),
+                None if slot >= waiting.opening => Err(Unopened::Unasked),
+                None => self.open(context, known, frame),
+            };
+            match way {
+                Ok(port) => {
+                    if !leaving.add(slot, port) {
+                        burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out));
+                    }
+                }
+                Err(why) => {
+                    // It may go the same way.
+                    self.depart(std::mem::take(&mut leaving), burst, out);
+                    if slot >= waiting.opening || !self.take_up(context, known, why, slot, burst, out) {
+                        waiting.add(known.hash);
+                        left += 1;
+                    }
+                }
             }
-            ended += 1;
         }
-        ended
+        self.depart(leaving, burst, out);
+        live.len() - left
+    }
+
+    /// Hands packets to the port that they leave by.
+    #[inline]
+    fn depart(&self, leaving: Leaving, burst: &mut Burst<F>, out: &mut Outbox<F>) {
+        let Some(port) = leaving.port else { return };
+        // Most bursts leave as they came.
+        if let Some(transmit) = out.transmit.get_mut(usize::from(port.0))
+            && transmit.is_empty()
+            && leaving.live.len() == burst.len()
+        {
+            return std::mem::swap(transmit, burst);
+        }
+        for slot in leaving.live {
+            burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out));
+        }
     }
 
     /// Whether a packet has an easy way.

@@ -111,6 +111,11 @@ impl Live {
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
+
+    #[inline]
+    pub fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
 }
 
 impl Iterator for Live {

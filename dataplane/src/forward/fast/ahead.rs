@@ -51,7 +51,7 @@ impl<F: Frame> Forwarder<F> {
         let mut new = Live::default();
         for slot in live {
             let known = &sighted[slot];
-            if let Some((_, flow)) = known.key.get(&self.flows, known.line) {
+            if let Some((_, flow)) = known.key.get(&self.flows, known.home, known.hash) {
                 self.prefetch_backend(snapshot, flow.backend());
             } else if matches!(known.heading, Heading::Request) {
                 snapshot.prefetch_service(known.key.service());

@@ -18,7 +18,7 @@ use crate::snapshot::{BackendSlot, Carriage, Found, Service, Snapshot};
 
 /// Why the fast path did not open a flow and send its packet, whose frame is as it was.
 #[derive(Clone, Copy)]
-enum Unopened {
+pub(super) enum Unopened {
     /// The packet has no easy way, or none any more: its flow is stored.
     Unasked,
     /// It has no easy way to the backend that the scheduler chose for it, which is to be asked no more.
@@ -28,31 +28,27 @@ enum Unopened {
 }
 
 impl<F: Frame> Forwarder<F> {
-    /// Takes a packet to its end that begins, changes or ends a flow, or has no easy way. Returns whether it could.
-    // Not within the loop over a lane, whose registers would not suffice.
+    /// Takes a packet to its end that changes or ends a flow, or has no easy way. Returns whether it could.
     #[inline(never)]
     pub(super) fn take_up<A: Fast, K: Tabled>(
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
+        why: Unopened,
         slot: usize,
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) -> bool {
-        let Some(frame) = burst.get_mut(slot) else { return false };
-        let chosen = match self.open(context, known, frame) {
-            Ok(port) => {
-                burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out));
-                return true;
-            }
+        let chosen = match why {
             // Nobody is told of these reasons.
-            Err(Unopened::Refused(why)) => {
+            Unopened::Refused(why) => {
                 self.drop(burst.take(slot), why);
                 return true;
             }
-            Err(Unopened::Unasked) => None,
-            Err(Unopened::Chosen(backend)) => Some(backend),
+            Unopened::Unasked => None,
+            Unopened::Chosen(backend) => Some(backend),
         };
+        let Some(frame) = burst.get(slot) else { return false };
         let Some(mut work) = known.work(frame.head()) else { return false };
         let Some(frame) = burst.take(slot) else { return false };
         work.chosen = chosen;
@@ -72,8 +68,9 @@ impl<F: Frame> Forwarder<F> {
 
     /// Chooses the backend of a client's first packet, stores the flow and rewrites the packet. Returns the port it
     /// leaves by.
-    #[inline(always)]
-    fn open<A: Fast, K: Tabled>(
+    // Not within the loop over a lane, whose registers would not suffice.
+    #[inline(never)]
+    pub(super) fn open<A: Fast, K: Tabled>(
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
@@ -120,7 +117,7 @@ impl<F: Frame> Forwarder<F> {
             Protocol::Udp => State::UdpNew,
         };
         let flow = FlowValue::new(backend, state, context.now);
-        let stored = known.key.store(&mut self.flows, context, known.line, flow, locals);
+        let stored = known.key.store(&mut self.flows, context, known.key.line(known.hash), flow, locals);
         let local = stored.map_err(Unopened::Refused)?;
         // If it cannot be sent, the stages find its flow, as they would have stored it.
         let port = self.reach_backend(snapshot, way, known, local, frame).ok_or(Unopened::Unasked)?;
@@ -132,15 +129,15 @@ impl<F: Frame> Forwarder<F> {
     fn has_narrow<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>) -> bool {
         let (plain, service) = (&known.plain, known.key.service());
         u32::of_wide(plain.src.wide()).is_some_and(|client| {
-            let line = known.hash.with_service(service, 0);
-            FlowKey::new(client, plain.src_port, service).get(&self.flows, line).is_some()
+            self.flows.has_narrow(FlowKey::new(client, plain.src_port, service), known.hash)
         })
     }
 
     /// Whether there is a flow of this client and service, in whichever table.
     #[inline(always)]
     fn is_known<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>) -> bool {
-        known.key.get(&self.flows, known.line).is_some() || (K::IS_WIDE && A::IS_V4 && self.has_narrow(known))
+        let found = known.key.get(&self.flows, known.home, known.hash);
+        found.is_some() || (K::IS_WIDE && A::IS_V4 && self.has_narrow(known))
     }
 }
 
