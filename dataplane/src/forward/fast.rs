@@ -7,10 +7,11 @@
 
 mod ahead;
 mod carry;
+mod lane;
 mod open;
 
 use config::words::Protocol;
-use open::Unopened;
+use lane::Waiting;
 
 use super::flows::{Hashed, Tabled};
 use super::{Context, Forwarder, Live, Outbox, PREFETCH_AHEAD};
@@ -21,7 +22,7 @@ use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, Key, WideKey};
 use crate::local::LocalSlot;
 use crate::packet::Version;
-use crate::parse::plain::{Plain, Whole, for_us, glance_v4, glance_v6};
+use crate::parse::plain::{Brief, Plain, Whole, for_us, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
 use crate::snapshot::{Address, Direction, Kept, Listener, Routed, ServiceSlot, Snapshot};
@@ -59,14 +60,14 @@ enum Heading<A> {
     Request,
     /// From a NAT backend to a client, by this address and port of a service.
     Reply { vip: End<A> },
-    /// From a backend of full NAT to the local address that stands for this client of a service.
-    LocalReply { local: LocalSlot, vip: End<A>, client: End<A> },
+    /// From a backend of full NAT to the local address and port that stand for this client of a service.
+    LocalReply { local: (LocalSlot, u16), vip: End<A>, client: End<A> },
 }
 
 /// A plain packet, and what its flow must be if it is here.
 #[derive(Clone, Copy)]
 struct Sighted<A, K> {
-    plain: Plain<A>,
+    brief: Brief,
     heading: Heading<A>,
     key: K,
     /// Of its client.
@@ -76,17 +77,8 @@ struct Sighted<A, K> {
 
 impl<A: Version, K: Key> Sighted<A, K> {
     fn none() -> Self {
-        let none = A::default();
-        let plain = Plain {
-            src: none,
-            dst: none,
-            src_port: 0,
-            dst_port: 0,
-            len: 0,
-            protocol: Protocol::Tcp,
-            tcp_flags: 0,
-        };
-        Self { plain, heading: Heading::Request, key: K::EMPTY, hash: FlowHash::ZERO, home: Home::default() }
+        let brief = Brief { len: 0, protocol: Protocol::Tcp, tcp_flags: 0 };
+        Self { brief, heading: Heading::Request, key: K::EMPTY, hash: FlowHash::ZERO, home: Home::default() }
     }
 }
 
@@ -131,59 +123,6 @@ struct WideLane {
     behind: Live,
 }
 
-/// Packets that must wait for the four stages, for others of the burst do.
-struct Waiting {
-    /// Clients of whom a packet waits: a filter by their hashes.
-    clients: u64,
-    /// The first place whose packet goes through the stages and may open a flow: those behind it may not before.
-    opening: usize,
-}
-
-impl Default for Waiting {
-    fn default() -> Self {
-        Self { clients: 0, opening: BURST }
-    }
-}
-
-impl Waiting {
-    #[inline]
-    fn add(&mut self, hash: FlowHash) {
-        self.clients |= 1 << hash.sixth();
-    }
-
-    #[inline]
-    fn has(&self, hash: FlowHash) -> bool {
-        // Nearly always nobody waits.
-        self.clients != 0 && self.clients >> hash.sixth() & 1 != 0
-    }
-
-    /// The packet in this place goes through the stages.
-    #[inline]
-    fn leave(&mut self, slot: usize) {
-        self.opening = self.opening.min(slot);
-    }
-}
-
-/// Packets of a lane that leave by one port, by their places. They stay there until all can leave together, and others
-/// that leave by it after them wait as long.
-#[derive(Clone, Copy, Default)]
-struct Leaving {
-    port: Option<PortId>,
-    live: Live,
-}
-
-impl Leaving {
-    /// Adds a packet. Returns whether it leaves by the same port as those before it.
-    #[inline(always)]
-    fn add(&mut self, slot: usize, port: PortId) -> bool {
-        if *self.port.get_or_insert(port) != port {
-            return false;
-        }
-        self.live.keep(slot);
-        true
-    }
-}
-
 impl<F: Frame> Forwarder<F> {
     /// Takes the plain packets to their ends, but for those that must wait. Returns whether these were all.
     pub(super) fn forward_known(
@@ -206,9 +145,9 @@ impl<F: Frame> Forwarder<F> {
             self.look_behind(snapshot, &mut lanes.wide_v6, &mut sights.wide_v6);
         }
         if far {
-            self.foresee_backends(context, lanes.narrow, &sights.narrow);
-            self.foresee_backends(context, lanes.wide_v4.live, &sights.wide_v4);
-            self.foresee_backends(context, lanes.wide_v6.live, &sights.wide_v6);
+            self.foresee_backends(context, lanes.narrow, &sights.narrow, burst);
+            self.foresee_backends(context, lanes.wide_v4.live, &sights.wide_v4, burst);
+            self.foresee_backends(context, lanes.wide_v6.live, &sights.wide_v6, burst);
         }
         let received = burst.len();
         let mut ended = self.drop_nobodys(snapshot, port, lanes.nobodys, burst);
@@ -243,9 +182,10 @@ impl<F: Frame> Forwarder<F> {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
         let (mut lanes, mut waiting) = (Lanes::default(), Waiting::default());
-        for slot in 0..burst.len() {
-            burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
-            let Some(frame) = burst.get(slot) else { continue };
+        let places = burst.places();
+        for (slot, place) in places.iter().enumerate() {
+            places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
+            let Some(frame) = place else { continue };
             let (ethertype, ip) = for_us(frame.head(), own).unwrap_or_default();
             if ethertype == eth::TYPE_IPV4 {
                 let Some(plain) = glance_v4(ip, frame.len()) else {
@@ -367,7 +307,7 @@ impl<F: Frame> Forwarder<F> {
         }
         let (hash, key) = (self.flows.hash_of(client, port), FlowKey::new(client, port, service));
         let home = FlowKey::prefetch(&self.flows, key.line(hash));
-        sighted[slot] = Sighted { plain, heading, key, hash, home };
+        sighted[slot] = Sighted { brief: plain.brief(), heading, key, hash, home };
         live.keep(slot);
     }
 
@@ -391,7 +331,8 @@ impl<F: Frame> Forwarder<F> {
             Direction::LocalReply(local) => {
                 self.flows.prefetch_local(local, plain.protocol, plain.dst_port);
                 let end = Default::default();
-                sighted[slot].plain = plain;
+                let local = (local, plain.dst_port);
+                sighted[slot].brief = plain.brief();
                 sighted[slot].heading = Heading::LocalReply { local, vip: end, client: end };
                 return lane.behind.keep(slot);
             }
@@ -403,7 +344,7 @@ impl<F: Frame> Forwarder<F> {
         let hash = self.flows.hash_of(client, port);
         let key = WideKey::new(client.wide(), port, service, service_port);
         let home = WideKey::prefetch(&self.flows, key.line(hash));
-        sighted[slot] = Sighted { plain, heading, key, hash, home };
+        sighted[slot] = Sighted { brief: plain.brief(), heading, key, hash, home };
         lane.live.keep(slot);
     }
 
@@ -423,7 +364,7 @@ impl<F: Frame> Forwarder<F> {
         for slot in lane.behind {
             let known = &mut sighted[slot];
             let Heading::LocalReply { local, vip, client } = &mut known.heading else { continue };
-            let Some(key) = self.flows.key_of(*local, known.plain.protocol, known.plain.dst_port) else {
+            let Some(key) = self.flows.key_of(local.0, known.brief.protocol, local.1) else {
                 continue;
             };
             let (Some(address), Some(service)) = (A::of_wide(key.client()), snapshot.vip(key.service()))
@@ -436,67 +377,6 @@ impl<F: Frame> Forwarder<F> {
             known.hash = self.flows.hash_of(address, key.client_port());
             known.home = WideKey::prefetch(&self.flows, key.line(known.hash));
             lane.live.keep(slot);
-        }
-    }
-
-    /// Takes the packets of a lane to their ends, if nothing before them waits; those that leave by one port, in their
-    /// order. Returns how many they were.
-    // Each lane's code by itself: in one function with others the registers do not suffice.
-    #[inline(never)]
-    fn carry_lane<A: Fast, K: Tabled>(
-        &mut self,
-        context: Context,
-        (live, waiting): (Live, &mut Waiting),
-        sighted: &[Sighted<A, K>; BURST],
-        burst: &mut Burst<F>,
-        out: &mut Outbox<F>,
-    ) -> usize {
-        let (mut leaving, mut left) = (Leaving::default(), 0);
-        for slot in live {
-            let (known, Some(frame)) = (&sighted[slot], burst.get_mut(slot)) else { continue };
-            if waiting.has(known.hash) {
-                waiting.leave(slot);
-                left += 1;
-                continue;
-            }
-            let way = match self.carry(context, known, frame) {
-                Some(port) => Ok(port),
-                None if slot >= waiting.opening => Err(Unopened::Unasked),
-                None => self.open(context, known, frame),
-            };
-            match way {
-                Ok(port) => {
-                    if !leaving.add(slot, port) {
-                        burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out));
-                    }
-                }
-                Err(why) => {
-                    // It may go the same way.
-                    self.depart(std::mem::take(&mut leaving), burst, out);
-                    if slot >= waiting.opening || !self.take_up(context, known, why, slot, burst, out) {
-                        waiting.add(known.hash);
-                        left += 1;
-                    }
-                }
-            }
-        }
-        self.depart(leaving, burst, out);
-        live.len() - left
-    }
-
-    /// Hands packets to the port that they leave by.
-    #[inline]
-    fn depart(&self, leaving: Leaving, burst: &mut Burst<F>, out: &mut Outbox<F>) {
-        let Some(port) = leaving.port else { return };
-        // Most bursts leave as they came.
-        if let Some(transmit) = out.transmit.get_mut(usize::from(port.0))
-            && transmit.is_empty()
-            && leaving.live.len() == burst.len()
-        {
-            return std::mem::swap(transmit, burst);
-        }
-        for slot in leaving.live {
-            burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out));
         }
     }
 

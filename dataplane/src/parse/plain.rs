@@ -33,8 +33,34 @@ pub struct Plain<A> {
     pub tcp_flags: u8,
 }
 
-/// What only the four stages ask of a packet's IP header.
+/// What decides of a plain packet; all else is read again where it is needed, for then its headers are at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// Length of the packet, IP header included.
+    pub len: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// TCP flags; 0 for UDP.
+    pub tcp_flags: u8,
+}
+
+impl Brief {
+    /// All of the packet, whose frame begins with `head`; `None` if that is too short.
+    #[inline(always)]
+    pub fn plain<A: Whole>(self, head: &[u8]) -> Option<Plain<A>> {
+        let Self { len, protocol, tcp_flags } = self;
+        let (ip, transport) = head.get(L3..)?.split_at_checked(A::HEADER_LEN)?;
+        let ports = u32::from_be_bytes(*transport.first_chunk()?);
+        let ((src, dst), src_port, dst_port) = (A::addresses(ip)?, (ports >> 16) as u16, ports as u16);
+        Some(Plain { src, dst, src_port, dst_port, len, protocol, tcp_flags })
+    }
+}
+
+/// What is read of a packet's IP header only where it is needed.
 pub trait Whole: Version {
+    /// Source and destination of a packet that `ip` begins with.
+    fn addresses(ip: &[u8]) -> Option<(Self, Self)>;
+
     /// The IP packet of a frame that begins with `head` and is plain.
     fn packet(plain: &Plain<Self>, head: &[u8]) -> Option<Packet>;
 
@@ -43,6 +69,12 @@ pub trait Whole: Version {
 }
 
 impl Whole for u32 {
+    #[inline(always)]
+    fn addresses(ip: &[u8]) -> Option<(u32, u32)> {
+        let header: &[u8; ipv4::HEADER_LEN] = ip.first_chunk()?;
+        Some((long(header, ipv4::SRC).swap_bytes(), long(header, ipv4::DST).swap_bytes()))
+    }
+
     #[inline]
     fn packet(plain: &Plain<u32>, head: &[u8]) -> Option<Packet> {
         let header: &[u8; ipv4::HEADER_LEN] = head.get(L3..)?.first_chunk()?;
@@ -66,6 +98,12 @@ impl Whole for u32 {
 }
 
 impl Whole for u128 {
+    #[inline(always)]
+    fn addresses(ip: &[u8]) -> Option<(u128, u128)> {
+        let header: &[u8; ipv6::HEADER_LEN] = ip.first_chunk()?;
+        Some((address(header, ipv6::SRC), address(header, ipv6::DST)))
+    }
+
     #[inline]
     fn packet(plain: &Plain<u128>, head: &[u8]) -> Option<Packet> {
         let header: &[u8; ipv6::HEADER_LEN] = head.get(L3..)?.first_chunk()?;
@@ -89,6 +127,12 @@ impl Whole for u128 {
 }
 
 impl<A: Whole> Plain<A> {
+    /// What decides of it.
+    #[inline(always)]
+    pub fn brief(&self) -> Brief {
+        Brief { len: self.len, protocol: self.protocol, tcp_flags: self.tcp_flags }
+    }
+
     /// All headers of a packet whose frame begins with `head`, as [`parse`](super::parse) reads them.
     #[inline]
     pub fn headers(&self, head: &[u8]) -> Option<Headers> {
@@ -102,11 +146,18 @@ impl<A: Whole> Plain<A> {
 const WHOLE_WITHOUT_OPTIONS: u64 = 0x45;
 const WHOLE_MASK: u64 = 0xff3f_0000_0000_00ff;
 
+/// Bytes from the beginning of an IP packet to the end of its TCP header.
+const HEADERS_V4: usize = ipv4::HEADER_LEN + tcp::HEADER_LEN;
+const HEADERS_V6: usize = ipv6::HEADER_LEN + tcp::HEADER_LEN;
+
 /// The Ethertype of an untagged frame that came in by the port with address `own` for it, and what follows.
 #[inline(always)]
 pub fn for_us(head: &[u8], own: MacAddr) -> Option<(u16, &[u8])> {
     let (link, ip) = head.split_first_chunk::<L3>()?;
-    (link[..6] == own.0).then_some((u16::from_be_bytes([link[eth::TYPE], link[eth::TYPE + 1]]), ip))
+    let [first, second, third, fourth, fifth, sixth] = own.0;
+    let own = u64::from_le_bytes([0, 0, first, second, third, fourth, fifth, sixth]);
+    // Compared with what follows an address shifted out.
+    (wide(link, 0) << 16 == own).then_some((u16::from_be_bytes([link[eth::TYPE], link[eth::TYPE + 1]]), ip))
 }
 
 /// Reads an IPv4 packet that `ip` begins with, from a frame of `frame_len` bytes whose first segment `ip` ends.
@@ -114,62 +165,87 @@ pub fn for_us(head: &[u8], own: MacAddr) -> Option<(u16, &[u8])> {
 /// flow has them.
 #[inline(always)]
 pub fn glance_v4(ip: &[u8], frame_len: usize) -> Option<Plain<u32>> {
-    let header = ip.first_chunk::<{ ipv4::HEADER_LEN + udp::HEADER_LEN }>()?;
+    match ip.first_chunk() {
+        Some(headers) => read_v4(headers, frame_len),
+        None => short_v4(ip, frame_len),
+    }
+}
+
+#[cold]
+fn short_v4(ip: &[u8], frame_len: usize) -> Option<Plain<u32>> {
+    read_v4(&padded(ip, ipv4::PROTOCOL)?, frame_len)
+}
+
+#[inline(always)]
+fn read_v4(headers: &[u8; HEADERS_V4], frame_len: usize) -> Option<Plain<u32>> {
     // Read in the order of little-endian machines; sums of checksums are the same in either.
-    let (first, second, dst) = (wide(header, 0), wide(header, 8), long(header, ipv4::DST));
+    let (first, second, dst) = (wide(headers, 0), wide(headers, 8), long(headers, ipv4::DST));
     let ttl = second as u8;
-    if first & WHOLE_MASK != WHOLE_WITHOUT_OPTIONS || ttl <= 1 || csum::sum_of(first, second, dst) != 0xffff {
+    if first & WHOLE_MASK != WHOLE_WITHOUT_OPTIONS || ttl <= 1 || !csum::is_right(first, second, dst) {
         return None;
     }
     let len = ((first >> 16) as u16).swap_bytes();
     let (src, dst) = (((second >> 32) as u32).swap_bytes(), dst.swap_bytes());
-    plain(ip, frame_len, (second >> 8) as u8, len, (src, dst))
+    plain(headers, frame_len, (second >> 8) as u8, len, (src, dst))
 }
 
 /// The same of an IPv6 packet.
 #[inline(always)]
 pub fn glance_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
-    let header = ip.first_chunk::<{ ipv6::HEADER_LEN + udp::HEADER_LEN }>()?;
-    let first = wide(header, 0);
+    match ip.first_chunk() {
+        Some(headers) => read_v6(headers, frame_len),
+        None => short_v6(ip, frame_len),
+    }
+}
+
+#[cold]
+fn short_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
+    read_v6(&padded(ip, ipv6::NEXT)?, frame_len)
+}
+
+#[inline(always)]
+fn read_v6(headers: &[u8; HEADERS_V6], frame_len: usize) -> Option<Plain<u128>> {
+    let first = wide(headers, 0);
     let (payload_len, next, hop_limit) =
         (((first >> 32) as u16).swap_bytes(), (first >> 48) as u8, (first >> 56) as u8);
     if first & 0xf0 != 0x60 || hop_limit <= 1 {
         return None;
     }
     let len = payload_len.checked_add(ipv6::HEADER_LEN as u16)?;
-    let address = |at: usize| {
-        u128::from(wide(header, at).swap_bytes()) << 64 | u128::from(wide(header, at + 8).swap_bytes())
-    };
-    plain(ip, frame_len, next, len, (address(ipv6::SRC), address(ipv6::DST)))
+    plain(headers, frame_len, next, len, (address(headers, ipv6::SRC), address(headers, ipv6::DST)))
 }
 
-/// Reads the transport header of a packet of `len` bytes that `ip` begins with.
+/// The headers of a UDP packet that ends before a TCP header would, which are read as all others then.
+fn padded<const N: usize>(ip: &[u8], protocol: usize) -> Option<[u8; N]> {
+    let mut headers = [0; N];
+    headers.get_mut(..ip.len())?.copy_from_slice(ip);
+    let has_udp = ip.len() >= N - tcp::HEADER_LEN + udp::HEADER_LEN && ip[protocol] == ipv4::PROTOCOL_UDP;
+    has_udp.then_some(headers)
+}
+
+/// Reads the transport header of a packet of `len` bytes that begins with these.
 #[inline(always)]
-fn plain<A: Version>(
-    ip: &[u8],
+fn plain<A: Version, const N: usize>(
+    headers: &[u8; N],
     frame_len: usize,
     protocol: u8,
     len: u16,
     (src, dst): (A, A),
 ) -> Option<Plain<A>> {
-    let transport = ip.get(A::HEADER_LEN..)?;
-    let ports = long(transport.first_chunk::<{ udp::HEADER_LEN }>()?, 0).swap_bytes();
-    let carried = usize::from(len).checked_sub(A::HEADER_LEN)?;
-    let (protocol, tcp_flags, whole) = match protocol {
-        ipv4::PROTOCOL_TCP => {
-            let header = transport.first_chunk::<{ tcp::HEADER_LEN }>()?;
-            let header_len = usize::from(header[tcp::DATA_OFFSET] >> 4) * 4;
-            let flags = header[tcp::FLAGS];
-            let whole = header_len >= tcp::HEADER_LEN && header_len <= carried;
-            (Protocol::Tcp, flags, whole && !tcp::absurd(flags))
-        }
-        ipv4::PROTOCOL_UDP => {
-            let datagram = usize::from(u16::from_be_bytes([transport[udp::LEN], transport[udp::LEN + 1]]));
-            (Protocol::Udp, 0, datagram >= udp::HEADER_LEN && datagram <= carried)
-        }
-        _ => return None,
+    let (l4, whole_len) = (A::HEADER_LEN, usize::from(len));
+    let ports = long(headers, l4).swap_bytes();
+    let (protocol, tcp_flags, whole) = if protocol == ipv4::PROTOCOL_TCP {
+        let header_len = usize::from(headers[l4 + tcp::DATA_OFFSET] >> 4) * 4;
+        let flags = headers[l4 + tcp::FLAGS];
+        let whole = header_len >= tcp::HEADER_LEN && l4 + header_len <= whole_len;
+        (Protocol::Tcp, flags, whole && !tcp::absurd(flags))
+    } else if protocol == ipv4::PROTOCOL_UDP {
+        let datagram = usize::from(u16::from_be_bytes([headers[l4 + udp::LEN], headers[l4 + udp::LEN + 1]]));
+        (Protocol::Udp, 0, datagram >= udp::HEADER_LEN && l4 + datagram <= whole_len)
+    } else {
+        return None;
     };
-    let whole = whole && L3 + usize::from(len) <= frame_len;
+    let whole = whole && L3 + whole_len <= frame_len;
     let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
     whole.then_some(Plain { src, dst, src_port, dst_port, len, protocol, tcp_flags })
 }
@@ -177,6 +253,11 @@ fn plain<A: Version>(
 #[inline(always)]
 fn long<const N: usize>(header: &[u8; N], at: usize) -> u32 {
     header[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+#[inline(always)]
+fn address<const N: usize>(header: &[u8; N], at: usize) -> u128 {
+    u128::from(wide(header, at).swap_bytes()) << 64 | u128::from(wide(header, at + 8).swap_bytes())
 }
 
 #[inline(always)]
@@ -265,6 +346,12 @@ mod tests {
                 });
                 let slowly = headers.and_then(|_| Some(parse(&frame, frame.len(), mac(254)).ok()?.0));
                 assert_eq!(headers, slowly);
+                let again = match seen {
+                    Some(Seen::V4(plain)) => plain.brief().plain(&frame).map(Seen::V4),
+                    Some(Seen::V6(plain)) => plain.brief().plain(&frame).map(Seen::V6),
+                    None => None,
+                };
+                assert_eq!(again, seen);
             }
             for len in 0..whole.len() {
                 assert_eq!(glance(&whole[..len], len, mac(254)), slowly(&whole[..len], len), "{len} bytes");

@@ -18,16 +18,18 @@ type Link = [u8; eth::HEADER_LEN];
 
 /// What differs between the IP versions.
 pub trait Rewrite: Version {
-    /// Takes a hop off a packet that `ip` begins with, gives it the addresses that are given, and returns what
-    /// these add to checksums that cover them.
+    /// Takes a hop off a packet that `ip` begins with.
+    fn hop(ip: &mut [u8]) -> Option<()>;
+
+    /// The same, gives it the addresses that are given, and returns what these add to checksums that cover them.
     fn readdress(ip: &mut [u8], plain: &Plain<Self>, src: Option<Self>, dst: Option<Self>) -> Option<Delta>;
 
-    /// Wraps a packet whose hop is taken off in an outer header of the same version, which is written to the end
-    /// of `before`. `id` identifies it if it may be fragmented.
+    /// Wraps a packet of `len` bytes whose hop is taken off in an outer header of the same version, which is written to
+    /// the end of `before`. `id` identifies it if it may be fragmented.
     fn wrap(
         before: &mut [u8],
         inner: &[u8],
-        plain: &Plain<Self>,
+        len: u16,
         outer: &Outer<Self>,
         id: impl FnOnce() -> u16,
     ) -> Option<()>;
@@ -46,13 +48,15 @@ pub struct Outer<A> {
 
 impl Rewrite for u32 {
     #[inline(always)]
+    fn hop(ip: &mut [u8]) -> Option<()> {
+        hop_ipv4(ip.first_chunk_mut()?);
+        Some(())
+    }
+
+    #[inline(always)]
     fn readdress(ip: &mut [u8], plain: &Plain<u32>, src: Option<u32>, dst: Option<u32>) -> Option<Delta> {
         let header: &mut [u8; ipv4::HEADER_LEN] = ip.first_chunk_mut()?;
         let mut changes = Delta::default();
-        if src.is_none() && dst.is_none() {
-            hop_ipv4(header);
-            return Some(changes);
-        }
         if let Some(src) = src {
             header[ipv4::SRC..][..4].copy_from_slice(&src.to_be_bytes());
             changes = changes.long(plain.src, src);
@@ -69,7 +73,7 @@ impl Rewrite for u32 {
     fn wrap(
         before: &mut [u8],
         inner: &[u8],
-        plain: &Plain<u32>,
+        len: u16,
         outer: &Outer<u32>,
         id: impl FnOnce() -> u16,
     ) -> Option<()> {
@@ -78,7 +82,7 @@ impl Rewrite for u32 {
         let header = ipv4::NewHeader {
             tos: inner[ipv4::TOS],
             // The packet fits the way to its backend with this header.
-            total_len: plain.len + ipv4::HEADER_LEN as u16,
+            total_len: len + ipv4::HEADER_LEN as u16,
             id: if dont_fragment { 0 } else { id() },
             fragment: if dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
             ttl: inner[ipv4::TTL],
@@ -92,6 +96,12 @@ impl Rewrite for u32 {
 }
 
 impl Rewrite for u128 {
+    #[inline(always)]
+    fn hop(ip: &mut [u8]) -> Option<()> {
+        age_ipv6(ip.first_chunk_mut()?);
+        Some(())
+    }
+
     #[inline(always)]
     fn readdress(ip: &mut [u8], plain: &Plain<u128>, src: Option<u128>, dst: Option<u128>) -> Option<Delta> {
         let header: &mut [u8; ipv6::HEADER_LEN] = ip.first_chunk_mut()?;
@@ -112,7 +122,7 @@ impl Rewrite for u128 {
     fn wrap(
         before: &mut [u8],
         inner: &[u8],
-        plain: &Plain<u128>,
+        len: u16,
         outer: &Outer<u128>,
         _: impl FnOnce() -> u16,
     ) -> Option<()> {
@@ -120,7 +130,7 @@ impl Rewrite for u128 {
         let header = ipv6::NewHeader {
             traffic_class: inner[0] << 4 | inner[1] >> 4,
             flow_label: flow_label(outer.entropy),
-            payload_len: plain.len,
+            payload_len: len,
             next: ipv6::NEXT_IPV6,
             hop_limit: inner[ipv6::HOP_LIMIT],
             src: outer.src,
@@ -143,9 +153,9 @@ fn hop_ipv4(header: &mut [u8; ipv4::HEADER_LEN]) {
 
 /// Sends a packet on to a backend on the link.
 #[inline(always)]
-pub fn dr<A: Rewrite>(head: &mut [u8], plain: &Plain<A>, link: &Link) -> Option<()> {
+pub fn dr<A: Rewrite>(head: &mut [u8], link: &Link) -> Option<()> {
     let (front, ip) = head.split_first_chunk_mut::<L3>()?;
-    A::readdress(ip, plain, None, None)?;
+    A::hop(ip)?;
     *front = *link;
     Some(())
 }
@@ -174,12 +184,12 @@ pub fn nat<A: Rewrite>(
     Some(())
 }
 
-/// Wraps a packet in an outer header of its IP version. `id` identifies it if it may be fragmented. `None` also if
+/// Wraps a packet of `len` bytes in an outer header of its IP version. `id` identifies it if it may be fragmented. `None` also if
 /// the buffer has no room for that.
 #[inline(always)]
 pub fn ipip<F: Frame, A: Rewrite>(
     frame: &mut F,
-    plain: &Plain<A>,
+    len: u16,
     outer: &Outer<A>,
     id: impl FnOnce() -> u16,
     link: &Link,
@@ -187,9 +197,9 @@ pub fn ipip<F: Frame, A: Rewrite>(
     frame.head().get(L3 + A::HEADER_LEN..)?;
     frame.grow_front(A::HEADER_LEN).then_some(())?;
     let (before, inner) = frame.head_mut().split_at_mut_checked(L3 + A::HEADER_LEN)?;
-    A::readdress(inner, plain, None, None)?;
+    A::hop(inner)?;
     *before.first_chunk_mut()? = *link;
-    A::wrap(before, inner, plain, outer, id)
+    A::wrap(before, inner, len, outer, id)
 }
 
 #[cfg(test)]

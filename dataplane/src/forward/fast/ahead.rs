@@ -46,6 +46,7 @@ impl<F: Frame> Forwarder<F> {
         context: Context,
         live: Live,
         sighted: &[Sighted<A, K>; BURST],
+        burst: &Burst<F>,
     ) {
         let snapshot = context.snapshot;
         let mut new = Live::default();
@@ -60,7 +61,7 @@ impl<F: Frame> Forwarder<F> {
             }
         }
         if !new.is_empty() {
-            self.foresee_openings(snapshot, new, sighted);
+            self.foresee_openings(snapshot, new, sighted, burst);
         }
     }
 
@@ -69,6 +70,7 @@ impl<F: Frame> Forwarder<F> {
         snapshot: &Snapshot,
         new: Live,
         sighted: &[Sighted<A, K>; BURST],
+        burst: &Burst<F>,
     ) {
         let service_of = |slot: usize| {
             let service = sighted[slot].key.service();
@@ -87,10 +89,11 @@ impl<F: Frame> Forwarder<F> {
             backends[slot] = next;
         }
         for slot in new {
-            let (plain, way) =
-                (&sighted[slot].plain, backends[slot].and_then(|backend| snapshot.way(backend)));
-            if let Some(way) = way.filter(|way| way.carriage == Carriage::Nat && way.is_of::<A>()) {
-                snapshot.prefetch_replies(plain.protocol, backend_of(way, plain));
+            let way = backends[slot].and_then(|backend| snapshot.way(backend));
+            if let Some(way) = way.filter(|way| way.carriage == Carriage::Nat && way.is_of::<A>())
+                && let Some(plain) = burst.get(slot).and_then(|frame| sighted[slot].brief.plain(frame.head()))
+            {
+                snapshot.prefetch_replies(plain.protocol, backend_of::<A>(way, &plain));
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::flow::FlowValue;
 use crate::flow::state::View;
 use crate::flow::table::Place;
 use crate::local::LocalSlot;
-use crate::parse::plain::{L3, Plain};
+use crate::parse::plain::{Brief, L3, Plain};
 use crate::port::PortId;
 use crate::rewrite::plain::{self, Outer};
 use crate::snapshot::{Carriage, Snapshot, Way};
@@ -24,7 +24,7 @@ impl<F: Frame> Forwarder<F> {
         known: &Sighted<A, K>,
         frame: &mut F,
     ) -> Option<PortId> {
-        let (snapshot, plain) = (context.snapshot, &known.plain);
+        let (snapshot, brief) = (context.snapshot, known.brief);
         let (place, flow) = known.key.get(&self.flows, known.home, known.hash)?;
         let way = snapshot.way(flow.backend()).filter(|way| way.is_of::<A>())?;
         let local = (flow.local(), K::local_port(&self.flows, place));
@@ -34,31 +34,30 @@ impl<F: Frame> Forwarder<F> {
         }
         match known.heading {
             Heading::Request => {
-                self.touch::<A, K>(context, plain, way, way.view, (place, flow))?;
+                self.touch::<K>(context, brief, way, way.view, (place, flow))?;
                 let port = self.reach_backend(snapshot, way, known, local, frame)?;
-                self.count_in(flow.backend(), plain.len);
+                self.count_in(flow.backend(), brief.len);
                 Some(port)
             }
             Heading::Reply { vip } => {
+                let plain = &brief.plain::<A>(frame.head())?;
                 if way.carriage != Carriage::Nat || way.backend::<A>() != plain.src {
                     return None;
                 }
-                self.touch::<A, K>(context, plain, way, View::Server, (place, flow))?;
+                self.touch::<K>(context, brief, way, View::Server, (place, flow))?;
                 let port = reach_client(snapshot, plain, vip, None, frame)?;
-                self.count_out(flow.backend(), plain.len);
+                self.count_out(flow.backend(), brief.len);
                 Some(port)
             }
-            Heading::LocalReply { local: slot, vip, client } => {
+            Heading::LocalReply { local: to, vip, client } => {
+                let plain = &brief.plain::<A>(frame.head())?;
                 let from = (way.backend::<A>(), vip.1.wrapping_add(way.port_shift));
-                if way.carriage != Carriage::FullNat
-                    || from != (plain.src, plain.src_port)
-                    || local != (slot, plain.dst_port)
-                {
+                if way.carriage != Carriage::FullNat || from != (plain.src, plain.src_port) || local != to {
                     return None;
                 }
-                self.touch::<A, K>(context, plain, way, View::Server, (place, flow))?;
+                self.touch::<K>(context, brief, way, View::Server, (place, flow))?;
                 let port = reach_client(snapshot, plain, vip, Some(client), frame)?;
-                self.count_out(flow.backend(), plain.len);
+                self.count_out(flow.backend(), brief.len);
                 Some(port)
             }
         }
@@ -66,16 +65,16 @@ impl<F: Frame> Forwarder<F> {
 
     /// Notes that a packet of a flow was seen; `None`, and nothing has happened, if that is over, or the packet does more.
     #[inline(always)]
-    fn touch<A: Fast, K: Tabled>(
+    fn touch<K: Tabled>(
         &mut self,
         context: Context,
-        plain: &Plain<A>,
+        brief: Brief,
         way: &Way,
         view: View,
         (place, flow): (Place, FlowValue),
     ) -> Option<()> {
         // Openings may find their flow over; they and their answers announce a segment size that may be lowered.
-        flow.goes_on(view, plain.tcp_flags).then_some(())?;
+        flow.goes_on(view, brief.tcp_flags).then_some(())?;
         let idle = flow.idle(context.now);
         if idle != 0 {
             if is_over(context.snapshot, way, flow, idle) {
@@ -97,26 +96,30 @@ impl<F: Frame> Forwarder<F> {
         local: (LocalSlot, u16),
         frame: &mut F,
     ) -> Option<PortId> {
-        let plain = &known.plain;
-        if plain.len > way.room {
+        let brief = known.brief;
+        if brief.len > way.room {
             return None;
         }
-        let mut len = L3 + usize::from(plain.len);
-        match way.carriage {
-            Carriage::Dr => plain::dr(frame.head_mut(), plain, &way.link)?,
-            // Its flows are wide.
-            Carriage::FullNat if !K::IS_WIDE => return None,
-            Carriage::Nat => plain::nat(frame.head_mut(), plain, None, Some(backend(way, plain)), &way.link)?,
-            Carriage::FullNat => {
-                let local = (A::of(snapshot.local_address(local.0)?)?, local.1);
-                plain::nat(frame.head_mut(), plain, Some(local), Some(backend(way, plain)), &way.link)?;
-            }
-            Carriage::Ipip => {
-                let entropy = known.hash.entropy();
-                let src = way.tunnel::<A>().with(entropy & way.spread);
-                let outer = Outer { src, dst: way.backend(), entropy };
-                plain::ipip(frame, plain, &outer, || self.next_id(), &way.link)?;
-                len += A::HEADER_LEN;
+        let mut len = L3 + usize::from(brief.len);
+        // A match would become a jump by a table, which costs more than these questions.
+        if way.carriage == Carriage::Dr {
+            plain::dr::<A>(frame.head_mut(), &way.link)?;
+        } else if way.carriage == Carriage::Ipip {
+            let entropy = known.hash.entropy();
+            let src = way.tunnel::<A>().with(entropy & way.spread);
+            let outer = Outer { src, dst: way.backend(), entropy };
+            plain::ipip(frame, brief.len, &outer, || self.next_id(), &way.link)?;
+            len += A::HEADER_LEN;
+        } else {
+            let plain = &brief.plain::<A>(frame.head())?;
+            let to = Some(backend(way, plain));
+            if way.carriage == Carriage::Nat {
+                plain::nat(frame.head_mut(), plain, None, to, &way.link)?;
+            } else if K::IS_WIDE {
+                let from = Some((A::of(snapshot.local_address(local.0)?)?, local.1));
+                plain::nat(frame.head_mut(), plain, from, to, &way.link)?;
+            } else {
+                return None;
             }
         }
         // Padding ends here: the device adds its own where a frame needs it.

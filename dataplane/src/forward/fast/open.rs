@@ -13,6 +13,7 @@ use crate::flow::state::{self, State, View};
 use crate::flow::{FlowKey, FlowValue};
 use crate::local::LocalSlot;
 use crate::packet::Version;
+use crate::parse::plain::Plain;
 use crate::port::PortId;
 use crate::snapshot::{BackendSlot, Carriage, Found, Service, Snapshot};
 
@@ -76,12 +77,13 @@ impl<F: Frame> Forwarder<F> {
         known: &Sighted<A, K>,
         frame: &mut F,
     ) -> Result<PortId, Unopened> {
-        let (snapshot, plain) = (context.snapshot, &known.plain);
+        let snapshot = context.snapshot;
+        let plain = &known.brief.plain::<A>(frame.head()).ok_or(Unopened::Unasked)?;
         let begins = matches!(known.heading, Heading::Request)
             && (plain.protocol == Protocol::Udp || opens(plain))
-            && !self.is_known(known);
+            && !self.is_known(known, plain);
         let service = snapshot.service(known.key.service());
-        let Some(service) = service.filter(|service| begins && is_easy(snapshot, service, known)) else {
+        let Some(service) = service.filter(|service| begins && is_easy(snapshot, service, plain)) else {
             return Err(Unopened::Unasked);
         };
         let backend = self
@@ -126,8 +128,8 @@ impl<F: Frame> Forwarder<F> {
     }
 
     /// Whether a client of a service with backends of full NAT has a flow to another one of its backends.
-    fn has_narrow<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>) -> bool {
-        let (plain, service) = (&known.plain, known.key.service());
+    fn has_narrow<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>, plain: &Plain<A>) -> bool {
+        let service = known.key.service();
         u32::of_wide(plain.src.wide()).is_some_and(|client| {
             self.flows.has_narrow(FlowKey::new(client, plain.src_port, service), known.hash)
         })
@@ -135,9 +137,9 @@ impl<F: Frame> Forwarder<F> {
 
     /// Whether there is a flow of this client and service, in whichever table.
     #[inline(always)]
-    fn is_known<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>) -> bool {
+    fn is_known<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>, plain: &Plain<A>) -> bool {
         let found = known.key.get(&self.flows, known.home, known.hash);
-        found.is_some() || (K::IS_WIDE && A::IS_V4 && self.has_narrow(known))
+        found.is_some() || (K::IS_WIDE && A::IS_V4 && self.has_narrow(known, plain))
     }
 }
 
@@ -149,17 +151,17 @@ impl<A: Fast, K: Tabled> Sighted<A, K> {
         let role = match self.heading {
             Heading::Request => Role::Request(Found { service, narrow: A::IS_V4 }),
             Heading::Reply { .. } => Role::Reply,
-            Heading::LocalReply { local, .. } => Role::LocalReply(local),
+            Heading::LocalReply { local, .. } => Role::LocalReply(local.0),
         };
-        let headers = self.plain.headers(head).filter(|_| !A::is_martian(&self.plain))?;
+        let plain = self.brief.plain::<A>(head)?;
+        let headers = plain.headers(head).filter(|_| !A::is_martian(&plain))?;
         Some(Work { headers, role, hash: self.hash, ..Work::NONE })
     }
 }
 
 /// Whether a service takes this new flow of its clients without further questions, which are then all in one table.
 #[inline(always)]
-fn is_easy<A: Fast, K: Tabled>(snapshot: &Snapshot, service: &Service, known: &Sighted<A, K>) -> bool {
-    let plain = &known.plain;
+fn is_easy<A: Fast>(snapshot: &Snapshot, service: &Service, plain: &Plain<A>) -> bool {
     !service.retired
         && !service.one_packet
         && !service.is_limited
