@@ -47,7 +47,7 @@ pub struct FlowOwner {
 /// Key of a narrow flow: client address, client port and service slot. The service implies protocol, VIP
 /// and port, so equal keys are the same flow.
 ///
-/// Never zero, because no client has the address 0.0.0.0.
+/// Of a flow it is never zero, because no client has the address 0.0.0.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey(u64);
 
@@ -55,7 +55,6 @@ impl FlowKey {
     /// The key of a client's flow to a service.
     #[inline]
     pub fn new(client: u32, client_port: u16, service: ServiceSlot) -> Self {
-        debug_assert!(client != 0);
         Self(u64::from(client) << 32 | u64::from(client_port) << 16 | u64::from(service.0))
     }
 

@@ -243,7 +243,8 @@ const GOES_ON: [[u32; 32]; 3] = {
     while view < views.len() {
         let mut flags = 0;
         while flags < 32 {
-            let mut number = 0;
+            // Not that of empty places, which a flow of nobody might be taken for.
+            let mut number = 1;
             while number < State::COUNT {
                 let state = State::ALL[number];
                 if flags & tcp::SYN == 0 && next(state, views[view], flags) as usize == number {
@@ -258,7 +259,8 @@ const GOES_ON: [[u32; 32]; 3] = {
     goes_on
 };
 
-/// Whether a packet with `tcp_flags` opens nothing and leaves a state as it is, by what [`next`] says, at one look.
+/// Whether a packet with `tcp_flags` opens nothing and leaves a state but [`State::None`] as it is, by what [`next`] says, at
+/// one look.
 /// Only the lowest four bits of `number` count.
 #[inline]
 pub fn goes_on(number: u32, view: View, tcp_flags: u8) -> bool {
@@ -330,7 +332,7 @@ mod tests {
             .flat_map(|view| State::ALL.map(|state| (*view, state)))
         {
             for flags in 0..=0xff {
-                let same = flags & SYN == 0 && next(state, view, flags) == state;
+                let same = state != Fresh && flags & SYN == 0 && next(state, view, flags) == state;
                 for others in [0, 0x10, 0xff_fff0] {
                     let number = state as u32 | others;
                     assert_eq!(goes_on(number, view, flags), same, "{view:?} {state:?} {flags:#x}");

@@ -22,12 +22,12 @@ use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, Key, WideKey};
 use crate::local::LocalSlot;
 use crate::packet::Version;
-use crate::parse::plain::{Brief, Plain, Whole, for_us, glance_v4, glance_v6};
+use crate::parse::plain::{Brief, Plain, TYPE_IPV4, TYPE_IPV6, Whole, for_us, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
 use crate::snapshot::{Address, Direction, Kept, Listener, Routed, ServiceSlot, Snapshot};
 use crate::toeplitz::Owners;
-use crate::wire::eth::{self, Tags};
+use crate::wire::eth::Tags;
 use crate::wire::tcp;
 
 /// An IP version whose packets the fast path takes.
@@ -76,6 +76,12 @@ struct Sighted<A, K> {
 }
 
 impl<A: Version, K: Key> Sighted<A, K> {
+    /// Whether it is an opening or the answer to one.
+    #[inline(always)]
+    fn opens(&self) -> bool {
+        self.brief.tcp_flags & tcp::SYN != 0
+    }
+
     fn none() -> Self {
         let brief = Brief { len: 0, protocol: Protocol::Tcp, tcp_flags: 0 };
         Self { brief, heading: Heading::Request, key: K::EMPTY, hash: FlowHash::ZERO, home: Home::default() }
@@ -183,11 +189,11 @@ impl<F: Frame> Forwarder<F> {
         }
         let (mut lanes, mut waiting) = (Lanes::default(), Waiting::default());
         let places = burst.places();
-        for (slot, place) in places.iter().enumerate() {
+        for slot in 0..places.len().min(BURST) {
             places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
-            let Some(frame) = place else { continue };
+            let Some(frame) = &places[slot] else { continue };
             let (ethertype, ip) = for_us(frame.head(), own).unwrap_or_default();
-            if ethertype == eth::TYPE_IPV4 {
+            if ethertype == TYPE_IPV4 {
                 let Some(plain) = glance_v4(ip, frame.len()) else {
                     waiting.leave(slot);
                     continue;
@@ -202,7 +208,7 @@ impl<F: Frame> Forwarder<F> {
                     }
                     _ => self.sight_v4(snapshot, slot, plain, listener, sights, (&mut lanes, &mut waiting)),
                 }
-            } else if ethertype == eth::TYPE_IPV6 {
+            } else if ethertype == TYPE_IPV6 {
                 self.sight_v6(snapshot, slot, (ip, frame.len()), sights, (&mut lanes, &mut waiting));
             } else {
                 waiting.leave(slot);
@@ -301,13 +307,11 @@ impl<F: Frame> Forwarder<F> {
         heading: Heading<u32>,
         (sighted, live): (&mut [Narrow; BURST], &mut Live),
     ) {
-        // No flow has this client, and an empty place may look like one.
-        if client == 0 {
-            return;
-        }
         let (hash, key) = (self.flows.hash_of(client, port), FlowKey::new(client, port, service));
         let home = FlowKey::prefetch(&self.flows, key.line(hash));
-        sighted[slot] = Sighted { brief: plain.brief(), heading, key, hash, home };
+        let Plain { len, protocol, tcp_flags, .. } = plain;
+        let brief = Brief { len, protocol, tcp_flags };
+        sighted[slot] = Sighted { brief, heading, key, hash, home };
         live.keep(slot);
     }
 
@@ -321,6 +325,8 @@ impl<F: Frame> Forwarder<F> {
         sighted: &mut [Wide<A>; BURST],
         lane: &mut WideLane,
     ) {
+        let Plain { len, protocol, tcp_flags, .. } = plain;
+        let brief = Brief { len, protocol, tcp_flags };
         let (client, port, service, service_port, heading) = match direction {
             Direction::Request { service, .. } => {
                 (plain.src, plain.src_port, service, plain.dst_port, Heading::Request)
@@ -332,7 +338,7 @@ impl<F: Frame> Forwarder<F> {
                 self.flows.prefetch_local(local, plain.protocol, plain.dst_port);
                 let end = Default::default();
                 let local = (local, plain.dst_port);
-                sighted[slot].brief = plain.brief();
+                sighted[slot].brief = brief;
                 sighted[slot].heading = Heading::LocalReply { local, vip: end, client: end };
                 return lane.behind.keep(slot);
             }
@@ -344,7 +350,7 @@ impl<F: Frame> Forwarder<F> {
         let hash = self.flows.hash_of(client, port);
         let key = WideKey::new(client.wide(), port, service, service_port);
         let home = WideKey::prefetch(&self.flows, key.line(hash));
-        sighted[slot] = Sighted { brief: plain.brief(), heading, key, hash, home };
+        sighted[slot] = Sighted { brief, heading, key, hash, home };
         lane.live.keep(slot);
     }
 

@@ -47,8 +47,8 @@ pub struct Brief {
 impl Brief {
     /// All of the packet, whose frame begins with `head`; `None` if that is too short.
     #[inline(always)]
-    pub fn plain<A: Whole>(self, head: &[u8]) -> Option<Plain<A>> {
-        let Self { len, protocol, tcp_flags } = self;
+    pub fn plain<A: Whole>(&self, head: &[u8]) -> Option<Plain<A>> {
+        let Self { len, protocol, tcp_flags } = *self;
         let (ip, transport) = head.get(L3..)?.split_at_checked(A::HEADER_LEN)?;
         let ports = u32::from_be_bytes(*transport.first_chunk()?);
         let ((src, dst), src_port, dst_port) = (A::addresses(ip)?, (ports >> 16) as u16, ports as u16);
@@ -127,12 +127,6 @@ impl Whole for u128 {
 }
 
 impl<A: Whole> Plain<A> {
-    /// What decides of it.
-    #[inline(always)]
-    pub fn brief(&self) -> Brief {
-        Brief { len: self.len, protocol: self.protocol, tcp_flags: self.tcp_flags }
-    }
-
     /// All headers of a packet whose frame begins with `head`, as [`parse`](super::parse) reads them.
     #[inline]
     pub fn headers(&self, head: &[u8]) -> Option<Headers> {
@@ -150,14 +144,20 @@ const WHOLE_MASK: u64 = 0xff3f_0000_0000_00ff;
 const HEADERS_V4: usize = ipv4::HEADER_LEN + tcp::HEADER_LEN;
 const HEADERS_V6: usize = ipv6::HEADER_LEN + tcp::HEADER_LEN;
 
-/// The Ethertype of an untagged frame that came in by the port with address `own` for it, and what follows.
+/// Ethertypes as [`for_us`] reads them.
+pub const TYPE_IPV4: u16 = eth::TYPE_IPV4.swap_bytes();
+/// The same.
+pub const TYPE_IPV6: u16 = eth::TYPE_IPV6.swap_bytes();
+
+/// The Ethertype of an untagged frame that came in by the port with address `own` for it, read as a little-endian
+/// number, and what follows.
 #[inline(always)]
 pub fn for_us(head: &[u8], own: MacAddr) -> Option<(u16, &[u8])> {
     let (link, ip) = head.split_first_chunk::<L3>()?;
     let [first, second, third, fourth, fifth, sixth] = own.0;
     let own = u64::from_le_bytes([0, 0, first, second, third, fourth, fifth, sixth]);
     // Compared with what follows an address shifted out.
-    (wide(link, 0) << 16 == own).then_some((u16::from_be_bytes([link[eth::TYPE], link[eth::TYPE + 1]]), ip))
+    (wide(link, 0) << 16 == own).then_some((u16::from_le_bytes([link[eth::TYPE], link[eth::TYPE + 1]]), ip))
 }
 
 /// Reads an IPv4 packet that `ip` begins with, from a frame of `frame_len` bytes whose first segment `ip` ends.
@@ -234,18 +234,23 @@ fn plain<A: Version, const N: usize>(
 ) -> Option<Plain<A>> {
     let (l4, whole_len) = (A::HEADER_LEN, usize::from(len));
     let ports = long(headers, l4).swap_bytes();
-    let (protocol, tcp_flags, whole) = if protocol == ipv4::PROTOCOL_TCP {
+    let (protocol, tcp_flags) = if protocol == ipv4::PROTOCOL_TCP {
         let header_len = usize::from(headers[l4 + tcp::DATA_OFFSET] >> 4) * 4;
         let flags = headers[l4 + tcp::FLAGS];
-        let whole = header_len >= tcp::HEADER_LEN && l4 + header_len <= whole_len;
-        (Protocol::Tcp, flags, whole && !tcp::absurd(flags))
+        if header_len < tcp::HEADER_LEN || l4 + header_len > whole_len || tcp::absurd(flags) {
+            return None;
+        }
+        (Protocol::Tcp, flags)
     } else if protocol == ipv4::PROTOCOL_UDP {
         let datagram = usize::from(u16::from_be_bytes([headers[l4 + udp::LEN], headers[l4 + udp::LEN + 1]]));
-        (Protocol::Udp, 0, datagram >= udp::HEADER_LEN && l4 + datagram <= whole_len)
+        if datagram < udp::HEADER_LEN || l4 + datagram > whole_len {
+            return None;
+        }
+        (Protocol::Udp, 0)
     } else {
         return None;
     };
-    let whole = whole && L3 + whole_len <= frame_len;
+    let whole = L3 + whole_len <= frame_len;
     let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
     whole.then_some(Plain { src, dst, src_port, dst_port, len, protocol, tcp_flags })
 }
@@ -284,8 +289,8 @@ mod tests {
 
     fn glance(head: &[u8], frame_len: usize, own: MacAddr) -> Option<Seen> {
         match for_us(head, own)? {
-            (eth::TYPE_IPV4, ip) => glance_v4(ip, frame_len).map(Seen::V4),
-            (eth::TYPE_IPV6, ip) => glance_v6(ip, frame_len).map(Seen::V6),
+            (TYPE_IPV4, ip) => glance_v4(ip, frame_len).map(Seen::V4),
+            (TYPE_IPV6, ip) => glance_v6(ip, frame_len).map(Seen::V6),
             _ => None,
         }
     }
@@ -304,6 +309,10 @@ mod tests {
                 bare(ipv6::HEADER_LEN).then(|| Seen::V6(plain_of(&headers, src, dst)))
             }
         }
+    }
+
+    fn brief<A>(plain: &Plain<A>) -> Brief {
+        Brief { len: plain.len, protocol: plain.protocol, tcp_flags: plain.tcp_flags }
     }
 
     fn plain_of<A>(headers: &Headers, src: A, dst: A) -> Plain<A> {
@@ -347,8 +356,8 @@ mod tests {
                 let slowly = headers.and_then(|_| Some(parse(&frame, frame.len(), mac(254)).ok()?.0));
                 assert_eq!(headers, slowly);
                 let again = match seen {
-                    Some(Seen::V4(plain)) => plain.brief().plain(&frame).map(Seen::V4),
-                    Some(Seen::V6(plain)) => plain.brief().plain(&frame).map(Seen::V6),
+                    Some(Seen::V4(plain)) => brief(&plain).plain(&frame).map(Seen::V4),
+                    Some(Seen::V6(plain)) => brief(&plain).plain(&frame).map(Seen::V6),
                     None => None,
                 };
                 assert_eq!(again, seen);

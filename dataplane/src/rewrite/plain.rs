@@ -4,25 +4,30 @@
 //! The functions of [`dr`](super::dr), [`nat`](super::nat) and [`tunnel`](super::tunnel) are their slow twins. Here
 //! `None` says that the frame is shorter than a plain packet's, and nothing was done.
 
-use super::nat::mend_transport;
+use super::age_ipv6;
 use super::tunnel::flow_label;
-use super::{age_ipv4, age_ipv6};
+use config::words::Protocol;
+
 use crate::buf::Frame;
 use crate::csum::Delta;
 use crate::packet::Version;
-use crate::parse::plain::{L3, Plain};
-use crate::wire::{eth, ipv4, ipv6, tcp, write_u16};
+use crate::parse::plain::L3;
+use crate::wire::{eth, ipv4, ipv6, tcp, udp};
 
 /// An Ethernet header without tags.
 type Link = [u8; eth::HEADER_LEN];
+
+/// Bytes of both ports, with which TCP and UDP headers begin.
+const PORTS: usize = 4;
 
 /// What differs between the IP versions.
 pub trait Rewrite: Version {
     /// Takes a hop off a packet that `ip` begins with.
     fn hop(ip: &mut [u8]) -> Option<()>;
 
-    /// The same, gives it the addresses that are given, and returns what these add to checksums that cover them.
-    fn readdress(ip: &mut [u8], plain: &Plain<Self>, src: Option<Self>, dst: Option<Self>) -> Option<Delta>;
+    /// The same, gives it the addresses that are given, and returns what these add to checksums that cover them, all
+    /// read as little-endian numbers.
+    fn readdress(ip: &mut [u8], src: Option<Self>, dst: Option<Self>) -> Option<Delta>;
 
     /// Wraps a packet of `len` bytes whose hop is taken off in an outer header of the same version, which is written to
     /// the end of `before`. `id` identifies it if it may be fragmented.
@@ -54,18 +59,20 @@ impl Rewrite for u32 {
     }
 
     #[inline(always)]
-    fn readdress(ip: &mut [u8], plain: &Plain<u32>, src: Option<u32>, dst: Option<u32>) -> Option<Delta> {
+    fn readdress(ip: &mut [u8], src: Option<u32>, dst: Option<u32>) -> Option<Delta> {
         let header: &mut [u8; ipv4::HEADER_LEN] = ip.first_chunk_mut()?;
         let mut changes = Delta::default();
-        if let Some(src) = src {
-            header[ipv4::SRC..][..4].copy_from_slice(&src.to_be_bytes());
-            changes = changes.long(plain.src, src);
+        for (at, new) in [(ipv4::SRC, src), (ipv4::DST, dst)] {
+            if let (Some(new), Some(address)) = (new, header[at..].first_chunk_mut()) {
+                changes = changes.long(u32::from_le_bytes(*address), new.swap_bytes());
+                *address = new.to_be_bytes();
+            }
         }
-        if let Some(dst) = dst {
-            header[ipv4::DST..][..4].copy_from_slice(&dst.to_be_bytes());
-            changes = changes.long(plain.dst, dst);
-        }
-        age_ipv4(header, changes);
+        header[ipv4::TTL] = header[ipv4::TTL].wrapping_sub(1);
+        let checksum = u16::from_le_bytes([header[ipv4::CHECKSUM], header[ipv4::CHECKSUM + 1]]);
+        // Whatever the time to live is, one less adds as much as this.
+        let checksum = changes.word(1, 0).apply(checksum);
+        header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_le_bytes());
         Some(changes)
     }
 
@@ -103,16 +110,14 @@ impl Rewrite for u128 {
     }
 
     #[inline(always)]
-    fn readdress(ip: &mut [u8], plain: &Plain<u128>, src: Option<u128>, dst: Option<u128>) -> Option<Delta> {
+    fn readdress(ip: &mut [u8], src: Option<u128>, dst: Option<u128>) -> Option<Delta> {
         let header: &mut [u8; ipv6::HEADER_LEN] = ip.first_chunk_mut()?;
         let mut changes = Delta::default();
-        if let Some(src) = src {
-            header[ipv6::SRC..][..16].copy_from_slice(&src.to_be_bytes());
-            changes = changes.wide(plain.src, src);
-        }
-        if let Some(dst) = dst {
-            header[ipv6::DST..][..16].copy_from_slice(&dst.to_be_bytes());
-            changes = changes.wide(plain.dst, dst);
+        for (at, new) in [(ipv6::SRC, src), (ipv6::DST, dst)] {
+            if let (Some(new), Some(address)) = (new, header[at..].first_chunk_mut()) {
+                changes = changes.wide(u128::from_le_bytes(*address), new.swap_bytes());
+                *address = new.to_be_bytes();
+            }
         }
         age_ipv6(header);
         Some(changes)
@@ -161,26 +166,41 @@ pub fn dr<A: Rewrite>(head: &mut [u8], link: &Link) -> Option<()> {
 }
 
 /// Gives a packet the ends that are given.
+///
+/// Numbers that checksums cover are read as little-endian ones, so that none is turned around: the sums are turned then,
+/// and so are their differences (RFC 1071, 2 (B)).
 #[inline(always)]
 pub fn nat<A: Rewrite>(
     head: &mut [u8],
-    plain: &Plain<A>,
+    protocol: Protocol,
     src: Option<(A, u16)>,
     dst: Option<(A, u16)>,
     link: &Link,
 ) -> Option<()> {
     let (front, ip) = head.split_first_chunk_mut::<L3>()?;
-    let mut changes = A::readdress(ip, plain, src.map(|end| end.0), dst.map(|end| end.0))?;
+    let (ip, transport) = ip.split_at_mut_checked(A::HEADER_LEN)?;
+    let (ports, rest) = transport.split_first_chunk_mut::<PORTS>()?;
+    let checksum = match protocol {
+        Protocol::Tcp => rest[..].get_mut(tcp::CHECKSUM - PORTS..)?,
+        Protocol::Udp => rest[..].get_mut(udp::CHECKSUM - PORTS..)?,
+    };
+    let checksum: &mut [u8; 2] = checksum.first_chunk_mut()?;
+    let mut changes = A::readdress(ip, src.map(|end| end.0), dst.map(|end| end.0))?;
     *front = *link;
-    if let Some((_, port)) = src {
-        write_u16(ip, A::HEADER_LEN + tcp::SRC_PORT, port);
-        changes = changes.word(plain.src_port, port);
+    for (at, end) in [(tcp::SRC_PORT, src), (tcp::DST_PORT, dst)] {
+        if let (Some((_, new)), Some(port)) = (end, ports[at..].first_chunk_mut()) {
+            changes = changes.word(u16::from_le_bytes(*port), new.swap_bytes());
+            *port = new.to_be_bytes();
+        }
     }
-    if let Some((_, port)) = dst {
-        write_u16(ip, A::HEADER_LEN + tcp::DST_PORT, port);
-        changes = changes.word(plain.dst_port, port);
-    }
-    mend_transport(ip, A::HEADER_LEN, plain.protocol, changes);
+    let old = u16::from_le_bytes(*checksum);
+    let new = match protocol {
+        Protocol::Tcp => changes.apply(old),
+        // 0 means that the sender computed none.
+        Protocol::Udp if old == 0 => 0,
+        Protocol::Udp => udp::computed(changes.apply(old)),
+    };
+    *checksum = new.to_le_bytes();
     Some(())
 }
 
@@ -205,6 +225,7 @@ pub fn ipip<F: Frame, A: Rewrite>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rewrite::age_ipv4;
 
     #[test]
     fn a_hop_changes_every_checksum_as_its_slow_twin_does() {

@@ -10,11 +10,10 @@ use super::carry::backend as backend_of;
 use super::{Fast, Heading, Sighted};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
-use crate::parse::plain::{for_us, glance_v4, glance_v6};
+use crate::parse::plain::{TYPE_IPV4, TYPE_IPV6, for_us, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::prefetch::prefetch_all;
 use crate::snapshot::{BackendSlot, Carriage, Snapshot};
-use crate::wire::eth;
 
 impl<F: Frame> Forwarder<F> {
     /// Asks for what tells which way packets go.
@@ -28,10 +27,10 @@ impl<F: Frame> Forwarder<F> {
             burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
             let Some(frame) = burst.get(slot) else { continue };
             match for_us(frame.head(), own) {
-                Some((eth::TYPE_IPV4, ip)) => {
+                Some((TYPE_IPV4, ip)) => {
                     glance_v4(ip, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
                 }
-                Some((eth::TYPE_IPV6, ip)) => {
+                Some((TYPE_IPV6, ip)) => {
                     glance_v6(ip, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
                 }
                 _ => {}

@@ -9,7 +9,7 @@ use crate::flow::FlowValue;
 use crate::flow::state::View;
 use crate::flow::table::Place;
 use crate::local::LocalSlot;
-use crate::parse::plain::{Brief, L3, Plain};
+use crate::parse::plain::{L3, Plain};
 use crate::port::PortId;
 use crate::rewrite::plain::{self, Outer};
 use crate::snapshot::{Carriage, Snapshot, Way};
@@ -24,7 +24,7 @@ impl<F: Frame> Forwarder<F> {
         known: &Sighted<A, K>,
         frame: &mut F,
     ) -> Option<PortId> {
-        let (snapshot, brief) = (context.snapshot, known.brief);
+        let (snapshot, brief) = (context.snapshot, &known.brief);
         let (place, flow) = known.key.get(&self.flows, known.home, known.hash)?;
         let way = snapshot.way(flow.backend()).filter(|way| way.is_of::<A>())?;
         let local = (flow.local(), K::local_port(&self.flows, place));
@@ -34,7 +34,7 @@ impl<F: Frame> Forwarder<F> {
         }
         match known.heading {
             Heading::Request => {
-                self.touch::<K>(context, brief, way, way.view, (place, flow))?;
+                self.touch::<K>(context, brief.tcp_flags, way, way.view, (place, flow))?;
                 let port = self.reach_backend(snapshot, way, known, local, frame)?;
                 self.count_in(flow.backend(), brief.len);
                 Some(port)
@@ -44,7 +44,7 @@ impl<F: Frame> Forwarder<F> {
                 if way.carriage != Carriage::Nat || way.backend::<A>() != plain.src {
                     return None;
                 }
-                self.touch::<K>(context, brief, way, View::Server, (place, flow))?;
+                self.touch::<K>(context, brief.tcp_flags, way, View::Server, (place, flow))?;
                 let port = reach_client(snapshot, plain, vip, None, frame)?;
                 self.count_out(flow.backend(), brief.len);
                 Some(port)
@@ -55,7 +55,7 @@ impl<F: Frame> Forwarder<F> {
                 if way.carriage != Carriage::FullNat || from != (plain.src, plain.src_port) || local != to {
                     return None;
                 }
-                self.touch::<K>(context, brief, way, View::Server, (place, flow))?;
+                self.touch::<K>(context, brief.tcp_flags, way, View::Server, (place, flow))?;
                 let port = reach_client(snapshot, plain, vip, Some(client), frame)?;
                 self.count_out(flow.backend(), brief.len);
                 Some(port)
@@ -68,13 +68,13 @@ impl<F: Frame> Forwarder<F> {
     fn touch<K: Tabled>(
         &mut self,
         context: Context,
-        brief: Brief,
+        tcp_flags: u8,
         way: &Way,
         view: View,
         (place, flow): (Place, FlowValue),
     ) -> Option<()> {
         // Openings may find their flow over; they and their answers announce a segment size that may be lowered.
-        flow.goes_on(view, brief.tcp_flags).then_some(())?;
+        flow.goes_on(view, tcp_flags).then_some(())?;
         let idle = flow.idle(context.now);
         if idle != 0 {
             if is_over(context.snapshot, way, flow, idle) {
@@ -96,7 +96,7 @@ impl<F: Frame> Forwarder<F> {
         local: (LocalSlot, u16),
         frame: &mut F,
     ) -> Option<PortId> {
-        let brief = known.brief;
+        let brief = &known.brief;
         if brief.len > way.room {
             return None;
         }
@@ -114,10 +114,10 @@ impl<F: Frame> Forwarder<F> {
             let plain = &brief.plain::<A>(frame.head())?;
             let to = Some(backend(way, plain));
             if way.carriage == Carriage::Nat {
-                plain::nat(frame.head_mut(), plain, None, to, &way.link)?;
+                plain::nat(frame.head_mut(), brief.protocol, None, to, &way.link)?;
             } else if K::IS_WIDE {
                 let from = Some((A::of(snapshot.local_address(local.0)?)?, local.1));
-                plain::nat(frame.head_mut(), plain, from, to, &way.link)?;
+                plain::nat(frame.head_mut(), brief.protocol, from, to, &way.link)?;
             } else {
                 return None;
             }
@@ -156,7 +156,7 @@ fn reach_client<F: Frame, A: Fast>(
     if plain.len > egress.mtu {
         return None;
     }
-    plain::nat(frame.head_mut(), plain, Some(vip), client, link)?;
+    plain::nat(frame.head_mut(), plain.protocol, Some(vip), client, link)?;
     frame.truncate(L3 + usize::from(plain.len));
     Some(egress.port)
 }

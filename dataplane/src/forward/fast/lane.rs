@@ -31,8 +31,7 @@ impl Waiting {
 
     #[inline]
     fn has(&self, hash: FlowHash) -> bool {
-        // Nearly always nobody waits.
-        self.clients != 0 && self.clients >> hash.sixth() & 1 != 0
+        self.clients >> hash.sixth() & 1 != 0
     }
 
     /// The packet in this place goes through the stages.
@@ -65,26 +64,31 @@ impl<F: Frame> Forwarder<F> {
     ) -> usize {
         let (mut rest, mut leaving, mut left) = (live, Leaving::default(), 0);
         loop {
-            // As long as packets go the shortest way, by one port. For others the registers would not suffice.
             let (before, mut other) = (rest, None);
-            for slot in rest.by_ref() {
-                let (known, frame) = (&sighted[slot], burst.get_mut(slot));
-                let way = frame
-                    .filter(|_| !waiting.has(known.hash))
-                    .and_then(|frame| self.carry(context, known, frame));
-                if way != Some(leaving.port) {
-                    other = Some((slot, way));
-                    break;
+            if waiting.clients == 0 {
+                // As long as packets go the shortest way, by one port. For others the registers would not suffice.
+                for slot in rest.by_ref() {
+                    let (known, Some(frame)) = (&sighted[slot], burst.get_mut(slot)) else { continue };
+                    let way = if known.opens() { None } else { self.carry(context, known, frame) };
+                    if way != Some(leaving.port) {
+                        other = Some((slot, way));
+                        break;
+                    }
                 }
+            } else {
+                other = rest.next().map(|slot| (slot, None));
             }
             leaving.live.join(before.without(rest));
-            let Some((slot, way)) = other else { break };
+            let Some((slot, mut way)) = other else { break };
             leaving.live.leave(slot);
             let known = &sighted[slot];
-            if waiting.has(known.hash) {
-                waiting.leave(slot);
-                left += 1;
-                continue;
+            if waiting.clients != 0 {
+                if waiting.has(known.hash) {
+                    waiting.leave(slot);
+                    left += 1;
+                    continue;
+                }
+                way = burst.get_mut(slot).and_then(|frame| self.carry_alone(context, known, frame));
             }
             let way = match (way, burst.get_mut(slot)) {
                 (Some(port), _) => Ok(port),
@@ -110,6 +114,17 @@ impl<F: Frame> Forwarder<F> {
         }
         self.depart(leaving, burst, out);
         live.len() - left
+    }
+
+    /// The same as [`Self::carry`], for packets that others wait before.
+    #[inline(never)]
+    fn carry_alone<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        frame: &mut F,
+    ) -> Option<PortId> {
+        if known.opens() { None } else { self.carry(context, known, frame) }
     }
 
     /// Hands packets to the port that they leave by.
