@@ -203,14 +203,14 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         if let Some(way) = line.way_of(key) {
             return Some((place(home.0 as usize, way), line.value(way)));
         }
-        let place = if line.spilled() == 0 { None } else { self.find_spilled(hash(), key) }?;
-        Some((place, self.value(place)))
+        if line.spilled() == 0 { None } else { self.get_spilled(hash(), key) }
     }
 
     #[cold]
-    fn find_spilled(&self, hash: FlowHash, key: &K) -> Option<Place> {
+    fn get_spilled(&self, hash: FlowHash, key: &K) -> Option<(Place, FlowValue)> {
         let line = self.alternate(hash);
-        Some(place(line, self.lines[line].way_of(key)?))
+        let way = self.lines[line].way_of(key)?;
+        Some((place(line, way), self.lines[line].value(way)))
     }
 
     /// The key of the flow in a place.
@@ -274,6 +274,23 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         worth: impl Fn(FlowValue) -> Worth,
     ) -> Inserted<K> {
         debug_assert!(self.find(hash, &key).is_none());
+        // Nearly every home line has room.
+        let home = self.home(hash);
+        if let Some(way) = self.lines[home].free_way() {
+            let place = place(home, way);
+            self.store(place, hash, key, value.with_displaced(false));
+            return Inserted::Placed(place);
+        }
+        self.insert_apart(hash, key, value, worth)
+    }
+
+    fn insert_apart(
+        &mut self,
+        hash: FlowHash,
+        key: K,
+        value: FlowValue,
+        worth: impl Fn(FlowValue) -> Worth,
+    ) -> Inserted<K> {
         for (line, displaced) in self.lines_of(hash) {
             if let Some((free, dead)) = self.make_room(line, 0, &worth) {
                 self.store(free, hash, key, value.with_displaced(displaced));

@@ -22,7 +22,9 @@ use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, Key, WideKey};
 use crate::local::LocalSlot;
 use crate::packet::Version;
-use crate::parse::plain::{Brief, Plain, TYPE_IPV4, TYPE_IPV6, Whole, for_us, glance_v4, glance_v6};
+use crate::parse::plain::{
+    Brief, L3, NO_FRONT, Plain, TYPE_IPV4, TYPE_IPV6, Whole, for_us, front, glance_v4, glance_v6,
+};
 use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
 use crate::snapshot::{Address, Direction, Kept, Listener, Routed, ServiceSlot, Snapshot};
@@ -188,13 +190,17 @@ impl<F: Frame> Forwarder<F> {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
         let (mut lanes, mut waiting) = (Lanes::default(), Waiting::default());
-        let places = burst.places();
+        let (places, mut padded) = (burst.places(), NO_FRONT);
         for slot in 0..places.len().min(BURST) {
             places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
             let Some(frame) = &places[slot] else { continue };
-            let (ethertype, ip) = for_us(frame.head(), own).unwrap_or_default();
+            let Some(front) = front(frame.head(), &mut padded) else {
+                waiting.leave(slot);
+                continue;
+            };
+            let ethertype = for_us(front, own).unwrap_or_default();
             if ethertype == TYPE_IPV4 {
-                let Some(plain) = glance_v4(ip, frame.len()) else {
+                let Some(plain) = glance_v4(front, frame.len()) else {
                     waiting.leave(slot);
                     continue;
                 };
@@ -209,7 +215,7 @@ impl<F: Frame> Forwarder<F> {
                     _ => self.sight_v4(snapshot, slot, plain, listener, sights, (&mut lanes, &mut waiting)),
                 }
             } else if ethertype == TYPE_IPV6 {
-                self.sight_v6(snapshot, slot, (ip, frame.len()), sights, (&mut lanes, &mut waiting));
+                self.sight_v6(snapshot, slot, frame, sights, (&mut lanes, &mut waiting));
             } else {
                 waiting.leave(slot);
             }
@@ -252,11 +258,12 @@ impl<F: Frame> Forwarder<F> {
         &self,
         snapshot: &Snapshot,
         slot: usize,
-        (ip, frame_len): (&[u8], usize),
+        frame: &F,
         sights: &mut Sights,
         (lanes, waiting): (&mut Lanes, &mut Waiting),
     ) {
-        let Some(plain) = glance_v6(ip, frame_len) else { return waiting.leave(slot) };
+        let plain = frame.head().get(L3..).and_then(|ip| glance_v6(ip, frame.len()));
+        let Some(plain) = plain else { return waiting.leave(slot) };
         let listener = snapshot.listener(&plain);
         let nobodys = &mut lanes.nobodys;
         if let Some(direction) = self.direction(snapshot, slot, &plain, listener, (waiting, nobodys)) {

@@ -140,9 +140,34 @@ impl<A: Whole> Plain<A> {
 const WHOLE_WITHOUT_OPTIONS: u64 = 0x45;
 const WHOLE_MASK: u64 = 0xff3f_0000_0000_00ff;
 
-/// Bytes from the beginning of an IP packet to the end of its TCP header.
-const HEADERS_V4: usize = ipv4::HEADER_LEN + tcp::HEADER_LEN;
-const HEADERS_V6: usize = ipv6::HEADER_LEN + tcp::HEADER_LEN;
+/// A frame up to the end of the TCP header, if it has IPv4 without options.
+pub type Front = [u8; L3 + ipv4::HEADER_LEN + tcp::HEADER_LEN];
+/// A front to begin with.
+pub const NO_FRONT: Front = [0; L3 + ipv4::HEADER_LEN + tcp::HEADER_LEN];
+
+/// The front of a frame that begins with `head`. That of a shorter one, if it has UDP over IPv4, is put together in
+/// `padded`, with zeros at its end; all others have none, and are not plain.
+#[inline(always)]
+pub fn front<'a>(head: &'a [u8], padded: &'a mut Front) -> Option<&'a Front> {
+    match head.first_chunk() {
+        Some(front) => Some(front),
+        None => pad(head, padded),
+    }
+}
+
+#[cold]
+fn pad<'a>(head: &[u8], padded: &'a mut Front) -> Option<&'a Front> {
+    const L4: usize = L3 + ipv4::HEADER_LEN;
+    let has_udp = head.len() >= L4 + udp::HEADER_LEN
+        && head[L3 + ipv4::PROTOCOL] == ipv4::PROTOCOL_UDP
+        && head[eth::TYPE..L3] == eth::TYPE_IPV4.to_be_bytes();
+    if !has_udp {
+        return None;
+    }
+    *padded = NO_FRONT;
+    padded.get_mut(..head.len())?.copy_from_slice(head);
+    Some(padded)
+}
 
 /// Ethertypes as [`for_us`] reads them.
 pub const TYPE_IPV4: u16 = eth::TYPE_IPV4.swap_bytes();
@@ -150,46 +175,34 @@ pub const TYPE_IPV4: u16 = eth::TYPE_IPV4.swap_bytes();
 pub const TYPE_IPV6: u16 = eth::TYPE_IPV6.swap_bytes();
 
 /// The Ethertype of an untagged frame that came in by the port with address `own` for it, read as a little-endian
-/// number, and what follows.
+/// number.
 #[inline(always)]
-pub fn for_us(head: &[u8], own: MacAddr) -> Option<(u16, &[u8])> {
-    let (link, ip) = head.split_first_chunk::<L3>()?;
+pub fn for_us(front: &Front, own: MacAddr) -> Option<u16> {
     let [first, second, third, fourth, fifth, sixth] = own.0;
     let own = u64::from_le_bytes([0, 0, first, second, third, fourth, fifth, sixth]);
     // Compared with what follows an address shifted out.
-    (wide(link, 0) << 16 == own).then_some((u16::from_le_bytes([link[eth::TYPE], link[eth::TYPE + 1]]), ip))
+    (wide(front, 0) << 16 == own).then_some(u16::from_le_bytes([front[eth::TYPE], front[eth::TYPE + 1]]))
 }
 
-/// Reads an IPv4 packet that `ip` begins with, from a frame of `frame_len` bytes whose first segment `ip` ends.
-/// `None` if it is not plain, or not right. Its addresses may be any, also such as no packet should have: no
-/// flow has them.
+/// Reads an IPv4 packet, from a frame of `frame_len` bytes. `None` if it is not plain, or not right. Its addresses may be
+/// any, also such as no packet should have: no flow has them.
 #[inline(always)]
-pub fn glance_v4(ip: &[u8], frame_len: usize) -> Option<Plain<u32>> {
-    match ip.first_chunk() {
-        Some(headers) => read_v4(headers, frame_len),
-        None => short_v4(ip, frame_len),
-    }
-}
-
-#[cold]
-fn short_v4(ip: &[u8], frame_len: usize) -> Option<Plain<u32>> {
-    read_v4(&padded(ip, ipv4::PROTOCOL)?, frame_len)
-}
-
-#[inline(always)]
-fn read_v4(headers: &[u8; HEADERS_V4], frame_len: usize) -> Option<Plain<u32>> {
+pub fn glance_v4(front: &Front, frame_len: usize) -> Option<Plain<u32>> {
     // Read in the order of little-endian machines; sums of checksums are the same in either.
-    let (first, second, dst) = (wide(headers, 0), wide(headers, 8), long(headers, ipv4::DST));
-    let ttl = second as u8;
+    let (first, second) = (wide(front, L3), wide(front, L3 + 8));
+    let (ttl, dst) = (second as u8, long(front, L3 + ipv4::DST));
     if first & WHOLE_MASK != WHOLE_WITHOUT_OPTIONS || ttl <= 1 || !csum::is_right(first, second, dst) {
         return None;
     }
     let len = ((first >> 16) as u16).swap_bytes();
     let (src, dst) = (((second >> 32) as u32).swap_bytes(), dst.swap_bytes());
-    plain(headers, frame_len, (second >> 8) as u8, len, (src, dst))
+    plain(front, L3, frame_len, (second >> 8) as u8, len, (src, dst))
 }
 
-/// The same of an IPv6 packet.
+/// Bytes from the beginning of an IPv6 packet to the end of its TCP header.
+const HEADERS_V6: usize = ipv6::HEADER_LEN + tcp::HEADER_LEN;
+
+/// The same of an IPv6 packet that `ip` begins with, which the first segment ends.
 #[inline(always)]
 pub fn glance_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
     match ip.first_chunk() {
@@ -200,7 +213,7 @@ pub fn glance_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
 
 #[cold]
 fn short_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
-    read_v6(&padded(ip, ipv6::NEXT)?, frame_len)
+    read_v6(&padded(ip)?, frame_len)
 }
 
 #[inline(always)]
@@ -212,45 +225,46 @@ fn read_v6(headers: &[u8; HEADERS_V6], frame_len: usize) -> Option<Plain<u128>> 
         return None;
     }
     let len = payload_len.checked_add(ipv6::HEADER_LEN as u16)?;
-    plain(headers, frame_len, next, len, (address(headers, ipv6::SRC), address(headers, ipv6::DST)))
+    plain(headers, 0, frame_len, next, len, (address(headers, ipv6::SRC), address(headers, ipv6::DST)))
 }
 
 /// The headers of a UDP packet that ends before a TCP header would, which are read as all others then.
-fn padded<const N: usize>(ip: &[u8], protocol: usize) -> Option<[u8; N]> {
-    let mut headers = [0; N];
+fn padded(ip: &[u8]) -> Option<[u8; HEADERS_V6]> {
+    let mut headers = [0; HEADERS_V6];
     headers.get_mut(..ip.len())?.copy_from_slice(ip);
-    let has_udp = ip.len() >= N - tcp::HEADER_LEN + udp::HEADER_LEN && ip[protocol] == ipv4::PROTOCOL_UDP;
+    let has_udp = ip.len() >= ipv6::HEADER_LEN + udp::HEADER_LEN && ip[ipv6::NEXT] == ipv4::PROTOCOL_UDP;
     has_udp.then_some(headers)
 }
 
-/// Reads the transport header of a packet of `len` bytes that begins with these.
+/// Reads the transport header of a packet of `len` bytes that begins at `l3` of these.
 #[inline(always)]
 fn plain<A: Version, const N: usize>(
     headers: &[u8; N],
+    l3: usize,
     frame_len: usize,
     protocol: u8,
     len: u16,
     (src, dst): (A, A),
 ) -> Option<Plain<A>> {
-    let (l4, whole_len) = (A::HEADER_LEN, usize::from(len));
+    let (l4, end) = (l3 + A::HEADER_LEN, l3 + usize::from(len));
     let ports = long(headers, l4).swap_bytes();
     let (protocol, tcp_flags) = if protocol == ipv4::PROTOCOL_TCP {
         let header_len = usize::from(headers[l4 + tcp::DATA_OFFSET] >> 4) * 4;
         let flags = headers[l4 + tcp::FLAGS];
-        if header_len < tcp::HEADER_LEN || l4 + header_len > whole_len || tcp::absurd(flags) {
+        if header_len < tcp::HEADER_LEN || l4 + header_len > end || tcp::absurd(flags) {
             return None;
         }
         (Protocol::Tcp, flags)
     } else if protocol == ipv4::PROTOCOL_UDP {
         let datagram = usize::from(u16::from_be_bytes([headers[l4 + udp::LEN], headers[l4 + udp::LEN + 1]]));
-        if datagram < udp::HEADER_LEN || l4 + datagram > whole_len {
+        if datagram < udp::HEADER_LEN || l4 + datagram > end {
             return None;
         }
         (Protocol::Udp, 0)
     } else {
         return None;
     };
-    let whole = L3 + whole_len <= frame_len;
+    let whole = L3 + usize::from(len) <= frame_len;
     let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
     whole.then_some(Plain { src, dst, src_port, dst_port, len, protocol, tcp_flags })
 }
@@ -288,9 +302,11 @@ mod tests {
     }
 
     fn glance(head: &[u8], frame_len: usize, own: MacAddr) -> Option<Seen> {
-        match for_us(head, own)? {
-            (TYPE_IPV4, ip) => glance_v4(ip, frame_len).map(Seen::V4),
-            (TYPE_IPV6, ip) => glance_v6(ip, frame_len).map(Seen::V6),
+        let mut padded = NO_FRONT;
+        let front = front(head, &mut padded)?;
+        match for_us(front, own)? {
+            TYPE_IPV4 => glance_v4(front, frame_len).map(Seen::V4),
+            TYPE_IPV6 => glance_v6(&head[L3..], frame_len).map(Seen::V6),
             _ => None,
         }
     }

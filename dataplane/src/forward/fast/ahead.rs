@@ -10,7 +10,7 @@ use super::carry::backend as backend_of;
 use super::{Fast, Heading, Sighted};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
-use crate::parse::plain::{TYPE_IPV4, TYPE_IPV6, for_us, glance_v4, glance_v6};
+use crate::parse::plain::{L3, NO_FRONT, TYPE_IPV4, TYPE_IPV6, for_us, front, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::prefetch::prefetch_all;
 use crate::snapshot::{BackendSlot, Carriage, Snapshot};
@@ -19,19 +19,22 @@ impl<F: Frame> Forwarder<F> {
     /// Asks for what tells which way packets go.
     #[inline(never)]
     pub(super) fn foresee_directions(&self, snapshot: &Snapshot, port: PortId, burst: &Burst<F>) {
-        let own = snapshot.mac(port).unwrap_or_default();
+        let (own, mut padded) = (snapshot.mac(port).unwrap_or_default(), NO_FRONT);
         for slot in 0..burst.len().min(PREFETCH_AHEAD) {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
         for slot in 0..burst.len() {
             burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
             let Some(frame) = burst.get(slot) else { continue };
-            match for_us(frame.head(), own) {
-                Some((TYPE_IPV4, ip)) => {
-                    glance_v4(ip, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
+            let Some(front) = front(frame.head(), &mut padded) else { continue };
+            match for_us(front, own) {
+                Some(TYPE_IPV4) => {
+                    glance_v4(front, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
                 }
-                Some((TYPE_IPV6, ip)) => {
-                    glance_v6(ip, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
+                Some(TYPE_IPV6) => {
+                    let ip = frame.head().get(L3..);
+                    ip.and_then(|ip| glance_v6(ip, frame.len()))
+                        .inspect(|plain| snapshot.prefetch_direction(plain));
                 }
                 _ => {}
             }
@@ -51,7 +54,7 @@ impl<F: Frame> Forwarder<F> {
         let mut new = Live::default();
         for slot in live {
             let known = &sighted[slot];
-            if let Some((_, flow)) = known.key.get(&self.flows, known.home, known.hash) {
+            if let Some((_, flow)) = known.key.get(&self.flows, known.home, &known.hash) {
                 self.prefetch_backend(snapshot, flow.backend());
             } else if matches!(known.heading, Heading::Request) {
                 snapshot.prefetch_service(known.key.service());

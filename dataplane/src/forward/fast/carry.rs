@@ -25,7 +25,7 @@ impl<F: Frame> Forwarder<F> {
         frame: &mut F,
     ) -> Option<PortId> {
         let (snapshot, brief) = (context.snapshot, &known.brief);
-        let (place, flow) = known.key.get(&self.flows, known.home, known.hash)?;
+        let (place, flow) = known.key.get(&self.flows, known.home, &known.hash)?;
         let way = snapshot.way(flow.backend()).filter(|way| way.is_of::<A>())?;
         let local = (flow.local(), K::local_port(&self.flows, place));
         // A flow of the kind that its backend's mode makes.

@@ -138,7 +138,7 @@ impl<F: Frame> Forwarder<F> {
     /// Whether there is a flow of this client and service, in whichever table.
     #[inline(always)]
     fn is_known<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>, plain: &Plain<A>) -> bool {
-        let found = known.key.get(&self.flows, known.home, known.hash);
+        let found = known.key.get(&self.flows, known.home, &known.hash);
         found.is_some() || (K::IS_WIDE && A::IS_V4 && self.has_narrow(known, plain))
     }
 }

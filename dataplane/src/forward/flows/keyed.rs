@@ -40,7 +40,7 @@ pub trait Tabled: Key {
     fn prefetch(flows: &Flows, line: FlowHash) -> Home;
 
     /// A flow, and where it is. Its client has the hash `client`, and `home` is known of it already.
-    fn get(self, flows: &Flows, home: Home, client: FlowHash) -> Option<(Place, FlowValue)>;
+    fn get(self, flows: &Flows, home: Home, client: &FlowHash) -> Option<(Place, FlowValue)>;
 
     /// Changes a flow.
     fn set(flows: &mut Flows, place: Place, flow: FlowValue);
@@ -81,8 +81,8 @@ impl Tabled for FlowKey {
     }
 
     #[inline(always)]
-    fn get(self, flows: &Flows, home: Home, client: FlowHash) -> Option<(Place, FlowValue)> {
-        flows.narrow.get(home, &self, || self.line(client))
+    fn get(self, flows: &Flows, home: Home, client: &FlowHash) -> Option<(Place, FlowValue)> {
+        flows.narrow.get(home, &self, || self.line(*client))
     }
 
     #[inline(always)]
@@ -127,8 +127,8 @@ impl Tabled for WideKey {
     }
 
     #[inline(always)]
-    fn get(self, flows: &Flows, home: Home, client: FlowHash) -> Option<(Place, FlowValue)> {
-        flows.wide.get(home, &self, || self.line(client))
+    fn get(self, flows: &Flows, home: Home, client: &FlowHash) -> Option<(Place, FlowValue)> {
+        flows.wide.get(home, &self, || self.line(*client))
     }
 
     #[inline(always)]
