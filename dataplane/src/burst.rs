@@ -47,6 +47,13 @@ impl<F> Burst<F> {
         }
     }
 
+    /// The places in use.
+    #[inline]
+    pub fn places(&self) -> &[Option<F>] {
+        // No more are in use than there are.
+        self.slots.get(..self.len).unwrap_or_default()
+    }
+
     /// The frame in a place, if it was not taken.
     #[inline]
     pub fn get(&self, place: usize) -> Option<&F> {

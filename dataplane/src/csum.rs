@@ -33,6 +33,17 @@ pub fn sum_of(first: u64, second: u64, last: u32) -> u16 {
     fold(sum + u64::from(again))
 }
 
+/// Whether such a header is right, whose words were read as these numbers, all in the same byte order (RFC 1071, 2 (B)).
+/// The highest bit of the first is not set, and not all are 0.
+#[inline(always)]
+pub fn is_right(first: u64, second: u64, last: u32) -> bool {
+    debug_assert!(first >> 63 == 0 && first != 0);
+    let (sum, carry) = second.overflowing_add(first + u64::from(last));
+    // Where that carried, little is left of the sum, and one more fits. A number and the sum of its 16-bit words leave
+    // the same rest, so that it is a multiple where the words add up to 0xffff.
+    (sum + u64::from(carry)).is_multiple_of(0xffff)
+}
+
 /// The sum of the pseudo header that TCP, UDP and ICMPv6 checksums cover (RFC 9293, 3.1; RFC 8200, 8.1): the
 /// two addresses, the protocol number `next`, and `len`, the bytes of the transport header and its data.
 pub fn sum_pseudo_header(addresses: Addresses, next: u8, len: u16) -> u16 {
@@ -134,6 +145,24 @@ mod tests {
             let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap());
             let last = u32::from_le_bytes(header[16..].try_into().unwrap());
             prop_assert_eq!(sum_of(long(0), long(8), last).swap_bytes(), sum(&header));
+        }
+
+        #[test]
+        fn a_header_is_right_with_one_sum_alone(mut header: [u8; 20], wrong: u16, high: bool) {
+            let is_right = |header: &[u8; 20]| {
+                let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap());
+                is_right(long(0), long(8), u32::from_le_bytes(header[16..].try_into().unwrap()))
+            };
+            (header[0], header[7]) = (0x45, header[7] & 0x7f);
+            if high {
+                header[8..16].fill(0xff);
+            }
+            header[10..12].fill(0);
+            let checksum = !sum(&header);
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            prop_assert!(is_right(&header));
+            header[10..12].copy_from_slice(&wrong.to_be_bytes());
+            prop_assert_eq!(is_right(&header), sum(&header) == 0xffff);
         }
 
         #[test]

@@ -291,7 +291,7 @@ impl Snapshot {
     }
 
     /// Which way a plain packet goes that this one listens to, if that is certain at one look.
-    #[inline]
+    #[inline(always)]
     pub fn direction<A: Address>(
         &self,
         plain: &Plain<A>,

@@ -47,7 +47,7 @@ pub struct FlowOwner {
 /// Key of a narrow flow: client address, client port and service slot. The service implies protocol, VIP
 /// and port, so equal keys are the same flow.
 ///
-/// Never zero, because no client has the address 0.0.0.0.
+/// Of a flow it is never zero, because no client has the address 0.0.0.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey(u64);
 
@@ -55,7 +55,6 @@ impl FlowKey {
     /// The key of a client's flow to a service.
     #[inline]
     pub fn new(client: u32, client_port: u16, service: ServiceSlot) -> Self {
-        debug_assert!(client != 0);
         Self(u64::from(client) << 32 | u64::from(client_port) << 16 | u64::from(service.0))
     }
 
@@ -249,10 +248,11 @@ impl FlowValue {
         Self(self.0 & !(SEEN_MASK << SEEN_SHIFT) | (u64::from(now) & SEEN_MASK) << SEEN_SHIFT)
     }
 
-    /// Whether a packet leaves it in the state that it is in.
+    /// Whether a packet opens nothing and leaves it in the state that it is in.
     #[inline]
-    pub fn stays(self, view: View, tcp_flags: u8) -> bool {
-        state::stays((self.0 >> STATE_SHIFT & 0xf) as u8, view, tcp_flags)
+    pub fn goes_on(self, view: View, tcp_flags: u8) -> bool {
+        // The bits above the state's do not count.
+        state::goes_on((self.0 >> STATE_SHIFT) as u32, view, tcp_flags)
     }
 
     /// The same flow with the address by which the backend knows its client, in full NAT.

@@ -240,18 +240,20 @@ pub const fn next(state: State, view: View, tcp_flags: u8) -> State {
     if number < followers.len() { followers[number] } else { state }
 }
 
-/// The states that stay as they are, a bit for each number, by view and the TCP flags from FIN to ACK.
-const STAYS: [[u16; 32]; 3] = {
-    let mut stays = [[0; 32]; 3];
+/// The states that a packet without SYN leaves as they are, a bit for each number and for that plus 16, by view and the
+/// TCP flags from FIN to ACK.
+const GOES_ON: [[u32; 32]; 3] = {
+    let mut goes_on = [[0; 32]; 3];
     let (views, mut view) = ([View::Client, View::Server, View::OneWay], 0);
     while view < views.len() {
         let mut flags = 0;
         while flags < 32 {
-            let mut number = 0;
+            // Not that of empty places, which a flow of nobody might be taken for.
+            let mut number = 1;
             while number < State::COUNT {
                 let state = State::ALL[number];
-                if next(state, views[view], flags) as usize == number {
-                    stays[view][flags as usize] |= 1 << number;
+                if flags & tcp::SYN == 0 && next(state, views[view], flags) as usize == number {
+                    goes_on[view][flags as usize] |= 0x1_0001 << number;
                 }
                 number += 1;
             }
@@ -259,14 +261,15 @@ const STAYS: [[u16; 32]; 3] = {
         }
         view += 1;
     }
-    stays
+    goes_on
 };
 
-/// Whether a packet with `tcp_flags` leaves the state with this number, less than 16, as it is: what [`next`]
-/// says, at one look.
+/// Whether a packet with `tcp_flags` opens nothing and leaves a state but [`State::None`] as it is, by what [`next`] says, at
+/// one look.
+/// Only the lowest four bits of `number` count.
 #[inline]
-pub fn stays(number: u8, view: View, tcp_flags: u8) -> bool {
-    STAYS[view as usize][usize::from(tcp_flags & 0x1f)] >> (number & 0xf) & 1 != 0
+pub fn goes_on(number: u32, view: View, tcp_flags: u8) -> bool {
+    GOES_ON[view as usize][usize::from(tcp_flags & 0x1f)] >> (number & 0x1f) & 1 != 0
 }
 
 /// Seconds a flow may be idle, by state.
@@ -328,14 +331,17 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_is_what_the_next_state_says() {
+    fn what_goes_on_is_what_the_next_state_says() {
         for (view, state) in [View::Client, View::Server, View::OneWay]
             .iter()
             .flat_map(|view| State::ALL.map(|state| (*view, state)))
         {
             for flags in 0..=0xff {
-                let same = next(state, view, flags) == state;
-                assert_eq!(stays(state as u8, view, flags), same, "{view:?} {state:?} {flags:#x}");
+                let same = state != Fresh && flags & SYN == 0 && next(state, view, flags) == state;
+                for others in [0, 0x10, 0xff_fff0] {
+                    let number = state as u32 | others;
+                    assert_eq!(goes_on(number, view, flags), same, "{view:?} {state:?} {flags:#x}");
+                }
             }
         }
     }

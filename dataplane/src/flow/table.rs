@@ -4,9 +4,11 @@
 //! its one alternate line; a line counts how many of its flows live elsewhere, so that the alternate is
 //! read only when that can help. Expired flows are found when probed, replaced or swept: no timers.
 
+mod hash;
+
 use super::{FlowKey, FlowValue, Key, WideKey};
 use crate::prefetch::{prefetch, table};
-use crate::snapshot::ServiceSlot;
+pub use hash::{FlowHash, HashSecret};
 
 /// Four flows a line.
 pub type NarrowTable = FlowTable<FlowKey, 4>;
@@ -31,14 +33,26 @@ const _: () = assert!(size_of::<Line<FlowKey, 4>>() == 64 && size_of::<Line<Wide
 impl<K: Key, const WAYS: usize> Line<K, WAYS> {
     const EMPTY: Self = Self { keys: [K::EMPTY; WAYS], values: [0; WAYS] };
 
+    /// Where a flow is, of which there is one at most.
     #[inline]
     fn way_of(&self, key: &K) -> Option<usize> {
-        // Compares without a branch between them: which way it is cannot be predicted.
-        let mut found = 0u32;
-        for way in 0..WAYS {
-            found |= u32::from(self.keys[way].is(key)) << way;
+        // Compares without a branch between them: which way it is cannot be predicted. If it is in no other, it may be
+        // in the first.
+        let mut way = 0;
+        for other in 1..WAYS {
+            way |= usize::from(self.keys[other].is(key)) * other;
         }
-        (found != 0).then(|| found.trailing_zeros() as usize)
+        self.keys[way].is(key).then_some(way)
+    }
+
+    /// The first empty way.
+    #[inline]
+    fn free_way(&self) -> Option<usize> {
+        let mut free = 0u32;
+        for way in 0..WAYS {
+            free |= u32::from(self.is_free(way)) << way;
+        }
+        (free != 0).then(|| free.trailing_zeros() as usize)
     }
 
     #[inline]
@@ -66,82 +80,9 @@ impl<K: Key, const WAYS: usize> Line<K, WAYS> {
     }
 }
 
-/// Hash of a client's address and port, and then of the service. It serves both directions of a flow.
+/// Number of the line in which a flow is stored unless that is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FlowHash(u64);
-
-impl FlowHash {
-    /// A hash of nothing, to begin with.
-    pub const ZERO: Self = Self(0);
-
-    /// Hash of the client's flow to one port of one of many services, so that they do not crowd one line.
-    #[inline]
-    pub fn with_service(self, service: ServiceSlot, port: u16) -> Self {
-        let target = u64::from(service.0) << 16 | u64::from(port);
-        Self(fold(self.0 ^ target, 0x9e37_79b9_7f4a_7c15))
-    }
-
-    /// Hash of the client in one of many scopes.
-    pub fn with_scope(self, scope: u64) -> u64 {
-        fold(self.0 ^ scope, 0x9e37_79b9_7f4a_7c15)
-    }
-
-    /// A number from 0 to 63.
-    #[inline]
-    pub fn sixth(self) -> u32 {
-        self.0 as u32 & 63
-    }
-
-    /// Bits of it by which others may spread flows.
-    #[inline]
-    pub fn entropy(self) -> u16 {
-        (self.0 >> 8) as u16 ^ (self.0 >> 40) as u16
-    }
-}
-
-/// Secret of the flow hash. Drawn once per boot, so that nobody outside can aim at one line.
-#[derive(Clone, Copy, Debug)]
-pub struct HashSecret(pub [u64; 2]);
-
-impl HashSecret {
-    /// A secret from the operating system's random numbers.
-    pub fn random() -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        let draw = |number: u64| RandomState::new().hash_one(number) | 1;
-        Self([draw(0), draw(1)])
-    }
-
-    /// Hash of a client. Two folded multiplications, as in wyhash: a product of secret factors spreads
-    /// every input bit over all output bits.
-    #[inline]
-    pub fn hash(&self, client: u32, client_port: u16) -> FlowHash {
-        let input = u64::from(client) << 16 | u64::from(client_port);
-        FlowHash(fold(fold(input ^ self.0[0], self.0[1]) ^ self.0[0], 0x9e37_79b9_7f4a_7c15))
-    }
-
-    /// The same of an IPv6 client.
-    #[inline]
-    pub fn hash_v6(&self, client: u128, client_port: u16) -> FlowHash {
-        let address = fold((client >> 64) as u64 ^ self.0[0], client as u64 ^ self.0[1]);
-        FlowHash(fold(address ^ u64::from(client_port) ^ self.0[0], self.0[1] ^ 0x9e37_79b9_7f4a_7c15))
-    }
-
-    /// The same of a client whose IPv4 address may be mapped; then it is the hash of that.
-    #[inline]
-    pub fn hash_any(&self, client: u128, client_port: u16) -> FlowHash {
-        if client >> 32 == 0xffff {
-            self.hash(client as u32, client_port)
-        } else {
-            self.hash_v6(client, client_port)
-        }
-    }
-}
-
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
-}
+pub struct Home(u32);
 
 /// Where a flow is stored; good until the table changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,10 +159,13 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         self.flows == 0
     }
 
-    /// Asks for the home line of a client's flows to come into the cache.
+    /// Asks for the home line of a client's flow to come into the cache, and returns which that is.
     #[inline]
-    pub fn prefetch(&self, hash: FlowHash) {
-        prefetch(self.lines.as_ptr().wrapping_add(self.home(hash)));
+    pub fn prefetch(&self, hash: FlowHash) -> Home {
+        let home = self.home(hash);
+        prefetch(self.lines.as_ptr().wrapping_add(home));
+        // A table has fewer than 2^32 lines (`FlowTable::new`).
+        Home(home as u32)
     }
 
     #[inline]
@@ -248,25 +192,25 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// Where a flow is stored.
     #[inline]
     pub fn find(&self, hash: FlowHash, key: &K) -> Option<Place> {
-        self.get(hash, key).map(|(place, _)| place)
+        // A table has fewer than 2^32 lines (`FlowTable::new`).
+        self.get(Home(self.home(hash) as u32), key, || hash).map(|(place, _)| place)
     }
 
-    /// A flow, and where it is stored.
+    /// A flow, and where it is stored. Of its hash `home` is known already.
     #[inline(always)]
-    pub fn get(&self, hash: FlowHash, key: &K) -> Option<(Place, FlowValue)> {
-        let home = self.home(hash);
-        let line = &self.lines[home];
+    pub fn get(&self, home: Home, key: &K, hash: impl FnOnce() -> FlowHash) -> Option<(Place, FlowValue)> {
+        let line = &self.lines[home.0 as usize];
         if let Some(way) = line.way_of(key) {
-            return Some((place(home, way), line.value(way)));
+            return Some((place(home.0 as usize, way), line.value(way)));
         }
-        let place = if line.spilled() == 0 { None } else { self.find_spilled(hash, key) }?;
-        Some((place, self.value(place)))
+        if line.spilled() == 0 { None } else { self.get_spilled(hash(), key) }
     }
 
     #[cold]
-    fn find_spilled(&self, hash: FlowHash, key: &K) -> Option<Place> {
+    fn get_spilled(&self, hash: FlowHash, key: &K) -> Option<(Place, FlowValue)> {
         let line = self.alternate(hash);
-        Some(place(line, self.lines[line].way_of(key)?))
+        let way = self.lines[line].way_of(key)?;
+        Some((place(line, way), self.lines[line].value(way)))
     }
 
     /// The key of the flow in a place.
@@ -330,6 +274,23 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         worth: impl Fn(FlowValue) -> Worth,
     ) -> Inserted<K> {
         debug_assert!(self.find(hash, &key).is_none());
+        // Nearly every home line has room.
+        let home = self.home(hash);
+        if let Some(way) = self.lines[home].free_way() {
+            let place = place(home, way);
+            self.store(place, hash, key, value.with_displaced(false));
+            return Inserted::Placed(place);
+        }
+        self.insert_apart(hash, key, value, worth)
+    }
+
+    fn insert_apart(
+        &mut self,
+        hash: FlowHash,
+        key: K,
+        value: FlowValue,
+        worth: impl Fn(FlowValue) -> Worth,
+    ) -> Inserted<K> {
         for (line, displaced) in self.lines_of(hash) {
             if let Some((free, dead)) = self.make_room(line, 0, &worth) {
                 self.store(free, hash, key, value.with_displaced(displaced));
@@ -405,7 +366,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// A way of the line that is empty or, failing that, holds a dead flow.
     fn spare_way(&self, line: usize, worth: &impl Fn(FlowValue) -> Worth) -> Option<usize> {
         let line = &self.lines[line];
-        line.way_of(&K::EMPTY).or_else(|| (0..WAYS).find(|&way| worth(line.value(way)) == Worth::Dead))
+        line.free_way().or_else(|| (0..WAYS).find(|&way| worth(line.value(way)) == Worth::Dead))
     }
 
     /// Finds or makes an empty place in a line, for which up to `moves` flows move, each to make room for the

@@ -7,25 +7,29 @@
 
 mod ahead;
 mod carry;
+mod lane;
 mod open;
 
 use config::words::Protocol;
+use lane::Waiting;
 
 use super::flows::{Hashed, Tabled};
 use super::{Context, Forwarder, Live, Outbox, PREFETCH_AHEAD};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
 use crate::drops::DropReason;
-use crate::flow::table::FlowHash;
+use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, Key, WideKey};
 use crate::local::LocalSlot;
 use crate::packet::Version;
-use crate::parse::plain::{Plain, Whole, for_us, glance_v4, glance_v6};
+use crate::parse::plain::{
+    Brief, L3, NO_FRONT, Plain, TYPE_IPV4, TYPE_IPV6, Whole, for_us, front, glance_v4, glance_v6,
+};
 use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
 use crate::snapshot::{Address, Direction, Kept, Listener, Routed, ServiceSlot, Snapshot};
 use crate::toeplitz::Owners;
-use crate::wire::eth::{self, Tags};
+use crate::wire::eth::Tags;
 use crate::wire::tcp;
 
 /// An IP version whose packets the fast path takes.
@@ -58,36 +62,31 @@ enum Heading<A> {
     Request,
     /// From a NAT backend to a client, by this address and port of a service.
     Reply { vip: End<A> },
-    /// From a backend of full NAT to the local address that stands for this client of a service.
-    LocalReply { local: LocalSlot, vip: End<A>, client: End<A> },
+    /// From a backend of full NAT to the local address and port that stand for this client of a service.
+    LocalReply { local: (LocalSlot, u16), vip: End<A>, client: End<A> },
 }
 
 /// A plain packet, and what its flow must be if it is here.
 #[derive(Clone, Copy)]
 struct Sighted<A, K> {
-    plain: Plain<A>,
+    brief: Brief,
     heading: Heading<A>,
     key: K,
     /// Of its client.
     hash: FlowHash,
-    /// Of the flow itself.
-    line: FlowHash,
+    home: Home,
 }
 
 impl<A: Version, K: Key> Sighted<A, K> {
+    /// Whether it is an opening or the answer to one.
+    #[inline(always)]
+    fn opens(&self) -> bool {
+        self.brief.tcp_flags & tcp::SYN != 0
+    }
+
     fn none() -> Self {
-        let none = A::default();
-        let plain = Plain {
-            src: none,
-            dst: none,
-            src_port: 0,
-            dst_port: 0,
-            len: 0,
-            protocol: Protocol::Tcp,
-            tcp_flags: 0,
-        };
-        let (hash, line) = (FlowHash::ZERO, FlowHash::ZERO);
-        Self { plain, heading: Heading::Request, key: K::EMPTY, hash, line }
+        let brief = Brief { len: 0, protocol: Protocol::Tcp, tcp_flags: 0 };
+        Self { brief, heading: Heading::Request, key: K::EMPTY, hash: FlowHash::ZERO, home: Home::default() }
     }
 }
 
@@ -132,38 +131,6 @@ struct WideLane {
     behind: Live,
 }
 
-/// Packets that must wait for the four stages, for others of the burst do.
-struct Waiting {
-    /// Clients of whom a packet waits: a filter by their hashes.
-    clients: u64,
-    /// The first place whose packet goes through the stages and may open a flow: those behind it may not before.
-    opening: usize,
-}
-
-impl Default for Waiting {
-    fn default() -> Self {
-        Self { clients: 0, opening: BURST }
-    }
-}
-
-impl Waiting {
-    #[inline]
-    fn add(&mut self, hash: FlowHash) {
-        self.clients |= 1 << hash.sixth();
-    }
-
-    #[inline]
-    fn has(&self, hash: FlowHash) -> bool {
-        self.clients >> hash.sixth() & 1 != 0
-    }
-
-    /// The packet in this place goes through the stages.
-    #[inline]
-    fn leave(&mut self, slot: usize) {
-        self.opening = self.opening.min(slot);
-    }
-}
-
 impl<F: Frame> Forwarder<F> {
     /// Takes the plain packets to their ends, but for those that must wait. Returns whether these were all.
     pub(super) fn forward_known(
@@ -186,24 +153,27 @@ impl<F: Frame> Forwarder<F> {
             self.look_behind(snapshot, &mut lanes.wide_v6, &mut sights.wide_v6);
         }
         if far {
-            self.foresee_backends(context, lanes.narrow, &sights.narrow);
-            self.foresee_backends(context, lanes.wide_v4.live, &sights.wide_v4);
-            self.foresee_backends(context, lanes.wide_v6.live, &sights.wide_v6);
+            self.foresee_backends(context, lanes.narrow, &sights.narrow, burst);
+            self.foresee_backends(context, lanes.wide_v4.live, &sights.wide_v4, burst);
+            self.foresee_backends(context, lanes.wide_v6.live, &sights.wide_v6, burst);
         }
-        let mut sent = self.drop_nobodys(snapshot, port, lanes.nobodys, burst);
+        let received = burst.len();
+        let mut ended = self.drop_nobodys(snapshot, port, lanes.nobodys, burst);
         // Narrow flows come behind wide ones: where a service has both, requests of the narrow ones are found to
         // wait in the other lane, and so do their replies.
         if !lanes.wide_v4.live.is_empty() {
-            sent += self.carry_lane(context, (lanes.wide_v4.live, &mut waiting), &sights.wide_v4, burst, out);
+            ended +=
+                self.carry_lane(context, (lanes.wide_v4.live, &mut waiting), &sights.wide_v4, burst, out);
         }
         if !lanes.narrow.is_empty() {
-            sent += self.carry_lane(context, (lanes.narrow, &mut waiting), &sights.narrow, burst, out);
+            ended += self.carry_lane(context, (lanes.narrow, &mut waiting), &sights.narrow, burst, out);
         }
         if !lanes.wide_v6.live.is_empty() {
-            sent += self.carry_lane(context, (lanes.wide_v6.live, &mut waiting), &sights.wide_v6, burst, out);
+            ended +=
+                self.carry_lane(context, (lanes.wide_v6.live, &mut waiting), &sights.wide_v6, burst, out);
         }
         self.sights = Some(sights);
-        sent == burst.len()
+        ended == received
     }
 
     /// Finds the plain packets whose flows may be here, and asks for these.
@@ -220,12 +190,17 @@ impl<F: Frame> Forwarder<F> {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
         let (mut lanes, mut waiting) = (Lanes::default(), Waiting::default());
-        for slot in 0..burst.len() {
-            burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
-            let Some(frame) = burst.get(slot) else { continue };
-            let (ethertype, ip) = for_us(frame.head(), own).unwrap_or_default();
-            if ethertype == eth::TYPE_IPV4 {
-                let Some(plain) = glance_v4(ip, frame.len()) else {
+        let (places, mut padded) = (burst.places(), NO_FRONT);
+        for slot in 0..places.len().min(BURST) {
+            places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
+            let Some(frame) = &places[slot] else { continue };
+            let Some(front) = front(frame.head(), &mut padded) else {
+                waiting.leave(slot);
+                continue;
+            };
+            let ethertype = for_us(front, own).unwrap_or_default();
+            if ethertype == TYPE_IPV4 {
+                let Some(plain) = glance_v4(front, frame.len()) else {
                     waiting.leave(slot);
                     continue;
                 };
@@ -239,8 +214,8 @@ impl<F: Frame> Forwarder<F> {
                     }
                     _ => self.sight_v4(snapshot, slot, plain, listener, sights, (&mut lanes, &mut waiting)),
                 }
-            } else if ethertype == eth::TYPE_IPV6 {
-                self.sight_v6(snapshot, slot, (ip, frame.len()), sights, (&mut lanes, &mut waiting));
+            } else if ethertype == TYPE_IPV6 {
+                self.sight_v6(snapshot, slot, frame, sights, (&mut lanes, &mut waiting));
             } else {
                 waiting.leave(slot);
             }
@@ -283,11 +258,12 @@ impl<F: Frame> Forwarder<F> {
         &self,
         snapshot: &Snapshot,
         slot: usize,
-        (ip, frame_len): (&[u8], usize),
+        frame: &F,
         sights: &mut Sights,
         (lanes, waiting): (&mut Lanes, &mut Waiting),
     ) {
-        let Some(plain) = glance_v6(ip, frame_len) else { return waiting.leave(slot) };
+        let plain = frame.head().get(L3..).and_then(|ip| glance_v6(ip, frame.len()));
+        let Some(plain) = plain else { return waiting.leave(slot) };
         let listener = snapshot.listener(&plain);
         let nobodys = &mut lanes.nobodys;
         if let Some(direction) = self.direction(snapshot, slot, &plain, listener, (waiting, nobodys)) {
@@ -338,14 +314,11 @@ impl<F: Frame> Forwarder<F> {
         heading: Heading<u32>,
         (sighted, live): (&mut [Narrow; BURST], &mut Live),
     ) {
-        // No flow has this client, and an empty place may look like one.
-        if client == 0 {
-            return;
-        }
         let (hash, key) = (self.flows.hash_of(client, port), FlowKey::new(client, port, service));
-        let line = hash.with_service(service, 0);
-        FlowKey::prefetch(&self.flows, line);
-        sighted[slot] = Sighted { plain, heading, key, hash, line };
+        let home = FlowKey::prefetch(&self.flows, key.line(hash));
+        let Plain { len, protocol, tcp_flags, .. } = plain;
+        let brief = Brief { len, protocol, tcp_flags };
+        sighted[slot] = Sighted { brief, heading, key, hash, home };
         live.keep(slot);
     }
 
@@ -359,6 +332,8 @@ impl<F: Frame> Forwarder<F> {
         sighted: &mut [Wide<A>; BURST],
         lane: &mut WideLane,
     ) {
+        let Plain { len, protocol, tcp_flags, .. } = plain;
+        let brief = Brief { len, protocol, tcp_flags };
         let (client, port, service, service_port, heading) = match direction {
             Direction::Request { service, .. } => {
                 (plain.src, plain.src_port, service, plain.dst_port, Heading::Request)
@@ -369,7 +344,8 @@ impl<F: Frame> Forwarder<F> {
             Direction::LocalReply(local) => {
                 self.flows.prefetch_local(local, plain.protocol, plain.dst_port);
                 let end = Default::default();
-                sighted[slot].plain = plain;
+                let local = (local, plain.dst_port);
+                sighted[slot].brief = brief;
                 sighted[slot].heading = Heading::LocalReply { local, vip: end, client: end };
                 return lane.behind.keep(slot);
             }
@@ -379,10 +355,9 @@ impl<F: Frame> Forwarder<F> {
             return;
         }
         let hash = self.flows.hash_of(client, port);
-        let line = hash.with_service(service, service_port);
-        WideKey::prefetch(&self.flows, line);
         let key = WideKey::new(client.wide(), port, service, service_port);
-        sighted[slot] = Sighted { plain, heading, key, hash, line };
+        let home = WideKey::prefetch(&self.flows, key.line(hash));
+        sighted[slot] = Sighted { brief, heading, key, hash, home };
         lane.live.keep(slot);
     }
 
@@ -402,7 +377,7 @@ impl<F: Frame> Forwarder<F> {
         for slot in lane.behind {
             let known = &mut sighted[slot];
             let Heading::LocalReply { local, vip, client } = &mut known.heading else { continue };
-            let Some(key) = self.flows.key_of(*local, known.plain.protocol, known.plain.dst_port) else {
+            let Some(key) = self.flows.key_of(local.0, known.brief.protocol, local.1) else {
                 continue;
             };
             let (Some(address), Some(service)) = (A::of_wide(key.client()), snapshot.vip(key.service()))
@@ -413,41 +388,9 @@ impl<F: Frame> Forwarder<F> {
             *vip = (service, key.service_port());
             known.key = key;
             known.hash = self.flows.hash_of(address, key.client_port());
-            known.line = known.hash.with_service(key.service(), key.service_port());
-            WideKey::prefetch(&self.flows, known.line);
+            known.home = WideKey::prefetch(&self.flows, key.line(known.hash));
             lane.live.keep(slot);
         }
-    }
-
-    /// Takes the packets of a lane to their ends, in their order, if nothing before them waits. Returns how many
-    /// they were.
-    // Each lane's code by itself: in one function with others the registers do not suffice.
-    #[inline(never)]
-    fn carry_lane<A: Fast, K: Tabled>(
-        &mut self,
-        context: Context,
-        (live, waiting): (Live, &mut Waiting),
-        sighted: &[Sighted<A, K>; BURST],
-        burst: &mut Burst<F>,
-        out: &mut Outbox<F>,
-    ) -> usize {
-        let mut ended = 0;
-        for slot in live {
-            let (known, Some(frame)) = (&sighted[slot], burst.get_mut(slot)) else { continue };
-            if waiting.has(known.hash) {
-                waiting.leave(slot);
-                continue;
-            }
-            if let Some(port) = self.carry(context, known, frame) {
-                let Some(frame) = burst.take(slot) else { continue };
-                self.transmit(frame, port, out);
-            } else if slot >= waiting.opening || !self.take_up(context, known, slot, burst, out) {
-                waiting.add(known.hash);
-                continue;
-            }
-            ended += 1;
-        }
-        ended
     }
 
     /// Whether a packet has an easy way.

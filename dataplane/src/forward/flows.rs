@@ -106,6 +106,12 @@ impl Flows {
         }
     }
 
+    /// Whether there is a narrow flow, whose client has this hash.
+    #[inline]
+    pub(super) fn has_narrow(&self, key: FlowKey, client: FlowHash) -> bool {
+        self.narrow.find(key.line(client), &key).is_some()
+    }
+
     /// The flow of a client to a port of a service.
     #[inline]
     pub(super) fn find(

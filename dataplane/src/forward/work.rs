@@ -111,8 +111,28 @@ impl Live {
     }
 
     #[inline]
+    pub fn leave(&mut self, slot: usize) {
+        self.0 &= !(1 << slot);
+    }
+
+    #[inline]
+    pub fn join(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
+    #[inline]
+    pub fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    #[inline]
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    #[inline]
+    pub fn len(self) -> usize {
+        self.0.count_ones() as usize
     }
 }
 
@@ -121,9 +141,12 @@ impl Iterator for Live {
 
     #[inline]
     fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
         let slot = self.0.trailing_zeros();
         // Takes the lowest bit away.
-        self.0 &= self.0.wrapping_sub(1);
-        (slot < u32::BITS).then_some(slot as usize)
+        self.0 &= self.0 - 1;
+        Some(slot as usize)
     }
 }

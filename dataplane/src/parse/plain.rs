@@ -33,8 +33,34 @@ pub struct Plain<A> {
     pub tcp_flags: u8,
 }
 
-/// What only the four stages ask of a packet's IP header.
+/// What decides of a plain packet; all else is read again where it is needed, for then its headers are at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// Length of the packet, IP header included.
+    pub len: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// TCP flags; 0 for UDP.
+    pub tcp_flags: u8,
+}
+
+impl Brief {
+    /// All of the packet, whose frame begins with `head`; `None` if that is too short.
+    #[inline(always)]
+    pub fn plain<A: Whole>(&self, head: &[u8]) -> Option<Plain<A>> {
+        let Self { len, protocol, tcp_flags } = *self;
+        let (ip, transport) = head.get(L3..)?.split_at_checked(A::HEADER_LEN)?;
+        let ports = u32::from_be_bytes(*transport.first_chunk()?);
+        let ((src, dst), src_port, dst_port) = (A::addresses(ip)?, (ports >> 16) as u16, ports as u16);
+        Some(Plain { src, dst, src_port, dst_port, len, protocol, tcp_flags })
+    }
+}
+
+/// What is read of a packet's IP header only where it is needed.
 pub trait Whole: Version {
+    /// Source and destination of a packet that `ip` begins with.
+    fn addresses(ip: &[u8]) -> Option<(Self, Self)>;
+
     /// The IP packet of a frame that begins with `head` and is plain.
     fn packet(plain: &Plain<Self>, head: &[u8]) -> Option<Packet>;
 
@@ -43,6 +69,12 @@ pub trait Whole: Version {
 }
 
 impl Whole for u32 {
+    #[inline(always)]
+    fn addresses(ip: &[u8]) -> Option<(u32, u32)> {
+        let header: &[u8; ipv4::HEADER_LEN] = ip.first_chunk()?;
+        Some((long(header, ipv4::SRC).swap_bytes(), long(header, ipv4::DST).swap_bytes()))
+    }
+
     #[inline]
     fn packet(plain: &Plain<u32>, head: &[u8]) -> Option<Packet> {
         let header: &[u8; ipv4::HEADER_LEN] = head.get(L3..)?.first_chunk()?;
@@ -66,6 +98,12 @@ impl Whole for u32 {
 }
 
 impl Whole for u128 {
+    #[inline(always)]
+    fn addresses(ip: &[u8]) -> Option<(u128, u128)> {
+        let header: &[u8; ipv6::HEADER_LEN] = ip.first_chunk()?;
+        Some((address(header, ipv6::SRC), address(header, ipv6::DST)))
+    }
+
     #[inline]
     fn packet(plain: &Plain<u128>, head: &[u8]) -> Option<Packet> {
         let header: &[u8; ipv6::HEADER_LEN] = head.get(L3..)?.first_chunk()?;
@@ -102,74 +140,131 @@ impl<A: Whole> Plain<A> {
 const WHOLE_WITHOUT_OPTIONS: u64 = 0x45;
 const WHOLE_MASK: u64 = 0xff3f_0000_0000_00ff;
 
-/// The Ethertype of an untagged frame that came in by the port with address `own` for it, and what follows.
+/// A frame up to the end of the TCP header, if it has IPv4 without options.
+pub type Front = [u8; L3 + ipv4::HEADER_LEN + tcp::HEADER_LEN];
+/// A front to begin with.
+pub const NO_FRONT: Front = [0; L3 + ipv4::HEADER_LEN + tcp::HEADER_LEN];
+
+/// The front of a frame that begins with `head`. That of a shorter one, if it has UDP over IPv4, is put together in
+/// `padded`, with zeros at its end; all others have none, and are not plain.
 #[inline(always)]
-pub fn for_us(head: &[u8], own: MacAddr) -> Option<(u16, &[u8])> {
-    let (link, ip) = head.split_first_chunk::<L3>()?;
-    (link[..6] == own.0).then_some((u16::from_be_bytes([link[eth::TYPE], link[eth::TYPE + 1]]), ip))
+pub fn front<'a>(head: &'a [u8], padded: &'a mut Front) -> Option<&'a Front> {
+    match head.first_chunk() {
+        Some(front) => Some(front),
+        None => pad(head, padded),
+    }
 }
 
-/// Reads an IPv4 packet that `ip` begins with, from a frame of `frame_len` bytes whose first segment `ip` ends.
-/// `None` if it is not plain, or not right. Its addresses may be any, also such as no packet should have: no
-/// flow has them.
+#[cold]
+fn pad<'a>(head: &[u8], padded: &'a mut Front) -> Option<&'a Front> {
+    const L4: usize = L3 + ipv4::HEADER_LEN;
+    let has_udp = head.len() >= L4 + udp::HEADER_LEN
+        && head[L3 + ipv4::PROTOCOL] == ipv4::PROTOCOL_UDP
+        && head[eth::TYPE..L3] == eth::TYPE_IPV4.to_be_bytes();
+    if !has_udp {
+        return None;
+    }
+    *padded = NO_FRONT;
+    padded.get_mut(..head.len())?.copy_from_slice(head);
+    Some(padded)
+}
+
+/// Ethertypes as [`for_us`] reads them.
+pub const TYPE_IPV4: u16 = eth::TYPE_IPV4.swap_bytes();
+/// The same.
+pub const TYPE_IPV6: u16 = eth::TYPE_IPV6.swap_bytes();
+
+/// The Ethertype of an untagged frame that came in by the port with address `own` for it, read as a little-endian
+/// number.
 #[inline(always)]
-pub fn glance_v4(ip: &[u8], frame_len: usize) -> Option<Plain<u32>> {
-    let header = ip.first_chunk::<{ ipv4::HEADER_LEN + udp::HEADER_LEN }>()?;
+pub fn for_us(front: &Front, own: MacAddr) -> Option<u16> {
+    let [first, second, third, fourth, fifth, sixth] = own.0;
+    let own = u64::from_le_bytes([0, 0, first, second, third, fourth, fifth, sixth]);
+    // Compared with what follows an address shifted out.
+    (wide(front, 0) << 16 == own).then_some(u16::from_le_bytes([front[eth::TYPE], front[eth::TYPE + 1]]))
+}
+
+/// Reads an IPv4 packet, from a frame of `frame_len` bytes. `None` if it is not plain, or not right. Its addresses may be
+/// any, also such as no packet should have: no flow has them.
+#[inline(always)]
+pub fn glance_v4(front: &Front, frame_len: usize) -> Option<Plain<u32>> {
     // Read in the order of little-endian machines; sums of checksums are the same in either.
-    let (first, second, dst) = (wide(header, 0), wide(header, 8), long(header, ipv4::DST));
-    let ttl = second as u8;
-    if first & WHOLE_MASK != WHOLE_WITHOUT_OPTIONS || ttl <= 1 || csum::sum_of(first, second, dst) != 0xffff {
+    let (first, second) = (wide(front, L3), wide(front, L3 + 8));
+    let (ttl, dst) = (second as u8, long(front, L3 + ipv4::DST));
+    if first & WHOLE_MASK != WHOLE_WITHOUT_OPTIONS || ttl <= 1 || !csum::is_right(first, second, dst) {
         return None;
     }
     let len = ((first >> 16) as u16).swap_bytes();
     let (src, dst) = (((second >> 32) as u32).swap_bytes(), dst.swap_bytes());
-    plain(ip, frame_len, (second >> 8) as u8, len, (src, dst))
+    plain(front, L3, frame_len, (second >> 8) as u8, len, (src, dst))
 }
 
-/// The same of an IPv6 packet.
+/// Bytes from the beginning of an IPv6 packet to the end of its TCP header.
+const HEADERS_V6: usize = ipv6::HEADER_LEN + tcp::HEADER_LEN;
+
+/// The same of an IPv6 packet that `ip` begins with, which the first segment ends.
 #[inline(always)]
 pub fn glance_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
-    let header = ip.first_chunk::<{ ipv6::HEADER_LEN + udp::HEADER_LEN }>()?;
-    let first = wide(header, 0);
+    match ip.first_chunk() {
+        Some(headers) => read_v6(headers, frame_len),
+        None => short_v6(ip, frame_len),
+    }
+}
+
+#[cold]
+fn short_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
+    read_v6(&padded(ip)?, frame_len)
+}
+
+#[inline(always)]
+fn read_v6(headers: &[u8; HEADERS_V6], frame_len: usize) -> Option<Plain<u128>> {
+    let first = wide(headers, 0);
     let (payload_len, next, hop_limit) =
         (((first >> 32) as u16).swap_bytes(), (first >> 48) as u8, (first >> 56) as u8);
     if first & 0xf0 != 0x60 || hop_limit <= 1 {
         return None;
     }
     let len = payload_len.checked_add(ipv6::HEADER_LEN as u16)?;
-    let address = |at: usize| {
-        u128::from(wide(header, at).swap_bytes()) << 64 | u128::from(wide(header, at + 8).swap_bytes())
-    };
-    plain(ip, frame_len, next, len, (address(ipv6::SRC), address(ipv6::DST)))
+    plain(headers, 0, frame_len, next, len, (address(headers, ipv6::SRC), address(headers, ipv6::DST)))
 }
 
-/// Reads the transport header of a packet of `len` bytes that `ip` begins with.
+/// The headers of a UDP packet that ends before a TCP header would, which are read as all others then.
+fn padded(ip: &[u8]) -> Option<[u8; HEADERS_V6]> {
+    let mut headers = [0; HEADERS_V6];
+    headers.get_mut(..ip.len())?.copy_from_slice(ip);
+    let has_udp = ip.len() >= ipv6::HEADER_LEN + udp::HEADER_LEN && ip[ipv6::NEXT] == ipv4::PROTOCOL_UDP;
+    has_udp.then_some(headers)
+}
+
+/// Reads the transport header of a packet of `len` bytes that begins at `l3` of these.
 #[inline(always)]
-fn plain<A: Version>(
-    ip: &[u8],
+fn plain<A: Version, const N: usize>(
+    headers: &[u8; N],
+    l3: usize,
     frame_len: usize,
     protocol: u8,
     len: u16,
     (src, dst): (A, A),
 ) -> Option<Plain<A>> {
-    let transport = ip.get(A::HEADER_LEN..)?;
-    let ports = long(transport.first_chunk::<{ udp::HEADER_LEN }>()?, 0).swap_bytes();
-    let carried = usize::from(len).checked_sub(A::HEADER_LEN)?;
-    let (protocol, tcp_flags, whole) = match protocol {
-        ipv4::PROTOCOL_TCP => {
-            let header = transport.first_chunk::<{ tcp::HEADER_LEN }>()?;
-            let header_len = usize::from(header[tcp::DATA_OFFSET] >> 4) * 4;
-            let flags = header[tcp::FLAGS];
-            let whole = header_len >= tcp::HEADER_LEN && header_len <= carried;
-            (Protocol::Tcp, flags, whole && !tcp::absurd(flags))
+    let (l4, end) = (l3 + A::HEADER_LEN, l3 + usize::from(len));
+    let ports = long(headers, l4).swap_bytes();
+    let (protocol, tcp_flags) = if protocol == ipv4::PROTOCOL_TCP {
+        let header_len = usize::from(headers[l4 + tcp::DATA_OFFSET] >> 4) * 4;
+        let flags = headers[l4 + tcp::FLAGS];
+        if header_len < tcp::HEADER_LEN || l4 + header_len > end || tcp::absurd(flags) {
+            return None;
         }
-        ipv4::PROTOCOL_UDP => {
-            let datagram = usize::from(u16::from_be_bytes([transport[udp::LEN], transport[udp::LEN + 1]]));
-            (Protocol::Udp, 0, datagram >= udp::HEADER_LEN && datagram <= carried)
+        (Protocol::Tcp, flags)
+    } else if protocol == ipv4::PROTOCOL_UDP {
+        let datagram = usize::from(u16::from_be_bytes([headers[l4 + udp::LEN], headers[l4 + udp::LEN + 1]]));
+        if datagram < udp::HEADER_LEN || l4 + datagram > end {
+            return None;
         }
-        _ => return None,
+        (Protocol::Udp, 0)
+    } else {
+        return None;
     };
-    let whole = whole && L3 + usize::from(len) <= frame_len;
+    let whole = L3 + usize::from(len) <= frame_len;
     let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
     whole.then_some(Plain { src, dst, src_port, dst_port, len, protocol, tcp_flags })
 }
@@ -177,6 +272,11 @@ fn plain<A: Version>(
 #[inline(always)]
 fn long<const N: usize>(header: &[u8; N], at: usize) -> u32 {
     header[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+#[inline(always)]
+fn address<const N: usize>(header: &[u8; N], at: usize) -> u128 {
+    u128::from(wide(header, at).swap_bytes()) << 64 | u128::from(wide(header, at + 8).swap_bytes())
 }
 
 #[inline(always)]
@@ -202,9 +302,11 @@ mod tests {
     }
 
     fn glance(head: &[u8], frame_len: usize, own: MacAddr) -> Option<Seen> {
-        match for_us(head, own)? {
-            (eth::TYPE_IPV4, ip) => glance_v4(ip, frame_len).map(Seen::V4),
-            (eth::TYPE_IPV6, ip) => glance_v6(ip, frame_len).map(Seen::V6),
+        let mut padded = NO_FRONT;
+        let front = front(head, &mut padded)?;
+        match for_us(front, own)? {
+            TYPE_IPV4 => glance_v4(front, frame_len).map(Seen::V4),
+            TYPE_IPV6 => glance_v6(&head[L3..], frame_len).map(Seen::V6),
             _ => None,
         }
     }
@@ -223,6 +325,10 @@ mod tests {
                 bare(ipv6::HEADER_LEN).then(|| Seen::V6(plain_of(&headers, src, dst)))
             }
         }
+    }
+
+    fn brief<A>(plain: &Plain<A>) -> Brief {
+        Brief { len: plain.len, protocol: plain.protocol, tcp_flags: plain.tcp_flags }
     }
 
     fn plain_of<A>(headers: &Headers, src: A, dst: A) -> Plain<A> {
@@ -265,6 +371,12 @@ mod tests {
                 });
                 let slowly = headers.and_then(|_| Some(parse(&frame, frame.len(), mac(254)).ok()?.0));
                 assert_eq!(headers, slowly);
+                let again = match seen {
+                    Some(Seen::V4(plain)) => brief(&plain).plain(&frame).map(Seen::V4),
+                    Some(Seen::V6(plain)) => brief(&plain).plain(&frame).map(Seen::V6),
+                    None => None,
+                };
+                assert_eq!(again, seen);
             }
             for len in 0..whole.len() {
                 assert_eq!(glance(&whole[..len], len, mac(254)), slowly(&whole[..len], len), "{len} bytes");

@@ -4,30 +4,37 @@
 //! The functions of [`dr`](super::dr), [`nat`](super::nat) and [`tunnel`](super::tunnel) are their slow twins. Here
 //! `None` says that the frame is shorter than a plain packet's, and nothing was done.
 
-use super::nat::mend_transport;
+use super::age_ipv6;
 use super::tunnel::flow_label;
-use super::{age_ipv4, age_ipv6};
+use config::words::Protocol;
+
 use crate::buf::Frame;
 use crate::csum::Delta;
 use crate::packet::Version;
-use crate::parse::plain::{L3, Plain};
-use crate::wire::{eth, ipv4, ipv6, tcp, write_u16};
+use crate::parse::plain::L3;
+use crate::wire::{eth, ipv4, ipv6, tcp, udp};
 
 /// An Ethernet header without tags.
 type Link = [u8; eth::HEADER_LEN];
 
+/// Bytes of both ports, with which TCP and UDP headers begin.
+const PORTS: usize = 4;
+
 /// What differs between the IP versions.
 pub trait Rewrite: Version {
-    /// Takes a hop off a packet that `ip` begins with, gives it the addresses that are given, and returns what
-    /// these add to checksums that cover them.
-    fn readdress(ip: &mut [u8], plain: &Plain<Self>, src: Option<Self>, dst: Option<Self>) -> Option<Delta>;
+    /// Takes a hop off a packet that `ip` begins with.
+    fn hop(ip: &mut [u8]) -> Option<()>;
 
-    /// Wraps a packet whose hop is taken off in an outer header of the same version, which is written to the end
-    /// of `before`. `id` identifies it if it may be fragmented.
+    /// The same, gives it the addresses that are given, and returns what these add to checksums that cover them, all
+    /// read as little-endian numbers.
+    fn readdress(ip: &mut [u8], src: Option<Self>, dst: Option<Self>) -> Option<Delta>;
+
+    /// Wraps a packet of `len` bytes whose hop is taken off in an outer header of the same version, which is written to
+    /// the end of `before`. `id` identifies it if it may be fragmented.
     fn wrap(
         before: &mut [u8],
         inner: &[u8],
-        plain: &Plain<Self>,
+        len: u16,
         outer: &Outer<Self>,
         id: impl FnOnce() -> u16,
     ) -> Option<()>;
@@ -46,22 +53,26 @@ pub struct Outer<A> {
 
 impl Rewrite for u32 {
     #[inline(always)]
-    fn readdress(ip: &mut [u8], plain: &Plain<u32>, src: Option<u32>, dst: Option<u32>) -> Option<Delta> {
+    fn hop(ip: &mut [u8]) -> Option<()> {
+        hop_ipv4(ip.first_chunk_mut()?);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn readdress(ip: &mut [u8], src: Option<u32>, dst: Option<u32>) -> Option<Delta> {
         let header: &mut [u8; ipv4::HEADER_LEN] = ip.first_chunk_mut()?;
         let mut changes = Delta::default();
-        if src.is_none() && dst.is_none() {
-            hop_ipv4(header);
-            return Some(changes);
+        for (at, new) in [(ipv4::SRC, src), (ipv4::DST, dst)] {
+            if let (Some(new), Some(address)) = (new, header[at..].first_chunk_mut()) {
+                changes = changes.long(u32::from_le_bytes(*address), new.swap_bytes());
+                *address = new.to_be_bytes();
+            }
         }
-        if let Some(src) = src {
-            header[ipv4::SRC..][..4].copy_from_slice(&src.to_be_bytes());
-            changes = changes.long(plain.src, src);
-        }
-        if let Some(dst) = dst {
-            header[ipv4::DST..][..4].copy_from_slice(&dst.to_be_bytes());
-            changes = changes.long(plain.dst, dst);
-        }
-        age_ipv4(header, changes);
+        header[ipv4::TTL] = header[ipv4::TTL].wrapping_sub(1);
+        let checksum = u16::from_le_bytes([header[ipv4::CHECKSUM], header[ipv4::CHECKSUM + 1]]);
+        // Whatever the time to live is, one less adds as much as this.
+        let checksum = changes.word(1, 0).apply(checksum);
+        header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_le_bytes());
         Some(changes)
     }
 
@@ -69,7 +80,7 @@ impl Rewrite for u32 {
     fn wrap(
         before: &mut [u8],
         inner: &[u8],
-        plain: &Plain<u32>,
+        len: u16,
         outer: &Outer<u32>,
         id: impl FnOnce() -> u16,
     ) -> Option<()> {
@@ -78,7 +89,7 @@ impl Rewrite for u32 {
         let header = ipv4::NewHeader {
             tos: inner[ipv4::TOS],
             // The packet fits the way to its backend with this header.
-            total_len: plain.len + ipv4::HEADER_LEN as u16,
+            total_len: len + ipv4::HEADER_LEN as u16,
             id: if dont_fragment { 0 } else { id() },
             fragment: if dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
             ttl: inner[ipv4::TTL],
@@ -93,16 +104,20 @@ impl Rewrite for u32 {
 
 impl Rewrite for u128 {
     #[inline(always)]
-    fn readdress(ip: &mut [u8], plain: &Plain<u128>, src: Option<u128>, dst: Option<u128>) -> Option<Delta> {
+    fn hop(ip: &mut [u8]) -> Option<()> {
+        age_ipv6(ip.first_chunk_mut()?);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn readdress(ip: &mut [u8], src: Option<u128>, dst: Option<u128>) -> Option<Delta> {
         let header: &mut [u8; ipv6::HEADER_LEN] = ip.first_chunk_mut()?;
         let mut changes = Delta::default();
-        if let Some(src) = src {
-            header[ipv6::SRC..][..16].copy_from_slice(&src.to_be_bytes());
-            changes = changes.wide(plain.src, src);
-        }
-        if let Some(dst) = dst {
-            header[ipv6::DST..][..16].copy_from_slice(&dst.to_be_bytes());
-            changes = changes.wide(plain.dst, dst);
+        for (at, new) in [(ipv6::SRC, src), (ipv6::DST, dst)] {
+            if let (Some(new), Some(address)) = (new, header[at..].first_chunk_mut()) {
+                changes = changes.wide(u128::from_le_bytes(*address), new.swap_bytes());
+                *address = new.to_be_bytes();
+            }
         }
         age_ipv6(header);
         Some(changes)
@@ -112,7 +127,7 @@ impl Rewrite for u128 {
     fn wrap(
         before: &mut [u8],
         inner: &[u8],
-        plain: &Plain<u128>,
+        len: u16,
         outer: &Outer<u128>,
         _: impl FnOnce() -> u16,
     ) -> Option<()> {
@@ -120,7 +135,7 @@ impl Rewrite for u128 {
         let header = ipv6::NewHeader {
             traffic_class: inner[0] << 4 | inner[1] >> 4,
             flow_label: flow_label(outer.entropy),
-            payload_len: plain.len,
+            payload_len: len,
             next: ipv6::NEXT_IPV6,
             hop_limit: inner[ipv6::HOP_LIMIT],
             src: outer.src,
@@ -143,43 +158,58 @@ fn hop_ipv4(header: &mut [u8; ipv4::HEADER_LEN]) {
 
 /// Sends a packet on to a backend on the link.
 #[inline(always)]
-pub fn dr<A: Rewrite>(head: &mut [u8], plain: &Plain<A>, link: &Link) -> Option<()> {
+pub fn dr<A: Rewrite>(head: &mut [u8], link: &Link) -> Option<()> {
     let (front, ip) = head.split_first_chunk_mut::<L3>()?;
-    A::readdress(ip, plain, None, None)?;
+    A::hop(ip)?;
     *front = *link;
     Some(())
 }
 
 /// Gives a packet the ends that are given.
+///
+/// Numbers that checksums cover are read as little-endian ones, so that none is turned around: the sums are turned then,
+/// and so are their differences (RFC 1071, 2 (B)).
 #[inline(always)]
 pub fn nat<A: Rewrite>(
     head: &mut [u8],
-    plain: &Plain<A>,
+    protocol: Protocol,
     src: Option<(A, u16)>,
     dst: Option<(A, u16)>,
     link: &Link,
 ) -> Option<()> {
     let (front, ip) = head.split_first_chunk_mut::<L3>()?;
-    let mut changes = A::readdress(ip, plain, src.map(|end| end.0), dst.map(|end| end.0))?;
+    let (ip, transport) = ip.split_at_mut_checked(A::HEADER_LEN)?;
+    let (ports, rest) = transport.split_first_chunk_mut::<PORTS>()?;
+    let checksum = match protocol {
+        Protocol::Tcp => rest[..].get_mut(tcp::CHECKSUM - PORTS..)?,
+        Protocol::Udp => rest[..].get_mut(udp::CHECKSUM - PORTS..)?,
+    };
+    let checksum: &mut [u8; 2] = checksum.first_chunk_mut()?;
+    let mut changes = A::readdress(ip, src.map(|end| end.0), dst.map(|end| end.0))?;
     *front = *link;
-    if let Some((_, port)) = src {
-        write_u16(ip, A::HEADER_LEN + tcp::SRC_PORT, port);
-        changes = changes.word(plain.src_port, port);
+    for (at, end) in [(tcp::SRC_PORT, src), (tcp::DST_PORT, dst)] {
+        if let (Some((_, new)), Some(port)) = (end, ports[at..].first_chunk_mut()) {
+            changes = changes.word(u16::from_le_bytes(*port), new.swap_bytes());
+            *port = new.to_be_bytes();
+        }
     }
-    if let Some((_, port)) = dst {
-        write_u16(ip, A::HEADER_LEN + tcp::DST_PORT, port);
-        changes = changes.word(plain.dst_port, port);
-    }
-    mend_transport(ip, A::HEADER_LEN, plain.protocol, changes);
+    let old = u16::from_le_bytes(*checksum);
+    let new = match protocol {
+        Protocol::Tcp => changes.apply(old),
+        // 0 means that the sender computed none.
+        Protocol::Udp if old == 0 => 0,
+        Protocol::Udp => udp::computed(changes.apply(old)),
+    };
+    *checksum = new.to_le_bytes();
     Some(())
 }
 
-/// Wraps a packet in an outer header of its IP version. `id` identifies it if it may be fragmented. `None` also if
+/// Wraps a packet of `len` bytes in an outer header of its IP version. `id` identifies it if it may be fragmented. `None` also if
 /// the buffer has no room for that.
 #[inline(always)]
 pub fn ipip<F: Frame, A: Rewrite>(
     frame: &mut F,
-    plain: &Plain<A>,
+    len: u16,
     outer: &Outer<A>,
     id: impl FnOnce() -> u16,
     link: &Link,
@@ -187,14 +217,15 @@ pub fn ipip<F: Frame, A: Rewrite>(
     frame.head().get(L3 + A::HEADER_LEN..)?;
     frame.grow_front(A::HEADER_LEN).then_some(())?;
     let (before, inner) = frame.head_mut().split_at_mut_checked(L3 + A::HEADER_LEN)?;
-    A::readdress(inner, plain, None, None)?;
+    A::hop(inner)?;
     *before.first_chunk_mut()? = *link;
-    A::wrap(before, inner, plain, outer, id)
+    A::wrap(before, inner, len, outer, id)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rewrite::age_ipv4;
 
     #[test]
     fn a_hop_changes_every_checksum_as_its_slow_twin_does() {

@@ -318,7 +318,7 @@ impl Tables {
 
     /// Which way a plain packet goes, if one look at each table is enough to tell: to a service that is alone on
     /// its address and port, to a local address, or from a NAT backend that serves no other service.
-    #[inline]
+    #[inline(always)]
     pub(super) fn direction<A: Address>(
         &self,
         plain: &Plain<A>,

@@ -6,6 +6,7 @@ use config::words::{ClientAddress, Fate, Mode};
 use ipnet::IpNet;
 
 use super::{Backend, Egress};
+use crate::flow::state::View;
 use crate::packet::Version;
 use crate::port::PortId;
 use crate::rewrite::tunnel::Encapsulation;
@@ -33,6 +34,8 @@ type Bytes = [u8; 16];
 pub struct Way {
     /// What is done to a packet.
     pub carriage: Carriage,
+    /// Which packets of its flows are seen, of those to it.
+    pub view: View,
     /// IP version of the backend, and of the packets that go this way.
     is_v4: bool,
     /// What is added to a port of the service to get the backend's (modulo 2^16).
@@ -119,8 +122,13 @@ impl Way {
             }
             _ => return None,
         };
+        let view = match carriage {
+            Carriage::Nat | Carriage::FullNat => View::Client,
+            Carriage::Dr | Carriage::Ipip => View::OneWay,
+        };
         egress.is_plain().then_some(Self {
             carriage,
+            view,
             is_v4: address.is_ipv4(),
             port_shift: backend.port_shift,
             room: backend.room(egress.mtu),

@@ -10,29 +10,31 @@ use super::carry::backend as backend_of;
 use super::{Fast, Heading, Sighted};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
-use crate::parse::plain::{for_us, glance_v4, glance_v6};
+use crate::parse::plain::{L3, NO_FRONT, TYPE_IPV4, TYPE_IPV6, for_us, front, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::prefetch::prefetch_all;
 use crate::snapshot::{BackendSlot, Carriage, Snapshot};
-use crate::wire::eth;
 
 impl<F: Frame> Forwarder<F> {
     /// Asks for what tells which way packets go.
     #[inline(never)]
     pub(super) fn foresee_directions(&self, snapshot: &Snapshot, port: PortId, burst: &Burst<F>) {
-        let own = snapshot.mac(port).unwrap_or_default();
+        let (own, mut padded) = (snapshot.mac(port).unwrap_or_default(), NO_FRONT);
         for slot in 0..burst.len().min(PREFETCH_AHEAD) {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
         for slot in 0..burst.len() {
             burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
             let Some(frame) = burst.get(slot) else { continue };
-            match for_us(frame.head(), own) {
-                Some((eth::TYPE_IPV4, ip)) => {
-                    glance_v4(ip, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
+            let Some(front) = front(frame.head(), &mut padded) else { continue };
+            match for_us(front, own) {
+                Some(TYPE_IPV4) => {
+                    glance_v4(front, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
                 }
-                Some((eth::TYPE_IPV6, ip)) => {
-                    glance_v6(ip, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
+                Some(TYPE_IPV6) => {
+                    let ip = frame.head().get(L3..);
+                    ip.and_then(|ip| glance_v6(ip, frame.len()))
+                        .inspect(|plain| snapshot.prefetch_direction(plain));
                 }
                 _ => {}
             }
@@ -46,12 +48,13 @@ impl<F: Frame> Forwarder<F> {
         context: Context,
         live: Live,
         sighted: &[Sighted<A, K>; BURST],
+        burst: &Burst<F>,
     ) {
         let snapshot = context.snapshot;
         let mut new = Live::default();
         for slot in live {
             let known = &sighted[slot];
-            if let Some((_, flow)) = known.key.get(&self.flows, known.line) {
+            if let Some((_, flow)) = known.key.get(&self.flows, known.home, &known.hash) {
                 self.prefetch_backend(snapshot, flow.backend());
             } else if matches!(known.heading, Heading::Request) {
                 snapshot.prefetch_service(known.key.service());
@@ -60,7 +63,7 @@ impl<F: Frame> Forwarder<F> {
             }
         }
         if !new.is_empty() {
-            self.foresee_openings(snapshot, new, sighted);
+            self.foresee_openings(snapshot, new, sighted, burst);
         }
     }
 
@@ -69,6 +72,7 @@ impl<F: Frame> Forwarder<F> {
         snapshot: &Snapshot,
         new: Live,
         sighted: &[Sighted<A, K>; BURST],
+        burst: &Burst<F>,
     ) {
         let service_of = |slot: usize| {
             let service = sighted[slot].key.service();
@@ -87,10 +91,11 @@ impl<F: Frame> Forwarder<F> {
             backends[slot] = next;
         }
         for slot in new {
-            let (plain, way) =
-                (&sighted[slot].plain, backends[slot].and_then(|backend| snapshot.way(backend)));
-            if let Some(way) = way.filter(|way| way.carriage == Carriage::Nat && way.is_of::<A>()) {
-                snapshot.prefetch_replies(plain.protocol, backend_of(way, plain));
+            let way = backends[slot].and_then(|backend| snapshot.way(backend));
+            if let Some(way) = way.filter(|way| way.carriage == Carriage::Nat && way.is_of::<A>())
+                && let Some(plain) = burst.get(slot).and_then(|frame| sighted[slot].brief.plain(frame.head()))
+            {
+                snapshot.prefetch_replies(plain.protocol, backend_of::<A>(way, &plain));
             }
         }
     }

@@ -7,16 +7,16 @@ use crate::buf::Frame;
 use crate::clock::Seconds;
 use crate::flow::FlowValue;
 use crate::flow::state::View;
+use crate::flow::table::Place;
 use crate::local::LocalSlot;
 use crate::parse::plain::{L3, Plain};
 use crate::port::PortId;
 use crate::rewrite::plain::{self, Outer};
 use crate::snapshot::{Carriage, Snapshot, Way};
-use crate::wire::tcp;
 
 impl<F: Frame> Forwarder<F> {
-    /// Rewrites a packet and notes it in its flow. Returns the port it leaves by; `None`, and nothing has
-    /// happened, if its flow is unknown, over or about to change, or the packet has no easy way.
+    /// Notes a packet in its flow and rewrites it. Returns the port it leaves by; `None`, and no more has happened than
+    /// that its flow was seen, if that is unknown, over or about to change, or the packet has no easy way.
     #[inline(always)]
     pub(super) fn carry<A: Fast, K: Tabled>(
         &mut self,
@@ -24,46 +24,71 @@ impl<F: Frame> Forwarder<F> {
         known: &Sighted<A, K>,
         frame: &mut F,
     ) -> Option<PortId> {
-        let plain = &known.plain;
-        // Openings may find their flow over; they and their answers announce a segment size that may be lowered.
-        if plain.tcp_flags & tcp::SYN != 0 {
-            return None;
-        }
-        let snapshot = context.snapshot;
-        let (place, flow) = known.key.get(&self.flows, known.line)?;
+        let (snapshot, brief) = (context.snapshot, &known.brief);
+        let (place, flow) = known.key.get(&self.flows, known.home, &known.hash)?;
         let way = snapshot.way(flow.backend()).filter(|way| way.is_of::<A>())?;
         let local = (flow.local(), K::local_port(&self.flows, place));
-        let view = view(known, way, local)?;
-        let idle = flow.idle(context.now);
-        if !flow.stays(view, plain.tcp_flags) || (idle != 0 && is_over(snapshot, way, flow, idle)) {
+        // A flow of the kind that its backend's mode makes.
+        if K::IS_WIDE && (way.carriage == Carriage::FullNat) != (local.1 != 0) {
             return None;
         }
-        let port = match known.heading {
+        match known.heading {
             Heading::Request => {
+                self.touch::<K>(context, brief.tcp_flags, way, way.view, (place, flow))?;
                 let port = self.reach_backend(snapshot, way, known, local, frame)?;
-                self.count_in(flow.backend(), plain.len);
-                port
+                self.count_in(flow.backend(), brief.len);
+                Some(port)
             }
             Heading::Reply { vip } => {
+                let plain = &brief.plain::<A>(frame.head())?;
+                if way.carriage != Carriage::Nat || way.backend::<A>() != plain.src {
+                    return None;
+                }
+                self.touch::<K>(context, brief.tcp_flags, way, View::Server, (place, flow))?;
                 let port = reach_client(snapshot, plain, vip, None, frame)?;
-                self.count_out(flow.backend(), plain.len);
-                port
+                self.count_out(flow.backend(), brief.len);
+                Some(port)
             }
-            Heading::LocalReply { vip, client, .. } => {
+            Heading::LocalReply { local: to, vip, client } => {
+                let plain = &brief.plain::<A>(frame.head())?;
+                let from = (way.backend::<A>(), vip.1.wrapping_add(way.port_shift));
+                if way.carriage != Carriage::FullNat || from != (plain.src, plain.src_port) || local != to {
+                    return None;
+                }
+                self.touch::<K>(context, brief.tcp_flags, way, View::Server, (place, flow))?;
                 let port = reach_client(snapshot, plain, vip, Some(client), frame)?;
-                self.count_out(flow.backend(), plain.len);
-                port
+                self.count_out(flow.backend(), brief.len);
+                Some(port)
             }
-        };
+        }
+    }
+
+    /// Notes that a packet of a flow was seen; `None`, and nothing has happened, if that is over, or the packet does more.
+    #[inline(always)]
+    fn touch<K: Tabled>(
+        &mut self,
+        context: Context,
+        tcp_flags: u8,
+        way: &Way,
+        view: View,
+        (place, flow): (Place, FlowValue),
+    ) -> Option<()> {
+        // Openings may find their flow over; they and their answers announce a segment size that may be lowered.
+        flow.goes_on(view, tcp_flags).then_some(())?;
+        let idle = flow.idle(context.now);
         if idle != 0 {
+            if is_over(context.snapshot, way, flow, idle) {
+                return None;
+            }
+            // Also if it then has no easy way: the stages would do the same.
             K::set(&mut self.flows, place, flow.touched(context.now));
         }
-        Some(port)
+        Some(())
     }
 
     /// Rewrites a packet for its backend, which knows the client by `local` in full NAT.
     #[inline(always)]
-    pub(super) fn reach_backend<A: Fast, K>(
+    pub(super) fn reach_backend<A: Fast, K: Tabled>(
         &mut self,
         snapshot: &Snapshot,
         way: &Way,
@@ -71,24 +96,30 @@ impl<F: Frame> Forwarder<F> {
         local: (LocalSlot, u16),
         frame: &mut F,
     ) -> Option<PortId> {
-        let plain = &known.plain;
-        if plain.len > way.room {
+        let brief = &known.brief;
+        if brief.len > way.room {
             return None;
         }
-        let mut len = L3 + usize::from(plain.len);
-        match way.carriage {
-            Carriage::Dr => plain::dr(frame.head_mut(), plain, &way.link)?,
-            Carriage::Nat => plain::nat(frame.head_mut(), plain, None, Some(backend(way, plain)), &way.link)?,
-            Carriage::FullNat => {
-                let local = (A::of(snapshot.local_address(local.0)?)?, local.1);
-                plain::nat(frame.head_mut(), plain, Some(local), Some(backend(way, plain)), &way.link)?;
-            }
-            Carriage::Ipip => {
-                let entropy = known.hash.entropy();
-                let src = way.tunnel::<A>().with(entropy & way.spread);
-                let outer = Outer { src, dst: way.backend(), entropy };
-                plain::ipip(frame, plain, &outer, || self.next_id(), &way.link)?;
-                len += A::HEADER_LEN;
+        let mut len = L3 + usize::from(brief.len);
+        // A match would become a jump by a table, which costs more than these questions.
+        if way.carriage == Carriage::Dr {
+            plain::dr::<A>(frame.head_mut(), &way.link)?;
+        } else if way.carriage == Carriage::Ipip {
+            let entropy = known.hash.entropy();
+            let src = way.tunnel::<A>().with(entropy & way.spread);
+            let outer = Outer { src, dst: way.backend(), entropy };
+            plain::ipip(frame, brief.len, &outer, || self.next_id(), &way.link)?;
+            len += A::HEADER_LEN;
+        } else {
+            let plain = &brief.plain::<A>(frame.head())?;
+            let to = Some(backend(way, plain));
+            if way.carriage == Carriage::Nat {
+                plain::nat(frame.head_mut(), brief.protocol, None, to, &way.link)?;
+            } else if K::IS_WIDE {
+                let from = Some((A::of(snapshot.local_address(local.0)?)?, local.1));
+                plain::nat(frame.head_mut(), brief.protocol, from, to, &way.link)?;
+            } else {
+                return None;
             }
         }
         // Padding ends here: the device adds its own where a frame needs it.
@@ -101,26 +132,6 @@ impl<F: Frame> Forwarder<F> {
 #[inline(always)]
 pub(super) fn backend<A: Fast>(way: &Way, plain: &Plain<A>) -> End<A> {
     (way.backend(), plain.dst_port.wrapping_add(way.port_shift))
-}
-
-/// Which packets are seen of a flow, and from where this one came; `None` if it is no reply of its backend, or
-/// the flow is not of the kind that its backend's mode makes.
-#[inline(always)]
-fn view<A: Fast, K>(known: &Sighted<A, K>, way: &Way, local: (LocalSlot, u16)) -> Option<View> {
-    let plain = &known.plain;
-    if (way.carriage == Carriage::FullNat) != (local.1 != 0) {
-        return None;
-    }
-    match (known.heading, way.carriage) {
-        (Heading::Request, Carriage::Nat | Carriage::FullNat) => Some(View::Client),
-        (Heading::Request, _) => Some(View::OneWay),
-        (Heading::Reply { .. }, Carriage::Nat) => (way.backend::<A>() == plain.src).then_some(View::Server),
-        (Heading::LocalReply { local: slot, vip, .. }, Carriage::FullNat) => {
-            let from = (way.backend::<A>(), vip.1.wrapping_add(way.port_shift));
-            (from == (plain.src, plain.src_port) && local == (slot, plain.dst_port)).then_some(View::Server)
-        }
-        _ => None,
-    }
 }
 
 /// Whether a flow was idle for too long.
@@ -145,7 +156,7 @@ fn reach_client<F: Frame, A: Fast>(
     if plain.len > egress.mtu {
         return None;
     }
-    plain::nat(frame.head_mut(), plain, Some(vip), client, link)?;
+    plain::nat(frame.head_mut(), plain.protocol, Some(vip), client, link)?;
     frame.truncate(L3 + usize::from(plain.len));
     Some(egress.port)
 }

@@ -13,12 +13,13 @@ use crate::flow::state::{self, State, View};
 use crate::flow::{FlowKey, FlowValue};
 use crate::local::LocalSlot;
 use crate::packet::Version;
+use crate::parse::plain::Plain;
 use crate::port::PortId;
 use crate::snapshot::{BackendSlot, Carriage, Found, Service, Snapshot};
 
 /// Why the fast path did not open a flow and send its packet, whose frame is as it was.
 #[derive(Clone, Copy)]
-enum Unopened {
+pub(super) enum Unopened {
     /// The packet has no easy way, or none any more: its flow is stored.
     Unasked,
     /// It has no easy way to the backend that the scheduler chose for it, which is to be asked no more.
@@ -28,31 +29,27 @@ enum Unopened {
 }
 
 impl<F: Frame> Forwarder<F> {
-    /// Takes a packet to its end that begins, changes or ends a flow, or has no easy way. Returns whether it could.
-    // Not within the loop over a lane, whose registers would not suffice.
+    /// Takes a packet to its end that changes or ends a flow, or has no easy way. Returns whether it could.
     #[inline(never)]
     pub(super) fn take_up<A: Fast, K: Tabled>(
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
+        why: Unopened,
         slot: usize,
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) -> bool {
-        let Some(frame) = burst.get_mut(slot) else { return false };
-        let chosen = match self.open(context, known, frame) {
-            Ok(port) => {
-                burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out));
-                return true;
-            }
+        let chosen = match why {
             // Nobody is told of these reasons.
-            Err(Unopened::Refused(why)) => {
+            Unopened::Refused(why) => {
                 self.drop(burst.take(slot), why);
                 return true;
             }
-            Err(Unopened::Unasked) => None,
-            Err(Unopened::Chosen(backend)) => Some(backend),
+            Unopened::Unasked => None,
+            Unopened::Chosen(backend) => Some(backend),
         };
+        let Some(frame) = burst.get(slot) else { return false };
         let Some(mut work) = known.work(frame.head()) else { return false };
         let Some(frame) = burst.take(slot) else { return false };
         work.chosen = chosen;
@@ -72,19 +69,21 @@ impl<F: Frame> Forwarder<F> {
 
     /// Chooses the backend of a client's first packet, stores the flow and rewrites the packet. Returns the port it
     /// leaves by.
-    #[inline(always)]
-    fn open<A: Fast, K: Tabled>(
+    // Not within the loop over a lane, whose registers would not suffice.
+    #[inline(never)]
+    pub(super) fn open<A: Fast, K: Tabled>(
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
         frame: &mut F,
     ) -> Result<PortId, Unopened> {
-        let (snapshot, plain) = (context.snapshot, &known.plain);
+        let snapshot = context.snapshot;
+        let plain = &known.brief.plain::<A>(frame.head()).ok_or(Unopened::Unasked)?;
         let begins = matches!(known.heading, Heading::Request)
             && (plain.protocol == Protocol::Udp || opens(plain))
-            && !self.is_known(known);
+            && !self.is_known(known, plain);
         let service = snapshot.service(known.key.service());
-        let Some(service) = service.filter(|service| begins && is_easy(snapshot, service, known)) else {
+        let Some(service) = service.filter(|service| begins && is_easy(snapshot, service, plain)) else {
             return Err(Unopened::Unasked);
         };
         let backend = self
@@ -120,7 +119,7 @@ impl<F: Frame> Forwarder<F> {
             Protocol::Udp => State::UdpNew,
         };
         let flow = FlowValue::new(backend, state, context.now);
-        let stored = known.key.store(&mut self.flows, context, known.line, flow, locals);
+        let stored = known.key.store(&mut self.flows, context, known.key.line(known.hash), flow, locals);
         let local = stored.map_err(Unopened::Refused)?;
         // If it cannot be sent, the stages find its flow, as they would have stored it.
         let port = self.reach_backend(snapshot, way, known, local, frame).ok_or(Unopened::Unasked)?;
@@ -129,18 +128,18 @@ impl<F: Frame> Forwarder<F> {
     }
 
     /// Whether a client of a service with backends of full NAT has a flow to another one of its backends.
-    fn has_narrow<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>) -> bool {
-        let (plain, service) = (&known.plain, known.key.service());
+    fn has_narrow<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>, plain: &Plain<A>) -> bool {
+        let service = known.key.service();
         u32::of_wide(plain.src.wide()).is_some_and(|client| {
-            let line = known.hash.with_service(service, 0);
-            FlowKey::new(client, plain.src_port, service).get(&self.flows, line).is_some()
+            self.flows.has_narrow(FlowKey::new(client, plain.src_port, service), known.hash)
         })
     }
 
     /// Whether there is a flow of this client and service, in whichever table.
     #[inline(always)]
-    fn is_known<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>) -> bool {
-        known.key.get(&self.flows, known.line).is_some() || (K::IS_WIDE && A::IS_V4 && self.has_narrow(known))
+    fn is_known<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>, plain: &Plain<A>) -> bool {
+        let found = known.key.get(&self.flows, known.home, &known.hash);
+        found.is_some() || (K::IS_WIDE && A::IS_V4 && self.has_narrow(known, plain))
     }
 }
 
@@ -152,17 +151,17 @@ impl<A: Fast, K: Tabled> Sighted<A, K> {
         let role = match self.heading {
             Heading::Request => Role::Request(Found { service, narrow: A::IS_V4 }),
             Heading::Reply { .. } => Role::Reply,
-            Heading::LocalReply { local, .. } => Role::LocalReply(local),
+            Heading::LocalReply { local, .. } => Role::LocalReply(local.0),
         };
-        let headers = self.plain.headers(head).filter(|_| !A::is_martian(&self.plain))?;
+        let plain = self.brief.plain::<A>(head)?;
+        let headers = plain.headers(head).filter(|_| !A::is_martian(&plain))?;
         Some(Work { headers, role, hash: self.hash, ..Work::NONE })
     }
 }
 
 /// Whether a service takes this new flow of its clients without further questions, which are then all in one table.
 #[inline(always)]
-fn is_easy<A: Fast, K: Tabled>(snapshot: &Snapshot, service: &Service, known: &Sighted<A, K>) -> bool {
-    let plain = &known.plain;
+fn is_easy<A: Fast>(snapshot: &Snapshot, service: &Service, plain: &Plain<A>) -> bool {
     !service.retired
         && !service.one_packet
         && !service.is_limited

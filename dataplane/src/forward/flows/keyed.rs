@@ -2,7 +2,7 @@
 
 use super::Flows;
 use crate::drops::DropReason;
-use crate::flow::table::{FlowHash, HashSecret, Place};
+use crate::flow::table::{FlowHash, HashSecret, Home, Place};
 use crate::flow::{FlowKey, FlowValue, Key, WideKey};
 use crate::forward::Context;
 use crate::local::LocalSlot;
@@ -33,11 +33,14 @@ pub trait Tabled: Key {
     /// Whether it is the key of a wide flow.
     const IS_WIDE: bool;
 
-    /// Asks for a flow's line to come into the cache.
-    fn prefetch(flows: &Flows, line: FlowHash);
+    /// Hash of the flow, whose client has this one.
+    fn line(self, client: FlowHash) -> FlowHash;
 
-    /// A flow, and where it is.
-    fn get(self, flows: &Flows, line: FlowHash) -> Option<(Place, FlowValue)>;
+    /// Asks for a flow's line to come into the cache, and returns which that is.
+    fn prefetch(flows: &Flows, line: FlowHash) -> Home;
+
+    /// A flow, and where it is. Its client has the hash `client`, and `home` is known of it already.
+    fn get(self, flows: &Flows, home: Home, client: &FlowHash) -> Option<(Place, FlowValue)>;
 
     /// Changes a flow.
     fn set(flows: &mut Flows, place: Place, flow: FlowValue);
@@ -68,13 +71,18 @@ impl Tabled for FlowKey {
     const IS_WIDE: bool = false;
 
     #[inline(always)]
-    fn prefetch(flows: &Flows, line: FlowHash) {
-        flows.narrow.prefetch(line);
+    fn line(self, client: FlowHash) -> FlowHash {
+        client.with_service(Tabled::service(self), 0)
     }
 
     #[inline(always)]
-    fn get(self, flows: &Flows, line: FlowHash) -> Option<(Place, FlowValue)> {
-        flows.narrow.get(line, &self)
+    fn prefetch(flows: &Flows, line: FlowHash) -> Home {
+        flows.narrow.prefetch(line)
+    }
+
+    #[inline(always)]
+    fn get(self, flows: &Flows, home: Home, client: &FlowHash) -> Option<(Place, FlowValue)> {
+        flows.narrow.get(home, &self, || self.line(*client))
     }
 
     #[inline(always)]
@@ -109,13 +117,18 @@ impl Tabled for WideKey {
     const IS_WIDE: bool = true;
 
     #[inline(always)]
-    fn prefetch(flows: &Flows, line: FlowHash) {
-        flows.wide.prefetch(line);
+    fn line(self, client: FlowHash) -> FlowHash {
+        client.with_service(Tabled::service(self), self.service_port())
     }
 
     #[inline(always)]
-    fn get(self, flows: &Flows, line: FlowHash) -> Option<(Place, FlowValue)> {
-        flows.wide.get(line, &self)
+    fn prefetch(flows: &Flows, line: FlowHash) -> Home {
+        flows.wide.prefetch(line)
+    }
+
+    #[inline(always)]
+    fn get(self, flows: &Flows, home: Home, client: &FlowHash) -> Option<(Place, FlowValue)> {
+        flows.wide.get(home, &self, || self.line(*client))
     }
 
     #[inline(always)]

@@ -336,6 +336,38 @@ fn a_packet_does_not_overtake_the_opening_of_its_flow() {
     assert_eq!(backends.collect::<Vec<_>>(), [12, 12]);
 }
 
+proptest! {
+    #![proptest_config(cases())]
+
+    /// Also of those that leave together, and what comes between them.
+    #[test]
+    fn packets_of_a_flow_keep_their_order(
+        mode in prop::sample::select(vec![Mode::Dr, Mode::Nat]),
+        bursts in prop::collection::vec(prop::collection::vec(
+            (0u16..3, prop::sample::select(vec![SYN, ACK, ACK, ACK, FIN | ACK, RST]), any::<bool>()),
+            1..BURST,
+        ), 1..6),
+    ) {
+        let mut path = Path::new(world(mode, Asks::Nothing, None));
+        for packets in bursts {
+            let mut burst = Burst::default();
+            for (number, (port, flags, udp)) in packets.into_iter().enumerate() {
+                let packet = Packet { payload: vec![number as u8], ..request(40000 + port, flags) };
+                let packet = if udp { packet.udp() } else { packet };
+                burst.push(HeapFrame::new(&packet.bytes())).unwrap();
+            }
+            let mut last = std::collections::HashMap::new();
+            for end in path.forward(&mut burst) {
+                let End::Sent(frame) = end else { continue };
+                // Protocol and client's port, and the number that is its data.
+                let (flow, number) = ((frame[23], frame[34], frame[35]), frame.last().copied());
+                let before = last.insert(flow, number).flatten();
+                prop_assert!(before < number, "{before:?}, {number:?}");
+            }
+        }
+    }
+}
+
 /// Whether the fast path has an easy way for a packet.
 fn is_known(path: &mut Path, packet: &Packet) -> bool {
     is_known_frame(path, HeapFrame::new(&packet.bytes()))
