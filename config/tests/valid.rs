@@ -9,7 +9,8 @@ use config::model::{
     Quorum, Route, Service, SlowStart, SnatPool, Tags, Timeouts, Tunnel,
 };
 use config::words::{
-    Admin, AtLimit, ClientAddress, Encapsulation, Fate, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler,
+    Admin, AtLimit, ClientAddress, Encapsulation, Fate, HashPart, Idle, Mode, NoBackend, NoFlow, ProxyHeader,
+    Scheduler,
 };
 use config::{LoadError, limits};
 
@@ -100,6 +101,7 @@ fn expected_services() -> Vec<Service> {
         path: "/health".to_owned(),
         host: Some("www.example.org".to_owned()),
         status: Some(204),
+        proxy: Some(ProxyHeader::V1),
     };
     let check = Check { kind: http, port: Some(8081), interval_ms: 1000, timeout_ms: 500, rise: 1, fall: 2 };
     let dns_check =

@@ -8,7 +8,7 @@ import pytest
 
 from lab import introduced, modes
 from lab.addresses import endpoint
-from lab.appliance import Backend, Service
+from lab.appliance import Backend, Check, Service
 from lab.capture import Capture
 from lab.netns import wait_until
 from support import reloaded
@@ -92,7 +92,8 @@ def services():
         for way, port in VIP_PORTS.items():
             options = {"snat_pool": modes.POOL, "client_address": way}
             backend = Backend(endpoint(address, PLAIN_PORT if way == "toa" else HTTP_PORT))
-            yield service(f"{mode.name}-{way}", mode, port, backend, options)
+            check = Check(interval_ms=200, timeout_ms=200)
+            yield service(f"{mode.name}-{way}", mode, port, backend, options, check=check)
         for way, port in FIRST_PORTS.items():
             options = {"snat_pool": modes.POOL, "client_address": way}
             backend = Backend(endpoint(address, SPEAKING_PORT))
@@ -101,9 +102,9 @@ def services():
         yield service(f"{mode.name}-udp", mode, UDP_PORT, Backend(endpoint(address, SPEAKING_PORT)), options, "udp")
 
 
-def service(name, mode, port, backend, options, protocol="tcp"):
+def service(name, mode, port, backend, options, protocol="tcp", check=None):
     """A service on a VIP of a mode."""
-    return Service(name, endpoint(mode.address, port), "full-nat", "rr", [backend], None, protocol, options)
+    return Service(name, endpoint(mode.address, port), "full-nat", "rr", [backend], check, protocol, options)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,7 @@ def server(lab):
     """The servers on s1 behind all services; yields nginx's directory."""
     home = lab.servers["s1"].dir
     (home / "introduced" / "upload").mkdir(parents=True)
+    (home / "introduced" / "index.html").write_text("what checks ask for\n")
     (home / "introduced" / "big").write_bytes(os.urandom(LEN))
     (lab.servers["s1"].www / "big").write_bytes((home / "introduced" / "big").read_bytes())
     (home / "introduced.conf").write_text(NGINX.format(dir=home, port=HTTP_PORT))
@@ -174,6 +176,20 @@ def test_nginx_knows_its_clients_and_gets_and_gives_all_bytes(lab, server, mode,
     client = curl(lab, "-H", "Expect:", "-o", "/dev/null", "-T", file, f"{url}/upload/{name}")
     assert digest((server / "introduced" / "upload" / name).read_bytes()) == digest(file.read_bytes())
     assert logged(server, client) == [f"{mode.outside.client} {client} {vip} {port} PUT /upload/{name} 201"]
+
+
+@EACH_MODE
+@pytest.mark.parametrize("way", VIP_PORTS)
+def test_checks_are_understood_and_are_no_clients(lab, server, mode, way):
+    def checked():
+        (backend,) = lab.appliance.service(f"tcp:{endpoint(mode.address, VIP_PORTS[way])}")["backends"]
+        return backend["reason"] not in ("", "not checked yet") and backend
+
+    backend = wait_until(checked, "the first check ends")
+    assert (backend["health"], backend["reason"].startswith("HTTP 200 in ")) == ("up", True), backend
+    if way != "toa":
+        log = (server / "introduced.log").read_text().splitlines()
+        assert "- - - - GET /index.html 200" in log
 
 
 @EACH_MODE

@@ -17,7 +17,7 @@ use crate::values::{
     server_id, spread, word,
 };
 use crate::words::{
-    Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, ServiceKey,
+    Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, ProxyHeader, ServiceKey,
 };
 
 /// Reads all services. What one does not say of its timeouts is in `timeouts`.
@@ -269,6 +269,7 @@ fn check(table: &Table, identity: &Identity) -> Option<Check> {
         path: table.optional("path", check_path).unwrap_or_else(|| "/".to_owned()),
         host: table.optional("host", check_host),
         status: table.optional("status", number(bounds::HTTP_STATUS)),
+        proxy: table.optional("proxy", word("PROXY header", ProxyHeader::WORDS)),
     };
     let port = table.optional("port", number(bounds::L4_PORT));
     let interval_ms = table.optional("interval_ms", number(bounds::CHECK_MS)).unwrap_or(2000);
@@ -306,7 +307,7 @@ fn agent(table: &Table) -> Option<Agent> {
 }
 
 fn refuse_http_keys(table: &Table) {
-    for key in ["path", "host", "status"].into_iter().filter(|key| table.has(key)) {
+    for key in ["path", "host", "status", "proxy"].into_iter().filter(|key| table.has(key)) {
         let wrong = Wrong::new("a tcp check only opens a connection and asks for nothing");
         table.report(&[Key(key)], wrong.help("remove this key, or set kind = \"http\""));
     }

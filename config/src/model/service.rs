@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Hash, Limits, Persistence, Policy, Quic, Timeouts};
 use crate::words::{
-    Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler, ServerId, ServiceKey,
+    Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, ProxyHeader, Scheduler, ServerId,
+    ServiceKey,
 };
 
 /// `[[service]]`: one virtual address with its ports, and who serves it.
@@ -143,6 +144,22 @@ pub struct Check {
     pub fall: u32,
 }
 
+impl Check {
+    /// The check with the PROXY header that it has in a service whose backends learn their clients' addresses this
+    /// way. A port of its own is not where clients ask, so it gets none there unless it says so.
+    pub fn within(mut self, client_address: ClientAddress) -> Self {
+        let as_clients = match client_address {
+            ClientAddress::ProxyV1 => ProxyHeader::V1,
+            ClientAddress::ProxyV2 => ProxyHeader::V2,
+            ClientAddress::None | ClientAddress::Toa => ProxyHeader::None,
+        };
+        if let CheckKind::Http { proxy, .. } = &mut self.kind {
+            proxy.get_or_insert(if self.port.is_none() { as_clients } else { ProxyHeader::None });
+        }
+        self
+    }
+}
+
 /// `agent = { ... }`: a program on each backend that says how much of its weight it can bear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -169,5 +186,8 @@ pub enum CheckKind {
         host: Option<String>,
         /// The one status that passes; any of 200 to 399 if none is given.
         status: Option<u16>,
+        /// The PROXY header before the request; that of clients if it asks where they do, and none given.
+        #[serde(default)]
+        proxy: Option<ProxyHeader>,
     },
 }

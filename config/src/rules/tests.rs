@@ -55,7 +55,7 @@ fn net(text: &str) -> Option<IpNet> {
 }
 
 fn service() -> Service {
-    let kind = CheckKind::Http { path: "/health".to_owned(), host: None, status: Some(204) };
+    let kind = CheckKind::Http { path: "/health".to_owned(), host: None, status: Some(204), proxy: None };
     Service {
         name: "web".to_owned(),
         key: key("tcp:192.0.2.100:80@gold"),
@@ -241,7 +241,8 @@ fn a_service_keeps_to_every_rule() {
         (|s| (s.key.protocol, s.mss) = (Protocol::Udp, None), "no port to ask by TCP"),
         (
             |s| {
-                check_of(s).kind = CheckKind::Http { path: "/\r\n".to_owned(), host: None, status: None };
+                let path = "/\r\n".to_owned();
+                check_of(s).kind = CheckKind::Http { path, host: None, status: None, proxy: None };
             },
             "must begin with a slash",
         ),

@@ -147,6 +147,17 @@ pub enum ClientAddress {
     Toa,
 }
 
+/// The header of the PROXY protocol that a check begins with: it comes from the appliance, and is no client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyHeader {
+    /// None.
+    None,
+    /// A line of text, with an unknown address.
+    V1,
+    /// A binary one, with the command LOCAL.
+    V2,
+}
+
 /// Whether a backend is in use, as the operator wants it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Admin {
@@ -325,6 +336,7 @@ words!(
     ProxyV2 = "proxy-v2",
     Toa = "toa"
 );
+words!(ProxyHeader, "a PROXY header: none, v1 or v2", None = "none", V1 = "v1", V2 = "v2");
 words!(
     Admin,
     "an administrative state: enabled, drain or disabled",
@@ -387,6 +399,7 @@ text_serde!(
     NoBackend,
     NoFlow,
     Preset,
+    ProxyHeader,
     Scheduler
 );
 
@@ -410,6 +423,7 @@ mod tests {
         all_read_back::<Encapsulation>(Encapsulation::WORDS);
         all_read_back::<HashPart>(HashPart::WORDS);
         all_read_back::<ClientAddress>(ClientAddress::WORDS);
+        all_read_back::<ProxyHeader>(ProxyHeader::WORDS);
         all_read_back::<Admin>(Admin::WORDS);
         all_read_back::<AtLimit>(AtLimit::WORDS);
         all_read_back::<Fate>(Fate::WORDS);
