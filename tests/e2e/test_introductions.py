@@ -16,7 +16,7 @@ from support import reloaded
 HTTP_PORT, SPEAKING_PORT, PLAIN_PORT = 8100, 8101, modes.NAT_PORT
 VIP_PORTS = {"proxy-v1": 81, "proxy-v2": 82, "toa": 83}
 FIRST_PORTS = {"proxy-v1": 2501, "proxy-v2": 2502}
-UDP_PORT = 53
+UDP_PORTS = {"proxy-v2": 53, "proxy-v2-each": 54}
 LEN = 6 << 20
 
 MODES = [mode for mode in modes.ALL if mode.mode == "full-nat"]
@@ -71,17 +71,23 @@ with socket.create_connection((host, port), timeout=20) as connection:
     print(greeting.decode().strip(), connection.getsockname()[1])
 """
 
-# A client of UDP: `HOST PORT`. It asks three times from one port, and prints that port and the answers.
+# A client of UDP: `HOST PORT`. It asks three times from one port, each time again when no answer comes, and prints that
+# port and the answers.
 ASK = """
 import socket, sys
 host, port = sys.argv[1], int(sys.argv[2])
 with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as asking:
-    asking.settimeout(5)
+    asking.settimeout(1)
     asking.connect((host, port))
     print(asking.getsockname()[1])
     for question in (b"one", b"two", b"three"):
-        asking.send(question)
-        print(asking.recv(65536).decode().replace("\\n", " "))
+        for again in range(5):
+            asking.send(question)
+            try:
+                print(asking.recv(65536).decode().replace("\\n", " "))
+                break
+            except TimeoutError:
+                pass
 """
 
 
@@ -98,8 +104,10 @@ def services():
             options = {"snat_pool": modes.POOL, "client_address": way}
             backend = Backend(endpoint(address, SPEAKING_PORT))
             yield service(f"{mode.name}-{way}-first", mode, port, backend, options)
-        options = {"snat_pool": modes.POOL, "client_address": "proxy-v2"}
-        yield service(f"{mode.name}-udp", mode, UDP_PORT, Backend(endpoint(address, SPEAKING_PORT)), options, "udp")
+        for way, port in UDP_PORTS.items():
+            options = {"snat_pool": modes.POOL, "client_address": way}
+            backend = Backend(endpoint(address, SPEAKING_PORT))
+            yield service(f"{mode.name}-{way}-udp", mode, port, backend, options, "udp")
 
 
 def service(name, mode, port, backend, options, protocol="tcp", check=None):
@@ -145,6 +153,20 @@ def lossy(lab):
     lost = re.search(r"counter packets (\d+)", router.run("nft", "list table inet loss").stdout)[1]
     router.run("nft", "delete table inet loss")
     assert int(lost) > 0
+
+
+@pytest.fixture
+def deaf(lab):
+    """A server that does not hear the first datagram while a test runs."""
+    server = lab.topology.servers["s1"]
+    server.run("nft", "add table inet deaf")
+    server.run("nft", "add chain inet deaf input { type filter hook input priority 0; }")
+    first = "limit rate 1/day burst 1 packets counter drop"
+    server.run("nft", f"add rule inet deaf input udp dport {SPEAKING_PORT} {first}")
+    yield
+    lost = re.search(r"counter packets (\d+)", server.run("nft", "list table inet deaf").stdout)[1]
+    server.run("nft", "delete table inet deaf")
+    assert int(lost) == 1
 
 
 def curl(lab, *words):
@@ -210,11 +232,29 @@ def test_lost_segments_change_nothing(lab, server, mode, lossy):
         assert said[1:3] == [mode.outside.client, said[-1]], way
 
 
+def asked(lab, mode, way):
+    """What a client of UDP heard, and how its server is told who it is."""
+    vip, port = mode.address, UDP_PORTS[way]
+    own, *answers = lab.client.run("/usr/bin/python3", "-c", ASK, vip, port).stdout.splitlines()
+    return answers, f"{mode.outside.client} {own} {vip} {port}"
+
+
 @EACH_MODE
-def test_the_first_datagram_says_whose_they_are(lab, server, mode):
-    vip = mode.address
-    port, *answers = lab.client.run("/usr/bin/python3", "-c", ASK, vip, UDP_PORT).stdout.splitlines()
-    assert answers == [f"{mode.outside.client} {port} {vip} {UDP_PORT} one", "- two", "- three"]
+def test_datagrams_say_whose_they_are_until_one_is_answered(lab, server, mode):
+    answers, who = asked(lab, mode, "proxy-v2")
+    assert answers == [f"{who} one", "- two", "- three"]
+
+
+@EACH_MODE
+def test_each_datagram_says_whose_it_is(lab, server, mode):
+    answers, who = asked(lab, mode, "proxy-v2-each")
+    assert answers == [f"{who} one", f"{who} two", f"{who} three"]
+
+
+@EACH_MODE
+def test_a_lost_datagram_is_not_missed(lab, server, mode, deaf):
+    answers, who = asked(lab, mode, "proxy-v2")
+    assert answers == [f"{who} one", "- two", "- three"]
 
 
 @EACH_MODE

@@ -151,7 +151,7 @@ impl Check {
         let as_clients = match client_address {
             ClientAddress::ProxyV1 => ProxyHeader::V1,
             ClientAddress::ProxyV2 => ProxyHeader::V2,
-            ClientAddress::None | ClientAddress::Toa => ProxyHeader::None,
+            ClientAddress::None | ClientAddress::ProxyV2Each | ClientAddress::Toa => ProxyHeader::None,
         };
         if let CheckKind::Http { proxy, .. } = &mut self.kind {
             proxy.get_or_insert(if self.port.is_none() { as_clients } else { ProxyHeader::None });

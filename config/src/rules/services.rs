@@ -63,6 +63,7 @@ pub(crate) fn client_address_fault(
         ClientAddress::ProxyV1 | ClientAddress::Toa if protocol != Protocol::Tcp => {
             Fault::ClientAddressTcp(client_address)
         }
+        ClientAddress::ProxyV2Each if protocol != Protocol::Udp => Fault::ClientAddressUdp,
         _ if one_packet => Fault::ClientAddressOnePacket,
         _ => return None,
     };

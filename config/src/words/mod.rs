@@ -141,8 +141,11 @@ pub enum ClientAddress {
     None,
     /// By a line of text before a connection's bytes: PROXY protocol, version 1.
     ProxyV1,
-    /// By a header before a connection's bytes or in a flow's first datagram: PROXY protocol, version 2.
+    /// By a header before a connection's bytes, or in a flow's datagrams until one is answered: PROXY protocol,
+    /// version 2.
     ProxyV2,
+    /// By the same header in every datagram.
+    ProxyV2Each,
     /// By a TCP option of LVS and DPVS that a kernel module reads.
     Toa,
 }
@@ -330,10 +333,11 @@ words!(
 );
 words!(
     ClientAddress,
-    "a way to tell client addresses: none, proxy-v1, proxy-v2 or toa",
+    "a way to tell client addresses: none, proxy-v1, proxy-v2, proxy-v2-each or toa",
     None = "none",
     ProxyV1 = "proxy-v1",
     ProxyV2 = "proxy-v2",
+    ProxyV2Each = "proxy-v2-each",
     Toa = "toa"
 );
 words!(ProxyHeader, "a PROXY header: none, v1 or v2", None = "none", V1 = "v1", V2 = "v2");

@@ -432,7 +432,11 @@ fn client_addresses() {
     refuse(&[
         (
             option("client_address = \"x-forwarded-for\""),
-            "t:11:18: service[0].client_address: unknown way to tell client addresses `x-forwarded-for`; help: use one of `none`, `proxy-v1`, `proxy-v2`, `toa`",
+            "t:11:18: service[0].client_address: unknown way to tell client addresses `x-forwarded-for`; help: use one of `none`, `proxy-v1`, `proxy-v2`, `proxy-v2-each`, `toa`",
+        ),
+        (
+            option("client_address = \"proxy-v2-each\""),
+            "t:11:18: service[0].client_address: client_address proxy-v2-each is only for udp; help: use client_address = \"proxy-v2\"",
         ),
         (
             udp("client_address = \"proxy-v1\""),

@@ -44,7 +44,7 @@ impl Header {
         let mut rest = &mut bytes[..];
         match kind {
             ClientAddress::ProxyV1 => write_v1(&mut rest, client, vip),
-            ClientAddress::ProxyV2 => write_v2(&mut rest, protocol, client, vip),
+            ClientAddress::ProxyV2 | ClientAddress::ProxyV2Each => write_v2(&mut rest, protocol, client, vip),
             ClientAddress::None | ClientAddress::Toa => None,
         }?;
         let len = (LONGEST - rest.len()) as u8;

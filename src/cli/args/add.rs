@@ -44,7 +44,8 @@ pub struct ServiceAdd {
     /// The pool of addresses that mode full-nat speaks from
     #[arg(long, value_name = "NAME")]
     snat_pool: Option<String>,
-    /// How backends of mode full-nat learn their clients' addresses: none, proxy-v1, proxy-v2 or toa
+    /// How backends of mode full-nat learn their clients' addresses: none, proxy-v1, proxy-v2, proxy-v2-each or
+    /// toa
     #[arg(long, value_name = "WAY", default_value_t = ClientAddress::None)]
     client_address: ClientAddress,
     /// Leave pings to the VIP without an answer
