@@ -205,6 +205,14 @@ fn expected_pools() -> Vec<SnatPool> {
 }
 
 #[test]
+fn a_tunnel_may_be_that_of_sorry_backends_alone() {
+    let tunnels = "tunnel = { type = \"gue\" }\nsorry = [{ address = \"192.0.2.19:80\", mode = \"tunnel\" }]";
+    let service = format!("[[service]]\nvip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\n{tunnels}\n");
+    let config = config::parse("t", &format!("{LEAST}{service}")).unwrap();
+    assert_eq!(config.services[0].policy.sorry[0].tunnel.encapsulation, Encapsulation::Gue);
+}
+
+#[test]
 fn every_key_is_read() {
     let lan = port("lan", &["net_af_packet0,iface=l0,qdisc_bypass=1"]);
     let wan = ["net_af_xdp0,iface=w0,start_queue=0", "net_af_xdp1,iface=w0,start_queue=1"];

@@ -129,7 +129,7 @@ pub(super) fn fastest_fault(terms: &Terms, backend: &Backend) -> Option<Fault> {
 }
 
 /// The ID of a server is as long as the service says.
-pub(crate) fn server_id_fault(quic: Option<&Quic>, backend: &Backend) -> Option<Found> {
+pub(super) fn server_id_fault(quic: Option<&Quic>, backend: &Backend) -> Option<Found> {
     let len = quic.copied().unwrap_or_default().server_id_len;
     let its = backend.server_id?.as_slice().len();
     (its != usize::from(len)).then_some(("server_id", Fault::ServerIdLength(len)))
@@ -138,9 +138,8 @@ pub(crate) fn server_id_fault(quic: Option<&Quic>, backend: &Backend) -> Option<
 /// What of a service's QUIC breaks a rule.
 pub(super) fn quic_of_service(service: &Service) -> Vec<Found> {
     let quic = service.quic.as_ref();
-    let ids = service.backends.iter().filter_map(|backend| server_id_fault(quic, backend));
     let of_use = quic_use_fault(service.key.protocol, service.scheduler, quic);
-    of_use.into_iter().chain(quic.iter().flat_map(|quic| quic_faults(quic))).chain(ids).collect()
+    of_use.into_iter().chain(quic.iter().flat_map(|quic| quic_faults(quic))).collect()
 }
 
 /// The numbers of a service's limits.

@@ -19,9 +19,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub(crate) use self::addresses::{own_address_fault, prefix_fault};
-pub(crate) use self::balance::{
-    fastest_use_fault, hash_faults, quic_faults, quic_use_fault, server_id_fault,
-};
+pub(crate) use self::balance::{fastest_use_fault, hash_faults, quic_faults, quic_use_fault};
 pub(crate) use self::checks::{
     agent_faults, agent_use_fault, check_faults, check_host_fault, check_path_fault,
 };
@@ -39,7 +37,7 @@ pub(crate) use self::services::{
 use self::services::{overlap_fault, timeout_faults};
 pub(crate) use self::tunnels::{spread_fault, spreads_over_backends};
 use crate::limits;
-use crate::model::{Backend, Class, Service, SnatPool};
+use crate::model::{Backend, Class, Quic, Service, SnatPool};
 use crate::network::Network;
 use crate::words::{ClientAddress, Scheduler, ServiceKey};
 
@@ -111,6 +109,8 @@ pub struct Terms<'a> {
     pub client_address: ClientAddress,
     /// How its backends are chosen.
     pub scheduler: Scheduler,
+    /// How they make connection IDs.
+    pub quic: Option<&'a Quic>,
 }
 
 impl<'a> From<&'a Service> for Terms<'a> {
@@ -121,6 +121,7 @@ impl<'a> From<&'a Service> for Terms<'a> {
             one_packet: service.one_packet,
             client_address: service.client_address,
             scheduler: service.scheduler,
+            quic: service.quic.as_ref(),
         }
     }
 }

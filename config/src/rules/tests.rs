@@ -92,7 +92,8 @@ fn judge(service: &Service, others: &[ServiceKey]) -> Result<(), Fault> {
 fn told(service: &str, address: &str, mode: Mode) -> Option<String> {
     let (network, pools, key) = (network(), pools(), key(service));
     let (client_address, scheduler) = (ClientAddress::None, Scheduler::Wlc);
-    let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: false, client_address, scheduler };
+    let terms =
+        Terms { key: &key, snat_pool: Some("out"), one_packet: false, client_address, scheduler, quic: None };
     let surroundings = Surroundings::new(&network, &pools, &[]);
     check_backend(&surroundings, terms, [], &backend(address, mode)).err().map(|fault| fault.to_string())
 }
@@ -305,7 +306,8 @@ fn a_backend_and_the_tunnels_to_others_leave_each_other_their_addresses() {
     let (network, pools, key) = (network(), pools(), key("tcp:192.0.2.100:80"));
     let surroundings = Surroundings::new(&network, &pools, &[]);
     let (client_address, scheduler) = (ClientAddress::None, Scheduler::Wlc);
-    let terms = Terms { key: &key, snat_pool: None, one_packet: false, client_address, scheduler };
+    let terms =
+        Terms { key: &key, snat_pool: None, one_packet: false, client_address, scheduler, quic: None };
     let spread = |address: &str, spread: &str| {
         let tunnel = Tunnel { spread: net(spread), ..Tunnel::default() };
         Backend { tunnel, ..backend(address, Mode::Tunnel) }
@@ -319,6 +321,29 @@ fn a_backend_and_the_tunnels_to_others_leave_each_other_their_addresses() {
     let fault = Err(Fault::NotSources { spread: "10.16.0.0/12".parse().unwrap(), why });
     assert_eq!(judge(wide, plain("10.16.0.12:80")), fault);
     assert_eq!(judge(plain("10.16.0.12:80"), wide), fault);
+}
+
+#[test]
+fn ids_of_servers_are_as_long_as_the_service_says() {
+    let id = |backend| Backend { server_id: "0a1b".parse().ok(), ..backend };
+    let quic = Quic { server_id_len: 3, nonce_len: 4, ..Quic::default() };
+    let udp = Service {
+        key: key("udp:192.0.2.100:443"),
+        scheduler: Scheduler::Quic,
+        quic: Some(quic),
+        check: None,
+        mss: None,
+        backends: vec![backend("192.0.2.11:443", Mode::Nat)],
+        ..service()
+    };
+    assert_eq!(judge(&udp, &[]), Ok(()));
+    let wrong = Err(Fault::ServerIdLength(3));
+    let sorry = Policy { sorry: vec![id(backend("192.0.2.12:443", Mode::Nat))], ..Policy::default() };
+    assert_eq!(judge(&Service { policy: sorry, ..udp.clone() }, &[]), wrong);
+    let (network, pools) = (network(), pools());
+    let surroundings = Surroundings::new(&network, &pools, &[]);
+    let arrives = id(backend("192.0.2.12:443", Mode::Nat));
+    assert_eq!(check_backend(&surroundings, (&udp).into(), [], &arrives), wrong);
 }
 
 proptest! {
@@ -352,7 +377,8 @@ proptest! {
 fn a_service_without_flows_has_no_full_nat() {
     let (network, pools, key) = (network(), pools(), key("udp:192.0.2.100:53"));
     let (client_address, scheduler) = (ClientAddress::None, Scheduler::Wlc);
-    let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: true, client_address, scheduler };
+    let terms =
+        Terms { key: &key, snat_pool: Some("out"), one_packet: true, client_address, scheduler, quic: None };
     let surroundings = Surroundings::new(&network, &pools, &[]);
     let judge = |mode| check_backend(&surroundings, terms, [], &backend("192.0.2.11:53", mode));
     assert_eq!(judge(Mode::Nat), Ok(()));

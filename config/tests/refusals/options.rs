@@ -320,6 +320,7 @@ fn spreads_beside_backends() {
         ))
     };
     let (one, two) = ("{ address = \"192.0.2.11:80\" }", "{ address = \"192.0.2.12:80\" }");
+    let three = "{ address = \"192.0.2.33:80\" }";
     refuse(&[
         (
             default("100::/64", one),
@@ -335,6 +336,19 @@ fn spreads_beside_backends() {
                 "{ address = \"192.0.2.17:80\", tunnel = { type = \"gue\", spread = \"192.0.2.8/29\" } }, { address = \"192.0.2.12:80\", mode = \"dr\" }",
             ),
             "t:13:75: service[0].backend[0].tunnel.spread: 192.0.2.8/29 can not be the source addresses of a tunnel: 192.0.2.12 is a backend of the service; help: use a prefix of addresses that nobody has",
+        ),
+        (
+            default("192.0.2.8/29", &format!("{three}]\nsorry = [{two}")),
+            "t:12:35: service[0].tunnel.spread: 192.0.2.8/29 can not be the source addresses of a tunnel: 192.0.2.12 is a backend of the service; help: use a prefix of addresses that nobody has",
+        ),
+        (
+            default(
+                "172.16.0.0/16",
+                &format!(
+                    "{one}]\nsorry = [{{ address = \"192.0.2.17:80\", tunnel = {{ type = \"gue\", spread = \"192.0.2.8/29\" }} }}"
+                ),
+            ),
+            "t:14:73: service[0].sorry[0].tunnel.spread: 192.0.2.8/29 can not be the source addresses of a tunnel: 192.0.2.11 is a backend of the service; help: use a prefix of addresses that nobody has",
         ),
         (
             default("127.0.0.0/8", &format!("{one}, {two}")),
