@@ -31,6 +31,15 @@ pub enum Exceeded {
 const PARTS: u64 = 1 << 10;
 const SECOND: u64 = 1_000_000_000 * PARTS;
 
+/// What no bucket is ever empty for. One that seems to be was used before the clock began anew, and is full.
+const LONG: u64 = 3600 * SECOND;
+
+/// Whether a bucket with this word is full.
+fn is_full(word: u64, now: Nanos) -> bool {
+    let now = now.0 * PARTS;
+    word <= now || word - now > LONG
+}
+
 /// The units that may pass in a second. As many as pass in a tenth of it, and at least one, may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rate {
@@ -51,6 +60,7 @@ impl Rate {
 
     /// The word of a bucket after so many units were taken, if they are there.
     fn after(self, word: u64, now: Nanos, units: u64) -> Option<u64> {
+        let word = if is_full(word, now) { 0 } else { word };
         let now = now.0 * PARTS;
         let cost = (u128::from(units) * u128::from(SECOND) / u128::from(self.per_sec)) as u64;
         let depth = (SECOND / 10).max(cost);
@@ -225,6 +235,16 @@ mod tests {
         let from = |source: u32| limits.admit(millis(0), || 0, mapped(source)).is_ok();
         assert_eq!([0x0a00_0001, 0x0a00_0002, 0x0b00_0001].map(from), [true, false, true]);
         assert!(limits.admit(millis(100), || 0, mapped(0x0a00_0003)).is_ok());
+    }
+
+    #[test]
+    fn a_bucket_is_full_when_its_clock_begins_anew() {
+        let rate = Rate { per_sec: 10 };
+        let bucket = AtomicU64::new(0);
+        assert!(rate.take(&bucket, Nanos((1 << 54) - 2_000_000_000), 1));
+        assert!(!rate.take(&bucket, Nanos((1 << 54) - 2_000_000_000), 1));
+        assert!(rate.take(&bucket, Nanos(0), 1) && !rate.take(&bucket, Nanos(1000), 1));
+        assert!(rate.take(&bucket, Nanos(100_001_000), 1));
     }
 
     #[test]
