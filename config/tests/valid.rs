@@ -57,6 +57,7 @@ fn service(key: &str, backends: &[Backend]) -> Service {
         scheduler: Scheduler::Wlc,
         hash: None,
         quic: None,
+        expiration_secs: None,
         persistence: None,
         limits: None,
         check: None,
@@ -187,6 +188,11 @@ fn expected_services() -> Vec<Service> {
             snat_pool: Some("out".to_owned()),
             client_address: ClientAddress::ProxyV2,
             ..service("tcp:192.0.2.100:25", &[backend("192.0.2.14:2525", Mode::FullNat)])
+        },
+        Service {
+            scheduler: Scheduler::Lblcr,
+            expiration_secs: Some(3600),
+            ..service("tcp:192.0.2.100:3128", &[backend("192.0.2.16:3128", Mode::Nat)])
         },
         Service {
             scheduler: Scheduler::DynamicRatio,

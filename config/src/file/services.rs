@@ -71,7 +71,8 @@ fn service(
 ) -> (Option<ServiceKey>, Option<Service>) {
     let name = table.optional("name", name);
     let identity = identity(table, surroundings);
-    let Balance { scheduler, hash, quic, persistence, limits } = balance::balance(table, identity.protocol);
+    let Balance { scheduler, hash, quic, expiration_secs, persistence, limits } =
+        balance::balance(table, identity.protocol);
     let mode = mode(table, Some(Mode::Nat));
     let vip = identity.key.map(|key| key.address);
     let tunnel = table.optional_section("tunnel", |table| tunnel(table, surroundings, vip)).flatten();
@@ -118,6 +119,7 @@ fn service(
         scheduler,
         hash,
         quic,
+        expiration_secs,
         persistence,
         limits,
         check: check.flatten(),

@@ -25,6 +25,10 @@ pub struct Service {
     pub hash: Option<Hash>,
     /// How its servers make connection IDs, under scheduler `quic`; none: as they do unless they are told.
     pub quic: Option<Quic>,
+    /// Seconds for which schedulers `lblc` and `lblcr` keep a backend that nobody asks for, and `lblcr` more of them
+    /// than it has to; none: [`Service::EXPIRATION_SECS`].
+    #[serde(default)]
+    pub expiration_secs: Option<u32>,
     /// Whether clients come back to the backend that they had.
     pub persistence: Option<Persistence>,
     /// What it takes at most.
@@ -60,6 +64,11 @@ pub struct Service {
     pub policy: Policy,
     /// Who serves it, in the order the scheduler takes them.
     pub backends: Vec<Backend>,
+}
+
+impl Service {
+    /// As `lblc_expiration` and `lblcr_expiration` of Linux.
+    pub const EXPIRATION_SECS: u32 = 24 * 60 * 60;
 }
 
 const fn echo_default() -> bool {

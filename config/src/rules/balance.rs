@@ -142,6 +142,21 @@ pub(super) fn quic_of_service(service: &Service) -> Vec<Found> {
     of_use.into_iter().chain(quic.iter().flat_map(|quic| quic_faults(quic))).collect()
 }
 
+/// Only locality-based schedulers keep what expires.
+pub(crate) fn expiration_use_fault(scheduler: Scheduler, secs: Option<u32>) -> Option<Found> {
+    let keeps = matches!(scheduler, Scheduler::Lblc | Scheduler::Lblcr);
+    let key = "expiration_secs";
+    (secs.is_some() && !keeps).then_some((key, Fault::HashKey { key, scheduler }))
+}
+
+/// What of a service's expiration breaks a rule.
+pub(super) fn expiration_faults(service: &Service) -> impl Iterator<Item = Found> {
+    let secs = service.expiration_secs;
+    let range = secs.and_then(|secs| Fault::range("expiration_secs", secs, bounds::IDLE_SECS));
+    let range = range.map(|fault| ("expiration_secs", fault));
+    expiration_use_fault(service.scheduler, secs).into_iter().chain(range)
+}
+
 /// The numbers of a service's limits.
 pub(crate) fn limit_faults(limits: &Limits) -> Vec<Found> {
     let new = |key, number: Option<u32>| Fault::range(key, number?, bounds::NEW_FLOWS);

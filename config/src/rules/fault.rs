@@ -126,7 +126,7 @@ pub enum Fault {
         /// How many the service has.
         count: u16,
     },
-    /// A key of `hash` that the scheduler does not heed.
+    /// A key, of `hash` for most, that the scheduler does not heed.
     #[error("scheduler {scheduler} has no use for {key}")]
     HashKey {
         /// The key.

@@ -19,7 +19,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub(crate) use self::addresses::{own_address_fault, prefix_fault};
-pub(crate) use self::balance::{fastest_use_fault, hash_faults, quic_faults, quic_use_fault};
+pub(crate) use self::balance::{
+    expiration_use_fault, fastest_use_fault, hash_faults, quic_faults, quic_use_fault,
+};
 pub(crate) use self::checks::{
     agent_faults, agent_use_fault, check_faults, check_host_fault, check_path_fault,
 };
@@ -153,6 +155,7 @@ pub fn check_service(
     let options = options.chain(agent_use_fault(service.scheduler, service.agent.is_some()));
     let options = options.chain(service.agent.iter().flat_map(agent_faults));
     let options = options.chain(balance::quic_of_service(service)).chain(persistence);
+    let options = options.chain(balance::expiration_faults(service));
     let options = options.chain(service.limits.iter().flat_map(balance::limit_faults)).chain(policy);
     first(named.chain(class).chain(pool).chain(options).chain(checks))?;
     others.into_iter().find_map(|other| overlap_fault(*key, other)).map_or(Ok(()), Err)?;

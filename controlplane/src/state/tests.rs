@@ -70,6 +70,7 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
         scheduler: Scheduler::Wrr,
         hash: None,
         quic: None,
+        expiration_secs: None,
         persistence: None,
         limits: None,
         check: None,

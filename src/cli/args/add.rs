@@ -57,6 +57,9 @@ pub struct ServiceAdd {
     timeouts: Vec<Timeout>,
     #[command(flatten)]
     hash: HashArguments,
+    /// Seconds for which lblc and lblcr keep a backend that nobody asks for [default: 86400]
+    #[arg(long, value_name = "SECS", value_parser = value_parser!(u32).range(1..))]
+    expiration_secs: Option<u32>,
     #[command(flatten)]
     quic: QuicArguments,
     #[command(flatten)]
@@ -256,6 +259,7 @@ impl ServiceAdd {
             scheduler: self.scheduler,
             hash: self.hash.hash(self.scheduler),
             quic: self.quic.quic(),
+            expiration_secs: self.expiration_secs,
             persistence: self.persistence.persistence(),
             limits: self.limits.limits(),
             check: self.check.check()?,

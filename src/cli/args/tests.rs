@@ -229,6 +229,12 @@ fn a_backend_takes_a_tunnel() {
 }
 
 #[test]
+fn locality_takes_an_expiration() {
+    assert_eq!(service("--scheduler lblc").expiration_secs, None);
+    assert_eq!(service("--scheduler lblc --expiration-secs 60").expiration_secs, Some(60));
+}
+
+#[test]
 fn a_service_takes_a_check() {
     let bare = service("");
     assert_eq!((bare.name.as_str(), bare.scheduler, bare.check), ("tcp:192.0.2.1:80", Scheduler::Wlc, None));
