@@ -9,7 +9,8 @@ use config::model::{
     Quorum, Route, Service, SlowStart, SnatPool, Tags, Timeouts, Tunnel,
 };
 use config::words::{
-    Admin, AtLimit, ClientAddress, Encapsulation, Fate, HashPart, Idle, Mode, NoBackend, NoFlow, Scheduler,
+    Admin, AtLimit, ClientAddress, Encapsulation, Fate, HashPart, Idle, Mode, NoBackend, NoFlow, ProxyHeader,
+    Scheduler,
 };
 use config::{LoadError, limits};
 
@@ -56,6 +57,7 @@ fn service(key: &str, backends: &[Backend]) -> Service {
         scheduler: Scheduler::Wlc,
         hash: None,
         quic: None,
+        expiration_secs: None,
         persistence: None,
         limits: None,
         check: None,
@@ -100,6 +102,7 @@ fn expected_services() -> Vec<Service> {
         path: "/health".to_owned(),
         host: Some("www.example.org".to_owned()),
         status: Some(204),
+        proxy: Some(ProxyHeader::V1),
     };
     let check = Check { kind: http, port: Some(8081), interval_ms: 1000, timeout_ms: 500, rise: 1, fall: 2 };
     let dns_check =
@@ -187,6 +190,11 @@ fn expected_services() -> Vec<Service> {
             ..service("tcp:192.0.2.100:25", &[backend("192.0.2.14:2525", Mode::FullNat)])
         },
         Service {
+            scheduler: Scheduler::Lblcr,
+            expiration_secs: Some(3600),
+            ..service("tcp:192.0.2.100:3128", &[backend("192.0.2.16:3128", Mode::Nat)])
+        },
+        Service {
             scheduler: Scheduler::DynamicRatio,
             agent: Some(Agent { port: 9999, interval_ms: 500, timeout_ms: 400 }),
             ..service("tcp:192.0.2.100:8080", &[backend("192.0.2.15:8080", Mode::Nat)])
@@ -200,6 +208,14 @@ fn expected_pools() -> Vec<SnatPool> {
     let v6 = ["2001:db8:5::", "2001:db8:5::1", "2001:db8:5::2", "2001:db8:5::3"];
     let addresses = v4.iter().chain(&v6).map(|address| address.parse().unwrap()).collect();
     vec![SnatPool { name: "out".to_owned(), addresses }]
+}
+
+#[test]
+fn a_tunnel_may_be_that_of_sorry_backends_alone() {
+    let tunnels = "tunnel = { type = \"gue\" }\nsorry = [{ address = \"192.0.2.19:80\", mode = \"tunnel\" }]";
+    let service = format!("[[service]]\nvip = \"192.0.2.100:80\"\nprotocol = \"tcp\"\n{tunnels}\n");
+    let config = config::parse("t", &format!("{LEAST}{service}")).unwrap();
+    assert_eq!(config.services[0].policy.sorry[0].tunnel.encapsulation, Encapsulation::Gue);
 }
 
 #[test]

@@ -243,7 +243,8 @@ impl State {
     fn checks_in<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (Target, model::Check)> + 'a {
         self.backends_in(service).filter_map(|backend| {
             let target = Target { service: service.config.key, backend: backend.config.address };
-            Some((target, service.config.check.clone()?))
+            let check = service.config.check.clone()?;
+            Some((target, check.within(service.config.client_address)))
         })
     }
 

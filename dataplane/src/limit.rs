@@ -31,6 +31,15 @@ pub enum Exceeded {
 const PARTS: u64 = 1 << 10;
 const SECOND: u64 = 1_000_000_000 * PARTS;
 
+/// What no bucket is ever empty for. One that seems to be was used before the clock began anew, and is full.
+const LONG: u64 = 3600 * SECOND;
+
+/// Whether a bucket with this word is full.
+fn is_full(word: u64, now: Nanos) -> bool {
+    let now = now.0 * PARTS;
+    word <= now || word - now > LONG
+}
+
 /// The units that may pass in a second. As many as pass in a tenth of it, and at least one, may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rate {
@@ -51,6 +60,7 @@ impl Rate {
 
     /// The word of a bucket after so many units were taken, if they are there.
     fn after(self, word: u64, now: Nanos, units: u64) -> Option<u64> {
+        let word = if is_full(word, now) { 0 } else { word };
         let now = now.0 * PARTS;
         let cost = (u128::from(units) * u128::from(SECOND) / u128::from(self.per_sec)) as u64;
         let depth = (SECOND / 10).max(cost);
@@ -59,18 +69,29 @@ impl Rate {
     }
 }
 
-/// Buckets of sources: those whose networks fall on one bucket share it.
+/// Buckets of sources, in sets. A source has one of its set until it is full: a full one is like any other, so that
+/// another source can have it as it is. Where all of a set are in use, sources share them.
 #[derive(Debug)]
 struct Sources {
     rate: Rate,
     prefix_v4: u8,
     prefix_v6: u8,
     hasher: RandomState,
-    buckets: Box<[AtomicU64]>,
+    sets: Box<[[Bucket; WAYS]]>,
 }
 
-/// Buckets for the sources of one service.
-const SOURCE_BUCKETS: usize = 1 << 14;
+/// The bucket of a source.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// The hash of its network; 0 is nobody's.
+    source: AtomicU64,
+    word: AtomicU64,
+}
+
+/// Buckets of a set: two cache lines.
+const WAYS: usize = 8;
+/// Sets for the sources of one service.
+const SETS: usize = 1 << 11;
 
 /// The limits of a service, and how near to them it is.
 #[derive(Debug)]
@@ -92,7 +113,7 @@ impl Limits {
             prefix_v4: config.prefix_v4,
             prefix_v6: config.prefix_v6,
             hasher: RandomState::new(),
-            buckets: (0..SOURCE_BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            sets: (0..SETS).map(|_| Default::default()).collect(),
         });
         let bucket = || AtomicU64::new(0);
         // Later than the moment that an empty word stands for.
@@ -159,13 +180,33 @@ impl Limits {
 impl Sources {
     fn take(&self, now: Nanos, source: u128) -> bool {
         let network = network(source, self.prefix_v4, self.prefix_v6);
-        let place = self.hasher.hash_one(network) as usize % SOURCE_BUCKETS;
-        self.buckets.get(place).is_none_or(|bucket| self.rate.take(bucket, now, 1))
+        let source = self.hasher.hash_one(network) | 1;
+        let set = (source >> 1) as usize % self.sets.len();
+        let bucket = self.sets.get(set).and_then(|ways| bucket_of(ways, source, now));
+        bucket.is_none_or(|bucket| self.rate.take(&bucket.word, now, 1))
     }
+}
+
+/// The bucket that a source has; else a full one, which it has from now on; else the one of others that has the most.
+fn bucket_of(ways: &[Bucket; WAYS], source: u64, now: Nanos) -> Option<&Bucket> {
+    if let Some(own) = ways.iter().find(|bucket| bucket.source.load(Ordering::Relaxed) == source) {
+        return Some(own);
+    }
+    for bucket in ways.iter().filter(|bucket| is_full(bucket.word.load(Ordering::Relaxed), now)) {
+        let owner = bucket.source.load(Ordering::Relaxed);
+        let swapped = bucket.source.compare_exchange(owner, source, Ordering::Relaxed, Ordering::Relaxed);
+        // Another worker may have met the same source at the same moment.
+        if swapped.is_ok() || swapped == Err(source) {
+            return Some(bucket);
+        }
+    }
+    ways.iter().min_by_key(|bucket| bucket.word.load(Ordering::Relaxed))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::flow::mapped;
 
@@ -225,6 +266,46 @@ mod tests {
         let from = |source: u32| limits.admit(millis(0), || 0, mapped(source)).is_ok();
         assert_eq!([0x0a00_0001, 0x0a00_0002, 0x0b00_0001].map(from), [true, false, true]);
         assert!(limits.admit(millis(100), || 0, mapped(0x0a00_0003)).is_ok());
+    }
+
+    proptest! {
+        /// Each takes a second's tenth that it has, so no more than `WAYS` have less at any time: even if all of them
+        /// are of one set, there is room.
+        #[test]
+        fn no_source_pays_for_another_while_there_is_room(
+            tries in prop::collection::vec((0..64_u32, 100 / WAYS as u64 + 1..40), 0..300),
+        ) {
+            let config = model::Limits { new_per_sec_per_source: Some(10), ..model::Limits::default() };
+            let mut limits = Limits::new(&config);
+            limits.sources.as_mut().unwrap().sets = [Default::default()].into();
+            let mut alone = std::collections::HashMap::new();
+            let mut time = 0;
+            for (source, later) in tries {
+                time += later;
+                let its = alone.entry(source).or_insert_with(|| AtomicU64::new(0));
+                let may = Rate { per_sec: 10 }.take(its, millis(time), 1);
+                prop_assert_eq!(limits.admit(millis(time), || 0, mapped(source)).is_ok(), may);
+            }
+        }
+    }
+
+    #[test]
+    fn without_room_sources_share_what_there_is() {
+        let config = model::Limits { new_per_sec_per_source: Some(10), ..model::Limits::default() };
+        let mut limits = Limits::new(&config);
+        limits.sources.as_mut().unwrap().sets = [Default::default()].into();
+        let from = |source: u32| limits.admit(millis(0), || 0, mapped(source)).is_ok();
+        assert_eq!((0..100).filter(|source| from(*source)).count(), WAYS);
+    }
+
+    #[test]
+    fn a_bucket_is_full_when_its_clock_begins_anew() {
+        let rate = Rate { per_sec: 10 };
+        let bucket = AtomicU64::new(0);
+        assert!(rate.take(&bucket, Nanos((1 << 54) - 2_000_000_000), 1));
+        assert!(!rate.take(&bucket, Nanos((1 << 54) - 2_000_000_000), 1));
+        assert!(rate.take(&bucket, Nanos(0), 1) && !rate.take(&bucket, Nanos(1000), 1));
+        assert!(rate.take(&bucket, Nanos(100_001_000), 1));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 """Full NAT whose servers are told who their clients are: nginx by PROXY headers, and a server that speaks first."""
 
 import hashlib
+import ipaddress
 import os
 import re
 
@@ -8,7 +9,7 @@ import pytest
 
 from lab import introduced, modes
 from lab.addresses import endpoint
-from lab.appliance import Backend, Service
+from lab.appliance import Backend, Check, Service
 from lab.capture import Capture
 from lab.netns import wait_until
 from support import reloaded
@@ -16,7 +17,7 @@ from support import reloaded
 HTTP_PORT, SPEAKING_PORT, PLAIN_PORT = 8100, 8101, modes.NAT_PORT
 VIP_PORTS = {"proxy-v1": 81, "proxy-v2": 82, "toa": 83}
 FIRST_PORTS = {"proxy-v1": 2501, "proxy-v2": 2502}
-UDP_PORT = 53
+UDP_PORTS = {"proxy-v2": 53, "proxy-v2-each": 54}
 LEN = 6 << 20
 
 MODES = [mode for mode in modes.ALL if mode.mode == "full-nat"]
@@ -71,17 +72,23 @@ with socket.create_connection((host, port), timeout=20) as connection:
     print(greeting.decode().strip(), connection.getsockname()[1])
 """
 
-# A client of UDP: `HOST PORT`. It asks three times from one port, and prints that port and the answers.
+# A client of UDP: `HOST PORT`. It asks three times from one port, each time again when no answer comes, and prints that
+# port and the answers.
 ASK = """
 import socket, sys
 host, port = sys.argv[1], int(sys.argv[2])
 with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as asking:
-    asking.settimeout(5)
+    asking.settimeout(1)
     asking.connect((host, port))
     print(asking.getsockname()[1])
     for question in (b"one", b"two", b"three"):
-        asking.send(question)
-        print(asking.recv(65536).decode().replace("\\n", " "))
+        for again in range(5):
+            asking.send(question)
+            try:
+                print(asking.recv(65536).decode().replace("\\n", " "))
+                break
+            except TimeoutError:
+                pass
 """
 
 
@@ -92,18 +99,21 @@ def services():
         for way, port in VIP_PORTS.items():
             options = {"snat_pool": modes.POOL, "client_address": way}
             backend = Backend(endpoint(address, PLAIN_PORT if way == "toa" else HTTP_PORT))
-            yield service(f"{mode.name}-{way}", mode, port, backend, options)
+            check = Check(interval_ms=200, timeout_ms=200)
+            yield service(f"{mode.name}-{way}", mode, port, backend, options, check=check)
         for way, port in FIRST_PORTS.items():
             options = {"snat_pool": modes.POOL, "client_address": way}
             backend = Backend(endpoint(address, SPEAKING_PORT))
             yield service(f"{mode.name}-{way}-first", mode, port, backend, options)
-        options = {"snat_pool": modes.POOL, "client_address": "proxy-v2"}
-        yield service(f"{mode.name}-udp", mode, UDP_PORT, Backend(endpoint(address, SPEAKING_PORT)), options, "udp")
+        for way, port in UDP_PORTS.items():
+            options = {"snat_pool": modes.POOL, "client_address": way}
+            backend = Backend(endpoint(address, SPEAKING_PORT))
+            yield service(f"{mode.name}-{way}-udp", mode, port, backend, options, "udp")
 
 
-def service(name, mode, port, backend, options, protocol="tcp"):
+def service(name, mode, port, backend, options, protocol="tcp", check=None):
     """A service on a VIP of a mode."""
-    return Service(name, endpoint(mode.address, port), "full-nat", "rr", [backend], None, protocol, options)
+    return Service(name, endpoint(mode.address, port), "full-nat", "rr", [backend], check, protocol, options)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +121,7 @@ def server(lab):
     """The servers on s1 behind all services; yields nginx's directory."""
     home = lab.servers["s1"].dir
     (home / "introduced" / "upload").mkdir(parents=True)
+    (home / "introduced" / "index.html").write_text("what checks ask for\n")
     (home / "introduced" / "big").write_bytes(os.urandom(LEN))
     (lab.servers["s1"].www / "big").write_bytes((home / "introduced" / "big").read_bytes())
     (home / "introduced.conf").write_text(NGINX.format(dir=home, port=HTTP_PORT))
@@ -145,6 +156,20 @@ def lossy(lab):
     assert int(lost) > 0
 
 
+@pytest.fixture
+def deaf(lab):
+    """A server that does not hear the first datagram while a test runs."""
+    server = lab.topology.servers["s1"]
+    server.run("nft", "add table inet deaf")
+    server.run("nft", "add chain inet deaf input { type filter hook input priority 0; }")
+    first = "limit rate 1/day burst 1 packets counter drop"
+    server.run("nft", f"add rule inet deaf input udp dport {SPEAKING_PORT} {first}")
+    yield
+    lost = re.search(r"counter packets (\d+)", server.run("nft", "list table inet deaf").stdout)[1]
+    server.run("nft", "delete table inet deaf")
+    assert int(lost) == 1
+
+
 def curl(lab, *words):
     """What curl says; it prints its own port last."""
     return lab.client.run("curl", "-gfsS", "--max-time", "30", "-w", "%{local_port}", *words, timeout=40).stdout
@@ -177,6 +202,20 @@ def test_nginx_knows_its_clients_and_gets_and_gives_all_bytes(lab, server, mode,
 
 
 @EACH_MODE
+@pytest.mark.parametrize("way", VIP_PORTS)
+def test_checks_are_understood_and_are_no_clients(lab, server, mode, way):
+    def checked():
+        (backend,) = lab.appliance.service(f"tcp:{endpoint(mode.address, VIP_PORTS[way])}")["backends"]
+        return backend["reason"] not in ("", "not checked yet") and backend
+
+    backend = wait_until(checked, "the first check ends")
+    assert (backend["health"], backend["reason"].startswith("HTTP 200 in ")) == ("up", True), backend
+    if way != "toa":
+        log = (server / "introduced.log").read_text().splitlines()
+        assert "- - - - GET /index.html 200" in log
+
+
+@EACH_MODE
 @EACH_VERSION
 def test_a_server_that_speaks_first_knows_its_clients(lab, server, mode, version):
     vip, port = mode.address, FIRST_PORTS[version]
@@ -194,11 +233,29 @@ def test_lost_segments_change_nothing(lab, server, mode, lossy):
         assert said[1:3] == [mode.outside.client, said[-1]], way
 
 
+def asked(lab, mode, way):
+    """What a client of UDP heard, and how its server is told who it is."""
+    vip, port = mode.address, UDP_PORTS[way]
+    own, *answers = lab.client.run("/usr/bin/python3", "-c", ASK, vip, port).stdout.splitlines()
+    return answers, f"{mode.outside.client} {own} {vip} {port}"
+
+
 @EACH_MODE
-def test_the_first_datagram_says_whose_they_are(lab, server, mode):
-    vip = mode.address
-    port, *answers = lab.client.run("/usr/bin/python3", "-c", ASK, vip, UDP_PORT).stdout.splitlines()
-    assert answers == [f"{mode.outside.client} {port} {vip} {UDP_PORT} one", "- two", "- three"]
+def test_datagrams_say_whose_they_are_until_one_is_answered(lab, server, mode):
+    answers, who = asked(lab, mode, "proxy-v2")
+    assert answers == [f"{who} one", "- two", "- three"]
+
+
+@EACH_MODE
+def test_each_datagram_says_whose_it_is(lab, server, mode):
+    answers, who = asked(lab, mode, "proxy-v2-each")
+    assert answers == [f"{who} one", f"{who} two", f"{who} three"]
+
+
+@EACH_MODE
+def test_a_lost_datagram_is_not_missed(lab, server, mode, deaf):
+    answers, who = asked(lab, mode, "proxy-v2")
+    assert answers == [f"{who} one", "- two", "- three"]
 
 
 @EACH_MODE
@@ -208,8 +265,9 @@ def test_the_option_of_toa_is_on_the_wire_and_bytes_come_whole(lab, server, mode
         client = curl(lab, "-o", file, f"http://{endpoint(mode.address, VIP_PORTS['toa'])}/big")
         assert digest(file.read_bytes()) == digest((server / "introduced" / "big").read_bytes())
         kind, size = "fe", "08" if mode.outside.version == 4 else "14"
-        option = f"{kind}{size}{int(client):04x}"
-        wait_until(lambda: option in re.sub(r"\n\t0x\d+:|\s", "", hexadecimal(seen)), "the option is seen")
+        option = f"{kind}{size}{int(client):04x}{ipaddress.ip_address(mode.outside.client).packed.hex()}"
+        # What ends the handshake has it, and what the client says first.
+        wait_until(lambda: hexadecimal(seen).count(option) >= 2, "the option is seen, with the client's address")
     right, wrong = seen.checksums()
     assert right and not wrong
 
@@ -217,7 +275,7 @@ def test_the_option_of_toa_is_on_the_wire_and_bytes_come_whole(lab, server, mode
 def hexadecimal(seen):
     """The digits of a capture's packets."""
     rows = re.findall(r"^\t0x[0-9a-f]+:  ((?:[0-9a-f]{2,4} ?)+)", seen.text(), re.MULTILINE)
-    return "".join(rows)
+    return re.sub(r"\s", "", "".join(rows))
 
 
 def digest(data):

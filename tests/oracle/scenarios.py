@@ -198,6 +198,12 @@ PERSISTENT = [
     ),
 ]
 
+# How long `lblcr` keeps more servers than it has to where connections end: two phases are shorter, and three longer.
+EXPIRATION_SECS = 10
+EXPIRING = f"expiration_secs = {EXPIRATION_SECS}"
+# How long `lblc` keeps a server that nobody asks for: shorter than between two phases.
+FORGOTTEN_SECS = 4
+
 # Connections that end for good: between the phases, all time out that their clients have ended, and all of UDP.
 ENDING = [
     scenario("fo", "A2<8 B1: 9 end1 end2", "A2<8 B1: 1 end3", "A2<8 B1: 3"),
@@ -208,7 +214,9 @@ ENDING = [
     scenario("lc", "A1 B1: 6 end1 end3", "A1 B1: 4", "A1 B1: 2"),
     scenario("wlc", "A1 B2: 8 end1 end2 end3 end4", "A1 B2: 4 end5", "A1 B2: 4"),
     scenario("ovf", "A2 B1: 4 end1 end2", "A2 B1: 4"),
-    scenario("lblcr", "A2 B2 C2: 9 end1 end2 end3 end7", "A2 B2 C2: 5", "A2 B2 C2: 5"),
+    scenario("lblcr", "A2 B2 C2: 9 end1 end2 end3 end7", "A2 B2 C2: 5", "A2 B2 C2: 5", ours=EXPIRING),
+    # The set has all three, of which the most loaded leaves it when it has not changed for long enough.
+    scenario("lblcr", "A2 B2 C2: 9", "A2 B2 C2: 1", "A2 B2 C2: 5", ours=EXPIRING),
     scenario(
         "rr",
         "A1 B1 C1: client1 client2 client1",
@@ -271,6 +279,11 @@ DIFFERENT = {
 }
 # Those that show when connections have ended.
 DIFFERENT_ENDING = {
+    "half-hours": Difference(
+        scenario("lblc", "A2 B2: 1", "A2 B9: 2", ours=f"expiration_secs = {FORGOTTEN_SECS}"),
+        ("A", "BB"),
+        ("A", "AA"),
+    ),
     "lingering-clients": Difference(
         scenario(
             "rr",

@@ -6,11 +6,20 @@ import schedules
 from packets import TCP, Ether
 from play import Play
 from scenario import REFUSED, Made, Server, chosen
-from scenarios import DIFFERENT, DIFFERENT_ENDING, ENDING, SAME, STEADY
+from scenarios import (
+    DIFFERENT,
+    DIFFERENT_ENDING,
+    ENDING,
+    EXPIRATION_SECS,
+    FORGOTTEN_SECS,
+    SAME,
+    STEADY,
+)
 
 # How long a connection is kept that its client has ended, and one of UDP; and how long it takes until it is
 # gone, and so is what persistence knows of its client.
 ENDED_SECS, GONE_SECS = 3, 5.5
+DAY = 86400
 ENDING_TOML = f"timeouts = {{ fin_wait_secs = {ENDED_SECS}, udp_secs = {ENDED_SECS} }}\n"
 DEFAULT_TIMEOUTS = 900, 120, 300
 
@@ -27,10 +36,14 @@ def ended(judge, tmp_path_factory):
     """The same of those in which connections end."""
     judge.sh(f"ipvsadm --set 0 {ENDED_SECS} {ENDED_SECS}")
     judge.sh("echo 1 >/proc/sys/net/ipv4/vs/expire_quiescent_template")
+    judge.sh(f"echo {EXPIRATION_SECS} >/proc/sys/net/ipv4/vs/lblcr_expiration")
+    judge.sh(f"echo {FORGOTTEN_SECS} >/proc/sys/net/ipv4/vs/lblc_expiration")
     directory = tmp_path_factory.mktemp("ours")
     scenarios = [*ENDING, *(each.scenario for each in DIFFERENT_ENDING.values())]
     yield Play(scenarios, judge, directory, len(SAME) + len(DIFFERENT), ENDING_TOML).play(GONE_SECS)
     judge.sh("echo 0 >/proc/sys/net/ipv4/vs/expire_quiescent_template")
+    for scheduler in ("lblc", "lblcr"):
+        judge.sh(f"echo {DAY} >/proc/sys/net/ipv4/vs/{scheduler}_expiration")
     judge.sh(f"ipvsadm --set {' '.join(map(str, DEFAULT_TIMEOUTS))}")
 
 

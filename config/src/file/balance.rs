@@ -13,6 +13,7 @@ pub(super) struct Balance {
     pub scheduler: Scheduler,
     pub hash: Option<Hash>,
     pub quic: Option<Quic>,
+    pub expiration_secs: Option<u32>,
     pub persistence: Option<Persistence>,
     pub limits: Option<Limits>,
 }
@@ -24,17 +25,20 @@ pub(super) fn balance(table: &Table, protocol: Option<Protocol>) -> Balance {
     let certain = if table.has("scheduler") { scheduler } else { Some(Scheduler::default()) };
     let hash = table.optional_section("hash", |table| hash(table, certain));
     let quic = table.optional_section("quic", quic);
+    let expiration_secs = table.optional("expiration_secs", number(bounds::IDLE_SECS));
     let persistence = table.optional_section("persistence", persistence);
     let limits = table.optional_section("limits", limits);
     if let (Some(protocol), Some(scheduler)) = (protocol, certain) {
         let faults = [
             rules::quic_use_fault(protocol, scheduler, quic.as_ref()),
             rules::fastest_use_fault(protocol, scheduler),
+            rules::expiration_use_fault(scheduler, expiration_secs),
             rules::agent_use_fault(scheduler, table.has("agent")),
         ];
         faults.into_iter().flatten().for_each(|(at, fault)| table.report(&[Key(at)], fault));
     }
-    Balance { scheduler: scheduler.unwrap_or_default(), hash, quic, persistence, limits }
+    let scheduler = scheduler.unwrap_or_default();
+    Balance { scheduler, hash, quic, expiration_secs, persistence, limits }
 }
 
 /// Reads `hash` of a service with this scheduler, as far as that is known.

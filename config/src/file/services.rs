@@ -1,23 +1,23 @@
 //! Services, their backends and checks.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::balance::{self, Balance};
 use super::policy::policy;
 use super::{each, report_repeated, timeouts};
 use crate::limits as bounds;
-use crate::model::{Agent, Backend, Check, CheckKind, Quic, Service, Timeouts, Tunnel};
+use crate::model::{Agent, Backend, Check, CheckKind, Service, Timeouts, Tunnel};
 use crate::problem::Wrong;
 use crate::reader::Step::{Index, Key};
-use crate::reader::Table;
+use crate::reader::{Step, Table};
 use crate::rules::{self, Fault, Surroundings, Terms};
 use crate::values::{
     address_and_port, address_and_ports, boolean, check_host, check_path, class_name, name, number,
     server_id, spread, word,
 };
 use crate::words::{
-    Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, ServiceKey,
+    Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Ports, Protocol, ProxyHeader, ServiceKey,
 };
 
 /// Reads all services. What one does not say of its timeouts is in `timeouts`.
@@ -71,7 +71,8 @@ fn service(
 ) -> (Option<ServiceKey>, Option<Service>) {
     let name = table.optional("name", name);
     let identity = identity(table, surroundings);
-    let Balance { scheduler, hash, quic, persistence, limits } = balance::balance(table, identity.protocol);
+    let Balance { scheduler, hash, quic, expiration_secs, persistence, limits } =
+        balance::balance(table, identity.protocol);
     let mode = mode(table, Some(Mode::Nat));
     let vip = identity.key.map(|key| key.address);
     let tunnel = table.optional_section("tunnel", |table| tunnel(table, surroundings, vip)).flatten();
@@ -97,10 +98,19 @@ fn service(
     // A pool whose name can not be read is not one that is missing.
     let key = identity.key.as_ref().filter(|_| snat_pool.is_some() == table.has("snat_pool"));
     let pool = snat_pool.as_deref();
-    let terms = key.map(|key| Terms { key, snat_pool: pool, one_packet, client_address, scheduler });
-    let place = Place { surroundings, terms, mode, tunnel, quic };
-    let backends = backends(table, &place);
-    let sorry = sorry(table, &place, backends.as_deref().unwrap_or_default());
+    let terms = key.map(|key| Terms {
+        key,
+        snat_pool: pool,
+        one_packet,
+        client_address,
+        scheduler,
+        quic: quic.as_ref(),
+    });
+    let place = Place { surroundings, terms, mode, tunnel };
+    let (backends, sorry) = (backends(table, &place), sorry(table, &place));
+    report_beside(table, &place, &backends, &sorry);
+    let backends = backends.and_then(|all| all.into_iter().collect());
+    let sorry = sorry.and_then(|all| all.into_iter().collect::<Option<_>>());
     let policy = policy(table, sorry.unwrap_or_default());
     let key = identity.key.filter(|_| identity.certain);
     let service = key.zip(backends).map(|(key, backends)| Service {
@@ -109,6 +119,7 @@ fn service(
         scheduler,
         hash,
         quic,
+        expiration_secs,
         persistence,
         limits,
         check: check.flatten(),
@@ -158,7 +169,6 @@ struct Place<'a> {
     /// `None` if it can not be read.
     mode: Option<Mode>,
     tunnel: Option<Tunnel>,
-    quic: Option<Quic>,
 }
 
 fn mode(table: &Table, default: Option<Mode>) -> Option<Mode> {
@@ -166,45 +176,51 @@ fn mode(table: &Table, default: Option<Mode>) -> Option<Mode> {
     if table.has("mode") { mode } else { default }
 }
 
-fn backends(table: &Table, place: &Place) -> Option<Vec<Backend>> {
+/// Backends; `None` for each that can not be read.
+type Listed = Vec<Option<Backend>>;
+
+fn backends(table: &Table, place: &Place) -> Option<Listed> {
     let backends = table.tables("backend", bounds::BACKENDS, |table| {
         let priority = table.optional("priority", number(bounds::PRIORITY)).unwrap_or(0);
         Some(Backend { priority, ..backend(table, place)? })
     })?;
-    let addresses: Vec<_> = backends.iter().map(|backend| backend.map(|backend| backend.address)).collect();
-    report_repeated(table, &addresses, each("backend", "address"));
-    let tunnels = backends.iter().flatten().any(|backend| backend.mode == Mode::Tunnel);
+    report_repeated(table, &addresses(&backends), each("backend", "address"));
+    Some(backends)
+}
+
+/// Those who serve when the service has no quorum.
+fn sorry(table: &Table, place: &Place) -> Option<Listed> {
+    let sorry = table.tables("sorry", bounds::BACKENDS, |table| backend(table, place))?;
+    report_repeated(table, &addresses(&sorry), each("sorry", "address"));
+    Some(sorry)
+}
+
+fn addresses(backends: &[Option<Backend>]) -> Vec<Option<SocketAddr>> {
+    backends.iter().map(|backend| backend.map(|backend| backend.address)).collect()
+}
+
+/// What holds for all backends of a service together, those that serve without a quorum included.
+fn report_beside(table: &Table, place: &Place, backends: &Option<Listed>, sorry: &Option<Listed>) {
+    let listed = |of: &'static str, all: &Option<Listed>| -> Vec<([Step; 2], Backend)> {
+        let at = |(index, backend): (usize, &Option<Backend>)| Some(([Key(of), Index(index)], (*backend)?));
+        all.iter().flatten().enumerate().filter_map(at).collect()
+    };
+    let (backends, sorry) = (listed("backend", backends), listed("sorry", sorry));
+    let taken: HashSet<_> = backends.iter().map(|(_, backend)| backend.address).collect();
+    for (at, backend) in sorry.iter().filter(|(_, backend)| taken.contains(&backend.address)) {
+        table.report(&[at[0], at[1], Key("address")], Fault::DuplicateBackend(backend.address));
+    }
+    let all = [backends, sorry].concat();
+    let tunnels = all.iter().any(|(_, backend)| backend.mode == Mode::Tunnel);
     if place.tunnel.is_some() && place.mode.is_some_and(|mode| mode != Mode::Tunnel) && !tunnels {
         table.report(&[Key("tunnel")], Fault::TunnelMode);
     }
-    report_spreads(table, place, &backends);
-    backends.into_iter().collect()
-}
-
-/// Those who serve when the service has no quorum. None of them is one of the `others`.
-fn sorry(table: &Table, place: &Place, others: &[Backend]) -> Option<Vec<Backend>> {
-    let sorry = table.tables("sorry", bounds::BACKENDS, |table| backend(table, place))?;
-    let addresses = |backends: &[Option<Backend>]| -> Vec<_> {
-        backends.iter().map(|backend| backend.map(|backend| backend.address)).collect()
-    };
-    report_repeated(table, &addresses(&sorry), each("sorry", "address"));
-    let others: HashSet<_> = others.iter().map(|backend| backend.address).collect();
-    for (index, backend) in sorry.iter().enumerate() {
-        if let Some(backend) = backend.filter(|backend| others.contains(&backend.address)) {
-            table.report(&each("sorry", "address")(index), Fault::DuplicateBackend(backend.address));
-        }
-    }
-    sorry.into_iter().collect()
-}
-
-fn report_spreads(table: &Table, place: &Place, backends: &[Option<Backend>]) {
     let default = place.tunnel.and_then(|tunnel| tunnel.spread);
-    for (spread, fault) in rules::spreads_over_backends(backends.iter().flatten()) {
-        let has = |backend: &Option<Backend>| backend.is_some_and(|it| it.tunnel.spread == Some(spread));
-        let backend = backends.iter().position(has).filter(|_| default != Some(spread));
-        let backend = backend.map(|index| [Key("backend"), Index(index)]);
+    for (spread, fault) in rules::spreads_over_backends(all.iter().map(|(_, backend)| backend)) {
+        let its = all.iter().find(|(_, backend)| backend.tunnel.spread == Some(spread));
+        let its = its.filter(|_| default != Some(spread)).map(|(at, _)| *at);
         let tunnel = [Key("tunnel"), Key("spread")];
-        table.report(&backend.into_iter().flatten().chain(tunnel).collect::<Vec<_>>(), fault);
+        table.report(&its.into_iter().flatten().chain(tunnel).collect::<Vec<_>>(), fault);
     }
 }
 
@@ -233,10 +249,7 @@ fn backend(table: &Table, place: &Place) -> Option<Backend> {
         }
     };
     let backend = Backend { address, mode, tunnel, weight, server_id, upper, lower, admin, priority: 0 };
-    let id = rules::server_id_fault(place.quic.as_ref(), &backend);
-    for (at, fault) in
-        rules::backend_faults(place.surroundings, place.terms.as_ref(), &backend).into_iter().chain(id)
-    {
+    for (at, fault) in rules::backend_faults(place.surroundings, place.terms.as_ref(), &backend) {
         table.report(&[Key(at)], fault);
     }
     Some(backend)
@@ -269,6 +282,7 @@ fn check(table: &Table, identity: &Identity) -> Option<Check> {
         path: table.optional("path", check_path).unwrap_or_else(|| "/".to_owned()),
         host: table.optional("host", check_host),
         status: table.optional("status", number(bounds::HTTP_STATUS)),
+        proxy: table.optional("proxy", word("PROXY header", ProxyHeader::WORDS)),
     };
     let port = table.optional("port", number(bounds::L4_PORT));
     let interval_ms = table.optional("interval_ms", number(bounds::CHECK_MS)).unwrap_or(2000);
@@ -306,7 +320,7 @@ fn agent(table: &Table) -> Option<Agent> {
 }
 
 fn refuse_http_keys(table: &Table) {
-    for key in ["path", "host", "status"].into_iter().filter(|key| table.has(key)) {
+    for key in ["path", "host", "status", "proxy"].into_iter().filter(|key| table.has(key)) {
         let wrong = Wrong::new("a tcp check only opens a connection and asks for nothing");
         table.report(&[Key(key)], wrong.help("remove this key, or set kind = \"http\""));
     }

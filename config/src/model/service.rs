@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Hash, Limits, Persistence, Policy, Quic, Timeouts};
 use crate::words::{
-    Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler, ServerId, ServiceKey,
+    Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, ProxyHeader, Scheduler, ServerId,
+    ServiceKey,
 };
 
 /// `[[service]]`: one virtual address with its ports, and who serves it.
@@ -24,6 +25,10 @@ pub struct Service {
     pub hash: Option<Hash>,
     /// How its servers make connection IDs, under scheduler `quic`; none: as they do unless they are told.
     pub quic: Option<Quic>,
+    /// Seconds for which schedulers `lblc` and `lblcr` keep a backend that nobody asks for, and `lblcr` more of them
+    /// than it has to; none: [`Service::EXPIRATION_SECS`].
+    #[serde(default)]
+    pub expiration_secs: Option<u32>,
     /// Whether clients come back to the backend that they had.
     pub persistence: Option<Persistence>,
     /// What it takes at most.
@@ -59,6 +64,11 @@ pub struct Service {
     pub policy: Policy,
     /// Who serves it, in the order the scheduler takes them.
     pub backends: Vec<Backend>,
+}
+
+impl Service {
+    /// As `lblc_expiration` and `lblcr_expiration` of Linux.
+    pub const EXPIRATION_SECS: u32 = 24 * 60 * 60;
 }
 
 const fn echo_default() -> bool {
@@ -143,6 +153,22 @@ pub struct Check {
     pub fall: u32,
 }
 
+impl Check {
+    /// The check with the PROXY header that it has in a service whose backends learn their clients' addresses this
+    /// way. A port of its own is not where clients ask, so it gets none there unless it says so.
+    pub fn within(mut self, client_address: ClientAddress) -> Self {
+        let as_clients = match client_address {
+            ClientAddress::ProxyV1 => ProxyHeader::V1,
+            ClientAddress::ProxyV2 => ProxyHeader::V2,
+            ClientAddress::None | ClientAddress::ProxyV2Each | ClientAddress::Toa => ProxyHeader::None,
+        };
+        if let CheckKind::Http { proxy, .. } = &mut self.kind {
+            proxy.get_or_insert(if self.port.is_none() { as_clients } else { ProxyHeader::None });
+        }
+        self
+    }
+}
+
 /// `agent = { ... }`: a program on each backend that says how much of its weight it can bear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -169,5 +195,8 @@ pub enum CheckKind {
         host: Option<String>,
         /// The one status that passes; any of 200 to 399 if none is given.
         status: Option<u16>,
+        /// The PROXY header before the request; that of clients if it asks where they do, and none given.
+        #[serde(default)]
+        proxy: Option<ProxyHeader>,
     },
 }

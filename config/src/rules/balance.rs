@@ -129,7 +129,7 @@ pub(super) fn fastest_fault(terms: &Terms, backend: &Backend) -> Option<Fault> {
 }
 
 /// The ID of a server is as long as the service says.
-pub(crate) fn server_id_fault(quic: Option<&Quic>, backend: &Backend) -> Option<Found> {
+pub(super) fn server_id_fault(quic: Option<&Quic>, backend: &Backend) -> Option<Found> {
     let len = quic.copied().unwrap_or_default().server_id_len;
     let its = backend.server_id?.as_slice().len();
     (its != usize::from(len)).then_some(("server_id", Fault::ServerIdLength(len)))
@@ -138,9 +138,23 @@ pub(crate) fn server_id_fault(quic: Option<&Quic>, backend: &Backend) -> Option<
 /// What of a service's QUIC breaks a rule.
 pub(super) fn quic_of_service(service: &Service) -> Vec<Found> {
     let quic = service.quic.as_ref();
-    let ids = service.backends.iter().filter_map(|backend| server_id_fault(quic, backend));
     let of_use = quic_use_fault(service.key.protocol, service.scheduler, quic);
-    of_use.into_iter().chain(quic.iter().flat_map(|quic| quic_faults(quic))).chain(ids).collect()
+    of_use.into_iter().chain(quic.iter().flat_map(|quic| quic_faults(quic))).collect()
+}
+
+/// Only locality-based schedulers keep what expires.
+pub(crate) fn expiration_use_fault(scheduler: Scheduler, secs: Option<u32>) -> Option<Found> {
+    let keeps = matches!(scheduler, Scheduler::Lblc | Scheduler::Lblcr);
+    let key = "expiration_secs";
+    (secs.is_some() && !keeps).then_some((key, Fault::HashKey { key, scheduler }))
+}
+
+/// What of a service's expiration breaks a rule.
+pub(super) fn expiration_faults(service: &Service) -> impl Iterator<Item = Found> {
+    let secs = service.expiration_secs;
+    let range = secs.and_then(|secs| Fault::range("expiration_secs", secs, bounds::IDLE_SECS));
+    let range = range.map(|fault| ("expiration_secs", fault));
+    expiration_use_fault(service.scheduler, secs).into_iter().chain(range)
 }
 
 /// The numbers of a service's limits.

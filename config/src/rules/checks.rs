@@ -52,7 +52,7 @@ pub(crate) fn agent_faults(agent: &Agent) -> Vec<Found> {
 }
 
 fn kind_faults(kind: &CheckKind) -> Vec<(&'static str, Option<Fault>)> {
-    let CheckKind::Http { path, host, status } = kind else { return Vec::new() };
+    let CheckKind::Http { path, host, status, proxy: _ } = kind else { return Vec::new() };
     let status = status.and_then(|status| Fault::range("status", status, limits::HTTP_STATUS));
     let host = host.as_deref().and_then(check_host_fault);
     vec![("path", check_path_fault(path)), ("host", host), ("status", status)]
@@ -82,6 +82,7 @@ mod tests {
             path: "/".to_owned(),
             host: Some(host.to_owned()),
             status: Some(status),
+            proxy: None,
         };
         let count = |kind| kind_faults(&kind).into_iter().filter(|(_, fault)| fault.is_some()).count();
         assert_eq!(count(kind("www.example.org:8080", 100)), 0);

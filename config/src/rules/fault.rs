@@ -126,7 +126,7 @@ pub enum Fault {
         /// How many the service has.
         count: u16,
     },
-    /// A key of `hash` that the scheduler does not heed.
+    /// A key, of `hash` for most, that the scheduler does not heed.
     #[error("scheduler {scheduler} has no use for {key}")]
     HashKey {
         /// The key.
@@ -219,6 +219,9 @@ pub enum Fault {
     /// A way to tell client addresses that only TCP has.
     #[error("client_address {0} is only for tcp")]
     ClientAddressTcp(ClientAddress),
+    /// A connection has no datagrams.
+    #[error("client_address proxy-v2-each is only for udp")]
+    ClientAddressUdp,
     /// Only the first packet of a flow tells whose it is.
     #[error("client addresses can not be told by a service that keeps no flows")]
     ClientAddressOnePacket,
@@ -382,6 +385,7 @@ impl Fault {
             }
             Self::OnePacketFullNat(_) => "use another mode, or remove one_packet from the service".to_owned(),
             Self::ClientAddressTcp(_) => "use client_address = \"proxy-v2\", or remove it".to_owned(),
+            Self::ClientAddressUdp => "use client_address = \"proxy-v2\"".to_owned(),
             Self::ClientAddressOnePacket => "remove client_address or one_packet".to_owned(),
             Self::ClientAddressMode { .. } => {
                 "use mode = \"full-nat\", or remove client_address: in other modes backends see their clients"

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 
 pub(crate) use self::addresses::{own_address_fault, prefix_fault};
 pub(crate) use self::balance::{
-    fastest_use_fault, hash_faults, quic_faults, quic_use_fault, server_id_fault,
+    expiration_use_fault, fastest_use_fault, hash_faults, quic_faults, quic_use_fault,
 };
 pub(crate) use self::checks::{
     agent_faults, agent_use_fault, check_faults, check_host_fault, check_path_fault,
@@ -39,7 +39,7 @@ pub(crate) use self::services::{
 use self::services::{overlap_fault, timeout_faults};
 pub(crate) use self::tunnels::{spread_fault, spreads_over_backends};
 use crate::limits;
-use crate::model::{Backend, Class, Service, SnatPool};
+use crate::model::{Backend, Class, Quic, Service, SnatPool};
 use crate::network::Network;
 use crate::words::{ClientAddress, Scheduler, ServiceKey};
 
@@ -111,6 +111,8 @@ pub struct Terms<'a> {
     pub client_address: ClientAddress,
     /// How its backends are chosen.
     pub scheduler: Scheduler,
+    /// How they make connection IDs.
+    pub quic: Option<&'a Quic>,
 }
 
 impl<'a> From<&'a Service> for Terms<'a> {
@@ -121,6 +123,7 @@ impl<'a> From<&'a Service> for Terms<'a> {
             one_packet: service.one_packet,
             client_address: service.client_address,
             scheduler: service.scheduler,
+            quic: service.quic.as_ref(),
         }
     }
 }
@@ -152,6 +155,7 @@ pub fn check_service(
     let options = options.chain(agent_use_fault(service.scheduler, service.agent.is_some()));
     let options = options.chain(service.agent.iter().flat_map(agent_faults));
     let options = options.chain(balance::quic_of_service(service)).chain(persistence);
+    let options = options.chain(balance::expiration_faults(service));
     let options = options.chain(service.limits.iter().flat_map(balance::limit_faults)).chain(policy);
     first(named.chain(class).chain(pool).chain(options).chain(checks))?;
     others.into_iter().find_map(|other| overlap_fault(*key, other)).map_or(Ok(()), Err)?;

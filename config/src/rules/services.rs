@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::addresses::{connected_edge_fault, host_fault};
-use super::balance::fastest_fault;
+use super::balance::{fastest_fault, server_id_fault};
 use super::tunnels::tunnel_fault;
 use super::{Fault, Found, Surroundings, Terms};
 use crate::limits;
@@ -63,6 +63,7 @@ pub(crate) fn client_address_fault(
         ClientAddress::ProxyV1 | ClientAddress::Toa if protocol != Protocol::Tcp => {
             Fault::ClientAddressTcp(client_address)
         }
+        ClientAddress::ProxyV2Each if protocol != Protocol::Udp => Fault::ClientAddressUdp,
         _ if one_packet => Fault::ClientAddressOnePacket,
         _ => return None,
     };
@@ -131,7 +132,8 @@ pub(crate) fn backend_faults(
     let of_address = address.into_iter().chain(in_service.map(|fault| ("address", fault))).chain(way);
     let vip = terms.map(|terms| terms.key.address);
     let tunnel = tunnel_fault(surroundings, vip, backend);
-    tunnel.into_iter().chain(threshold_fault(backend)).chain(of_address).collect()
+    let id = terms.and_then(|terms| server_id_fault(terms.quic, backend));
+    tunnel.into_iter().chain(threshold_fault(backend)).chain(of_address).chain(id).collect()
 }
 
 /// The limits of a backend, as `ipvsadm` checks them.

@@ -55,13 +55,14 @@ fn net(text: &str) -> Option<IpNet> {
 }
 
 fn service() -> Service {
-    let kind = CheckKind::Http { path: "/health".to_owned(), host: None, status: Some(204) };
+    let kind = CheckKind::Http { path: "/health".to_owned(), host: None, status: Some(204), proxy: None };
     Service {
         name: "web".to_owned(),
         key: key("tcp:192.0.2.100:80@gold"),
         scheduler: Scheduler::Wrr,
         hash: None,
         quic: None,
+        expiration_secs: None,
         persistence: None,
         limits: None,
         check: Some(Check { kind, port: None, interval_ms: 1000, timeout_ms: 500, rise: 1, fall: 2 }),
@@ -92,7 +93,8 @@ fn judge(service: &Service, others: &[ServiceKey]) -> Result<(), Fault> {
 fn told(service: &str, address: &str, mode: Mode) -> Option<String> {
     let (network, pools, key) = (network(), pools(), key(service));
     let (client_address, scheduler) = (ClientAddress::None, Scheduler::Wlc);
-    let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: false, client_address, scheduler };
+    let terms =
+        Terms { key: &key, snat_pool: Some("out"), one_packet: false, client_address, scheduler, quic: None };
     let surroundings = Surroundings::new(&network, &pools, &[]);
     check_backend(&surroundings, terms, [], &backend(address, mode)).err().map(|fault| fault.to_string())
 }
@@ -233,6 +235,11 @@ fn a_service_keeps_to_every_rule() {
         (|s| s.backends[1].tunnel.spread = net("192.0.2.8/29"), "192.0.2.11 is a backend of the service"),
         (|s| s.backends[1].tunnel.spread = net("10.0.0.0/8"), "10.0.0.11 is a backend of the service"),
         (|s| s.backends[1].tunnel.spread = net("100::/64"), "they are of different IP versions"),
+        (|s| s.expiration_secs = Some(60), "scheduler wrr has no use for expiration_secs"),
+        (
+            |s| (s.scheduler, s.expiration_secs) = (Scheduler::Lblc, Some(0)),
+            "expiration_secs is 0, out of range",
+        ),
         (|s| check_of(s).interval_ms = 0, "interval_ms is 0, out of range"),
         (|s| check_of(s).timeout_ms = 1001, "longer than interval_ms, 1000"),
         (|s| check_of(s).rise = 101, "rise is 101, out of range"),
@@ -241,7 +248,8 @@ fn a_service_keeps_to_every_rule() {
         (|s| (s.key.protocol, s.mss) = (Protocol::Udp, None), "no port to ask by TCP"),
         (
             |s| {
-                check_of(s).kind = CheckKind::Http { path: "/\r\n".to_owned(), host: None, status: None };
+                let path = "/\r\n".to_owned();
+                check_of(s).kind = CheckKind::Http { path, host: None, status: None, proxy: None };
             },
             "must begin with a slash",
         ),
@@ -304,7 +312,8 @@ fn a_backend_and_the_tunnels_to_others_leave_each_other_their_addresses() {
     let (network, pools, key) = (network(), pools(), key("tcp:192.0.2.100:80"));
     let surroundings = Surroundings::new(&network, &pools, &[]);
     let (client_address, scheduler) = (ClientAddress::None, Scheduler::Wlc);
-    let terms = Terms { key: &key, snat_pool: None, one_packet: false, client_address, scheduler };
+    let terms =
+        Terms { key: &key, snat_pool: None, one_packet: false, client_address, scheduler, quic: None };
     let spread = |address: &str, spread: &str| {
         let tunnel = Tunnel { spread: net(spread), ..Tunnel::default() };
         Backend { tunnel, ..backend(address, Mode::Tunnel) }
@@ -318,6 +327,29 @@ fn a_backend_and_the_tunnels_to_others_leave_each_other_their_addresses() {
     let fault = Err(Fault::NotSources { spread: "10.16.0.0/12".parse().unwrap(), why });
     assert_eq!(judge(wide, plain("10.16.0.12:80")), fault);
     assert_eq!(judge(plain("10.16.0.12:80"), wide), fault);
+}
+
+#[test]
+fn ids_of_servers_are_as_long_as_the_service_says() {
+    let id = |backend| Backend { server_id: "0a1b".parse().ok(), ..backend };
+    let quic = Quic { server_id_len: 3, nonce_len: 4, ..Quic::default() };
+    let udp = Service {
+        key: key("udp:192.0.2.100:443"),
+        scheduler: Scheduler::Quic,
+        quic: Some(quic),
+        check: None,
+        mss: None,
+        backends: vec![backend("192.0.2.11:443", Mode::Nat)],
+        ..service()
+    };
+    assert_eq!(judge(&udp, &[]), Ok(()));
+    let wrong = Err(Fault::ServerIdLength(3));
+    let sorry = Policy { sorry: vec![id(backend("192.0.2.12:443", Mode::Nat))], ..Policy::default() };
+    assert_eq!(judge(&Service { policy: sorry, ..udp.clone() }, &[]), wrong);
+    let (network, pools) = (network(), pools());
+    let surroundings = Surroundings::new(&network, &pools, &[]);
+    let arrives = id(backend("192.0.2.12:443", Mode::Nat));
+    assert_eq!(check_backend(&surroundings, (&udp).into(), [], &arrives), wrong);
 }
 
 proptest! {
@@ -351,7 +383,8 @@ proptest! {
 fn a_service_without_flows_has_no_full_nat() {
     let (network, pools, key) = (network(), pools(), key("udp:192.0.2.100:53"));
     let (client_address, scheduler) = (ClientAddress::None, Scheduler::Wlc);
-    let terms = Terms { key: &key, snat_pool: Some("out"), one_packet: true, client_address, scheduler };
+    let terms =
+        Terms { key: &key, snat_pool: Some("out"), one_packet: true, client_address, scheduler, quic: None };
     let surroundings = Surroundings::new(&network, &pools, &[]);
     let judge = |mode| check_backend(&surroundings, terms, [], &backend("192.0.2.11:53", mode));
     assert_eq!(judge(Mode::Nat), Ok(()));

@@ -141,10 +141,24 @@ pub enum ClientAddress {
     None,
     /// By a line of text before a connection's bytes: PROXY protocol, version 1.
     ProxyV1,
-    /// By a header before a connection's bytes or in a flow's first datagram: PROXY protocol, version 2.
+    /// By a header before a connection's bytes, or in a flow's datagrams until one is answered: PROXY protocol,
+    /// version 2.
     ProxyV2,
+    /// By the same header in every datagram.
+    ProxyV2Each,
     /// By a TCP option of LVS and DPVS that a kernel module reads.
     Toa,
+}
+
+/// The header of the PROXY protocol that a check begins with: it comes from the appliance, and is no client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyHeader {
+    /// None.
+    None,
+    /// A line of text, with an unknown address.
+    V1,
+    /// A binary one, with the command LOCAL.
+    V2,
 }
 
 /// Whether a backend is in use, as the operator wants it.
@@ -319,12 +333,14 @@ words!(
 );
 words!(
     ClientAddress,
-    "a way to tell client addresses: none, proxy-v1, proxy-v2 or toa",
+    "a way to tell client addresses: none, proxy-v1, proxy-v2, proxy-v2-each or toa",
     None = "none",
     ProxyV1 = "proxy-v1",
     ProxyV2 = "proxy-v2",
+    ProxyV2Each = "proxy-v2-each",
     Toa = "toa"
 );
+words!(ProxyHeader, "a PROXY header: none, v1 or v2", None = "none", V1 = "v1", V2 = "v2");
 words!(
     Admin,
     "an administrative state: enabled, drain or disabled",
@@ -387,6 +403,7 @@ text_serde!(
     NoBackend,
     NoFlow,
     Preset,
+    ProxyHeader,
     Scheduler
 );
 
@@ -410,6 +427,7 @@ mod tests {
         all_read_back::<Encapsulation>(Encapsulation::WORDS);
         all_read_back::<HashPart>(HashPart::WORDS);
         all_read_back::<ClientAddress>(ClientAddress::WORDS);
+        all_read_back::<ProxyHeader>(ProxyHeader::WORDS);
         all_read_back::<Admin>(Admin::WORDS);
         all_read_back::<AtLimit>(AtLimit::WORDS);
         all_read_back::<Fate>(Fate::WORDS);

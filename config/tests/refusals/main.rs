@@ -110,7 +110,7 @@ via = \"192.0.3.1\"
 ";
     let told = r#"t:1:1: cores.workers: this key is missing; help: add [cores] workers = [1]
 t:3:12: service[0].protocol: unknown protocol `tpc`; help: did you mean `tcp`?
-t:4:1: service[0].bogus: unknown key; help: the keys here are `name`, `vip`, `protocol`, `class`, `scheduler`, `hash`, `quic`, `persistence`, `limits`, `mode`, `tunnel`, `snat_pool`, `client_address`, `no_backend`, `no_flow`, `mss`, `timeouts`, `one_packet`, `echo`, `check`, `agent`, `backend`, `sorry`, `slow_start`, `min_active`, `quorum`, `fail_open`, `on_down`, `on_disabled`
+t:4:1: service[0].bogus: unknown key; help: the keys here are `name`, `vip`, `protocol`, `class`, `scheduler`, `hash`, `quic`, `expiration_secs`, `persistence`, `limits`, `mode`, `tunnel`, `snat_pool`, `client_address`, `no_backend`, `no_flow`, `mss`, `timeouts`, `one_packet`, `echo`, `check`, `agent`, `backend`, `sorry`, `slow_start`, `min_active`, `quorum`, `fail_open`, `on_down`, `on_disabled`
 t:6:13: service[0].backend[0].address: backend 198.51.100.1:8000 has port 8000, but mode dr leaves the service's port as it is; help: use port 80, or mode = "nat" to change the port
 t:6:13: service[0].backend[0].address: backend 198.51.100.1:8000 is not on the link of any interface, and mode dr reaches no further; help: use mode = "tunnel", or an address within a connected prefix
 t:8:12: service[0].backend[0].weight: `70000` is out of range; help: use a number from 0 to 65535

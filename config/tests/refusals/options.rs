@@ -320,6 +320,7 @@ fn spreads_beside_backends() {
         ))
     };
     let (one, two) = ("{ address = \"192.0.2.11:80\" }", "{ address = \"192.0.2.12:80\" }");
+    let three = "{ address = \"192.0.2.33:80\" }";
     refuse(&[
         (
             default("100::/64", one),
@@ -335,6 +336,19 @@ fn spreads_beside_backends() {
                 "{ address = \"192.0.2.17:80\", tunnel = { type = \"gue\", spread = \"192.0.2.8/29\" } }, { address = \"192.0.2.12:80\", mode = \"dr\" }",
             ),
             "t:13:75: service[0].backend[0].tunnel.spread: 192.0.2.8/29 can not be the source addresses of a tunnel: 192.0.2.12 is a backend of the service; help: use a prefix of addresses that nobody has",
+        ),
+        (
+            default("192.0.2.8/29", &format!("{three}]\nsorry = [{two}")),
+            "t:12:35: service[0].tunnel.spread: 192.0.2.8/29 can not be the source addresses of a tunnel: 192.0.2.12 is a backend of the service; help: use a prefix of addresses that nobody has",
+        ),
+        (
+            default(
+                "172.16.0.0/16",
+                &format!(
+                    "{one}]\nsorry = [{{ address = \"192.0.2.17:80\", tunnel = {{ type = \"gue\", spread = \"192.0.2.8/29\" }} }}"
+                ),
+            ),
+            "t:14:73: service[0].sorry[0].tunnel.spread: 192.0.2.8/29 can not be the source addresses of a tunnel: 192.0.2.11 is a backend of the service; help: use a prefix of addresses that nobody has",
         ),
         (
             default("127.0.0.0/8", &format!("{one}, {two}")),
@@ -432,7 +446,11 @@ fn client_addresses() {
     refuse(&[
         (
             option("client_address = \"x-forwarded-for\""),
-            "t:11:18: service[0].client_address: unknown way to tell client addresses `x-forwarded-for`; help: use one of `none`, `proxy-v1`, `proxy-v2`, `toa`",
+            "t:11:18: service[0].client_address: unknown way to tell client addresses `x-forwarded-for`; help: use one of `none`, `proxy-v1`, `proxy-v2`, `proxy-v2-each`, `toa`",
+        ),
+        (
+            option("client_address = \"proxy-v2-each\""),
+            "t:11:18: service[0].client_address: client_address proxy-v2-each is only for udp; help: use client_address = \"proxy-v2\"",
         ),
         (
             udp("client_address = \"proxy-v1\""),

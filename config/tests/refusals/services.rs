@@ -224,6 +224,14 @@ fn checks() {
             ),
         ),
         (
+            check("kind = \"tcp\", proxy = \"v2\""),
+            r#"t:11:33: service[0].check.proxy: a tcp check only opens a connection and asks for nothing; help: remove this key, or set kind = "http""#,
+        ),
+        (
+            check("kind = \"http\", proxy = \"proxy-v2\""),
+            "t:11:34: service[0].check.proxy: unknown PROXY header `proxy-v2`; help: use one of `none`, `v1`, `v2`",
+        ),
+        (
             check("kind = \"http\", path = \"health\""),
             r#"t:11:33: service[0].check.path: the path of a check must begin with a slash and be ASCII without spaces or control characters; help: write it as path = "/health""#,
         ),

@@ -10,6 +10,7 @@ use dataplane::flow::state::State as FlowState;
 use dataplane::flow::{FlowOwner, FlowValue};
 use dataplane::forward::{Punt, PuntReason};
 use dataplane::local::LocalSlot;
+use dataplane::measure::Times;
 use dataplane::publish::{self, Reader};
 use dataplane::snapshot::{BackendSlot, ServiceSlot};
 use dataplane::team::Team;
@@ -320,6 +321,30 @@ async fn a_retired_slot_is_freed_only_after_all_workers_know() {
     lab.engine.publish();
     lab.reader.refresh();
     assert!(lab.reader.current().service(ServiceSlot(0)).is_none());
+}
+
+#[tokio::test]
+async fn a_backend_does_not_inherit_the_time_of_who_had_its_slot() {
+    let config = CONFIG.replace("mode =", "scheduler = \"fastest\"\nmode =");
+    let mut lab = lab_of(&config, Host::none());
+    let team = Arc::clone(&lab.engine.workers[0].team);
+    let service = "tcp:192.0.2.100:80".parse().unwrap();
+    let before = lab.engine.config.services[0].backends[0];
+    let slot = BackendSlot(0);
+    lab.engine.measure();
+    team.times.note(slot, 5000);
+    lab.engine.measure();
+    assert_eq!(team.times.get(slot), 5000, "who stays keeps it");
+    drop(lab.call(Request::BackendRemove { service, address: before.address }));
+    // A handshake that was under way.
+    team.times.note(slot, 5000);
+    lab.reader.refresh();
+    lab.engine.free_retired();
+    let backend = config::model::Backend { address: "192.0.2.12:8000".parse().unwrap(), ..before };
+    drop(lab.call(Request::BackendAdd { service, backend, sorry: false }));
+    let its = lab.engine.state.backends_of(service).map(|it| it.config.address);
+    assert!(its.eq([backend.address]) && lab.engine.state.backend(slot).is_some(), "the slot is used again");
+    assert_eq!(team.times.get(slot), Times::UNASKED);
 }
 
 #[tokio::test]

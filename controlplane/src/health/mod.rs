@@ -295,7 +295,7 @@ mod tests {
         let (sender, mut events) = mpsc::channel(8);
         let (_fast, fast) = listen(ANY).await;
         let (_stalls, stalls) = listen(ANY).await;
-        let kind = CheckKind::Http { path: "/".to_owned(), host: None, status: None };
+        let kind = CheckKind::Http { path: "/".to_owned(), host: None, status: None, proxy: None };
         let mut checker = Checker::new(sender);
         checker.set([(target(stalls), Check { kind, ..check(20) }), (target(fast), check(20))].into_iter());
         for _ in 0..10 {

@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use config::model::{Check, CheckKind};
+use config::words::ProxyHeader;
+use dataplane::rewrite::proxy;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -38,8 +41,12 @@ pub async fn probe(check: &Check, target: SocketAddr) -> Outcome {
     let start = Instant::now();
     let seen = match &check.kind {
         CheckKind::Tcp => timeout(limit, tcp(target)).await,
-        CheckKind::Http { path, host, status } => {
-            timeout(limit, http(target, path, host.as_deref(), *status)).await
+        CheckKind::Http { path, host, status, proxy } => {
+            let ask = async {
+                let stream = introduced(target, proxy.unwrap_or(ProxyHeader::None)).await?;
+                http(stream, target, path, host.as_deref(), *status).await
+            };
+            timeout(limit, ask).await
         }
     };
     match seen {
@@ -64,7 +71,25 @@ async fn tcp(target: SocketAddr) -> Result<String, String> {
     Ok("connected".to_owned())
 }
 
+/// The same for a server that reads a PROXY header first, and learns from it that nobody is a client.
+async fn introduced(target: SocketAddr, header: ProxyHeader) -> Result<TcpStream, String> {
+    let bytes: &[u8] = match header {
+        ProxyHeader::None => &[],
+        ProxyHeader::V1 => proxy::UNKNOWN_V1,
+        ProxyHeader::V2 => &proxy::LOCAL_V2,
+    };
+    let begin = async {
+        let mut stream = connect(target).await?;
+        // Else the request would wait until the server has acknowledged the header.
+        stream.set_nodelay(true)?;
+        stream.write_all(bytes).await?;
+        Ok(stream)
+    };
+    begin.await.map_err(|error| io_reason(&error))
+}
+
 async fn http(
+    stream: TcpStream,
     target: SocketAddr,
     path: &str,
     host: Option<&str>,
@@ -76,7 +101,6 @@ async fn http(
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| format!("request not possible: {error}"))?;
-    let stream = connect(target).await.map_err(|error| io_reason(&error))?;
     let status = status_of(stream, request).await.map_err(|error| http_reason(&error))?;
     let number = status.as_u16();
     match expected {
@@ -133,7 +157,7 @@ mod tests {
     }
 
     fn http_check(status: Option<u16>, timeout_ms: u32) -> Check {
-        let kind = CheckKind::Http { path: "/alive?x=1".to_owned(), host: None, status };
+        let kind = CheckKind::Http { path: "/alive?x=1".to_owned(), host: None, status, proxy: None };
         Check { kind, ..tcp_check(timeout_ms) }
     }
 
@@ -205,6 +229,32 @@ mod tests {
                 "GET /alive?x=1 HTTP/1.1\r\nhost: {address}\r\nuser-agent: trutina/{version}\r\nconnection: close\r\n\r\n"
             )
         );
+    }
+
+    #[tokio::test]
+    async fn a_header_comes_before_the_request_where_it_is_wanted() {
+        for (header, bytes) in [
+            (ProxyHeader::None, &b""[..]),
+            (ProxyHeader::V1, b"PROXY UNKNOWN\r\n"),
+            (ProxyHeader::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+        ] {
+            let (listener, address) = listen().await;
+            let server = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") || !request.windows(4).any(|it| it == b"GET ") {
+                    stream.read_buf(&mut request).await.unwrap();
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                request
+            });
+            let kind =
+                CheckKind::Http { path: "/".to_owned(), host: None, status: None, proxy: Some(header) };
+            assert!(probe(&Check { kind, ..tcp_check(1000) }, address).await.passed);
+            let request = server.await.unwrap();
+            assert_eq!(&request[..bytes.len()], bytes);
+            assert!(request[bytes.len()..].starts_with(b"GET / "), "{header}");
+        }
     }
 
     #[tokio::test]

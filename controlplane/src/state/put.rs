@@ -254,7 +254,7 @@ impl State {
 
     /// What the plan of a service's scheduler is made of.
     fn ingredients(&self, service: &Service, decision: &Decision) -> Ingredients {
-        let model::Service { scheduler, hash, quic, .. } = service.config;
+        let model::Service { scheduler, hash, quic, expiration_secs, .. } = service.config;
         let is_table = Plan::is_made_of_members(scheduler);
         let backends = || self.slots_of(service).filter(|_| is_table);
         let shares = decision.backends.iter().chain(&decision.sorry);
@@ -272,6 +272,7 @@ impl State {
             hash: hash.unwrap_or(Hash::of(scheduler)),
             secret: self.ground.secret.unwrap_or(self.own_secret),
             members: backends().zip(shares).filter_map(member).collect(),
+            expiration: expiration_secs.unwrap_or(model::Service::EXPIRATION_SECS),
             layout: (scheduler == Scheduler::Quic).then(|| layout(&quic)),
             servers: backends()
                 .filter_map(|(slot, backend)| Some((backend.config.server_id?, slot)))

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use config::model::Policy;
-use config::words::{Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Scheduler};
+use config::words::{Admin, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, ProxyHeader, Scheduler};
 use dataplane::load::Load;
 use dataplane::snapshot::PoolSlot;
 
@@ -70,6 +70,7 @@ fn service(last: u8, backends: &[(u8, u16)]) -> model::Service {
         scheduler: Scheduler::Wrr,
         hash: None,
         quic: None,
+        expiration_secs: None,
         persistence: None,
         limits: None,
         check: None,
@@ -104,6 +105,35 @@ fn slot(state: &State, key: ServiceKey, last: u8) -> BackendSlot {
 
 fn version(state: &State, key: ServiceKey) -> u64 {
     state.service(state.slot_of[&key]).unwrap().compiled.version
+}
+
+/// As `check-send-proxy` of HAProxy: checks begin as clients do where clients do, unless they say otherwise.
+#[test]
+fn checks_bring_the_header_that_clients_have() {
+    use ClientAddress::{None as Untold, ProxyV1, ProxyV2, Toa};
+    let header = |client_address, port, proxy| {
+        let kind = model::CheckKind::Http { path: "/".to_owned(), host: None, status: None, proxy };
+        let check = Some(model::Check { kind, port, ..check() });
+        let service = model::Service { check, client_address, ..service(1, &[(11, 1)]) };
+        let mut state = state();
+        state.replace(ground(), &[service], NOW).unwrap();
+        match state.checks_of(key(1)).next().unwrap().1.kind {
+            model::CheckKind::Http { proxy, .. } => proxy,
+            model::CheckKind::Tcp => None,
+        }
+    };
+    for (client_address, port, given, used) in [
+        (ProxyV1, None, None, ProxyHeader::V1),
+        (ProxyV2, None, None, ProxyHeader::V2),
+        (Toa, None, None, ProxyHeader::None),
+        (Untold, None, None, ProxyHeader::None),
+        (ProxyV2, Some(8080), None, ProxyHeader::None),
+        (ProxyV2, None, Some(ProxyHeader::None), ProxyHeader::None),
+        (ProxyV2, Some(8080), Some(ProxyHeader::V1), ProxyHeader::V1),
+        (Untold, None, Some(ProxyHeader::V2), ProxyHeader::V2),
+    ] {
+        assert_eq!(header(client_address, port, given), Some(used), "{client_address} {port:?} {given:?}");
+    }
 }
 
 #[test]

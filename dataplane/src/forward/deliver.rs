@@ -118,7 +118,6 @@ impl<F: Frame> Forwarder<F> {
         } else {
             let headers = self.introduce(backend, egress, work, local, frame)?;
             self.readdress(frame, &headers, ends, egress)?;
-            self.introduced(work, local);
         }
         self.count_in(work.backend, work.headers.ip.len);
         Ok(*egress)

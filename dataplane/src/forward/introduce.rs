@@ -70,7 +70,7 @@ impl<F: Frame> Forwarder<F> {
         }
     }
 
-    /// The PROXY header of a flow of UDP, in its first datagram.
+    /// The PROXY header of a flow of UDP, in each datagram that has to have it.
     fn begin_datagrams(
         &mut self,
         backend: &Backend,
@@ -80,7 +80,10 @@ impl<F: Frame> Forwarder<F> {
         frame: &mut F,
     ) -> Result<Headers, DropReason> {
         let introduction = self.flows.introduction(local, Protocol::Udp).ok_or(DropReason::NoFlow)?;
-        if introduction.is_over() { Ok(*headers) } else { prepend(backend, egress, headers, frame) }
+        match is_due(backend, introduction) {
+            true => prepend(backend, egress, headers, frame),
+            false => Ok(*headers),
+        }
     }
 
     /// The TCP option, in all segments before the client's first byte and with it. A segment that has no room for it
@@ -110,23 +113,17 @@ impl<F: Frame> Forwarder<F> {
         Ok(marked.unwrap_or(*headers))
     }
 
-    /// Notes that a packet that [`Self::introduce`] made goes to its backend. A stream's backend says by itself what
-    /// it has.
-    pub(super) fn introduced(&mut self, work: &Work, local: (LocalSlot, u16)) {
-        if work.headers.protocol == Protocol::Udp
-            && work.headers.has_transport()
-            && let Some(introduction) = self.flows.introduction(local, Protocol::Udp)
-        {
-            introduction.end();
-        }
-    }
-
-    /// Makes the numbers of a backend's segment those of its client.
+    /// Makes the numbers of a backend's segment those of its client, and notes what the backend has.
     #[inline(never)]
     pub(super) fn count_as_client(&mut self, backend: &Backend, work: &Work, client: IpAddr, frame: &mut F) {
         let (headers, Role::LocalReply(slot)) = (&work.headers, work.role) else { return };
         let local = (slot, headers.dst_port);
         let Some(introduction) = self.flows.introduction(local, headers.protocol) else { return };
+        if headers.protocol == Protocol::Udp {
+            // Datagrams may be lost, and have no numbers that tell. Who answers has one with the header.
+            introduction.end();
+            return;
+        }
         sequence::shift_back(frame.head_mut(), headers, introduction);
         // The client's first segment gets longer than the client knows. What the backend sends does not.
         let more = added(backend, client, introduction);
@@ -146,15 +143,29 @@ impl<F: Frame> Forwarder<F> {
         let Some(Local::Snat(slot)) = snapshot.local(quoted.src.ip()) else { return };
         let backend = backend.and_then(|slot| snapshot.backend(slot));
         let Some(backend) = backend.filter(|it| it.client_address != ClientAddress::None) else { return };
-        if quoted.protocol != ipv4::PROTOCOL_TCP {
-            return;
-        }
+        let protocol = match quoted.protocol {
+            ipv4::PROTOCOL_TCP => Protocol::Tcp,
+            ipv4::PROTOCOL_UDP => Protocol::Udp,
+            _ => return,
+        };
         let local = (slot, quoted.src.port());
-        let Some(introduction) = self.flows.introduction(local, Protocol::Tcp) else { return };
+        let Some(introduction) = self.flows.introduction(local, protocol) else { return };
         let least = if client.is_ipv6() && !packet.is_v4() { ipv6::MIN_MTU } else { ipv4::MIN_MTU };
-        let room = (added(backend, client, introduction), least);
-        sequence::shift_quoted(frame.head_mut(), packet, quoted, introduction, room);
+        if protocol == Protocol::Tcp {
+            let room = (added(backend, client, introduction), least);
+            sequence::shift_quoted(frame.head_mut(), packet, quoted, introduction, room);
+        } else if is_due(backend, introduction) {
+            let anybody = SocketAddr::new(client, 0);
+            let header = Header::new(backend.client_address, protocol, anybody, anybody);
+            let room = (header.map_or(0, |header| header.count()), least);
+            sequence::shorten_mtu(frame.head_mut(), packet, quoted, room);
+        }
     }
+}
+
+/// Whether a datagram needs the header: all do, or as long as it is not known that the backend had one.
+fn is_due(backend: &Backend, introduction: &Introduction) -> bool {
+    backend.client_address == ClientAddress::ProxyV2Each || !introduction.is_over()
 }
 
 /// Puts the PROXY header before a packet's payload.
@@ -201,7 +212,7 @@ pub(super) fn preface_len(backend: &Backend, headers: &Headers) -> u8 {
     match backend.client_address {
         // Where there is no room for the option, it is left out.
         ClientAddress::None | ClientAddress::Toa => 0,
-        ClientAddress::ProxyV1 | ClientAddress::ProxyV2 => {
+        ClientAddress::ProxyV1 | ClientAddress::ProxyV2 | ClientAddress::ProxyV2Each => {
             header_for(backend, headers).map_or(0, |header| header.count())
         }
     }

@@ -24,6 +24,11 @@ const FAMILY_V6: u8 = 0x20;
 const STREAM: u8 = 1;
 const DATAGRAM: u8 = 2;
 
+/// The header, version 1, of a connection that nobody asked for: of a check.
+pub const UNKNOWN_V1: &[u8] = b"PROXY UNKNOWN\r\n";
+/// The same, version 2: the command LOCAL, no protocol, and no bytes of addresses.
+pub const LOCAL_V2: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
 /// A header.
 #[derive(Clone, Copy, Debug)]
 pub struct Header {
@@ -39,7 +44,7 @@ impl Header {
         let mut rest = &mut bytes[..];
         match kind {
             ClientAddress::ProxyV1 => write_v1(&mut rest, client, vip),
-            ClientAddress::ProxyV2 => write_v2(&mut rest, protocol, client, vip),
+            ClientAddress::ProxyV2 | ClientAddress::ProxyV2Each => write_v2(&mut rest, protocol, client, vip),
             ClientAddress::None | ClientAddress::Toa => None,
         }?;
         let len = (LONGEST - rest.len()) as u8;
@@ -152,6 +157,12 @@ mod tests {
         assert_eq!(bytes(Protocol::Tcp, CLIENT6, VIP6), hex(&format!("{signature}2121{v6}")));
         assert_eq!(bytes(Protocol::Udp, CLIENT6, VIP6), hex(&format!("{signature}2122{v6}")));
         assert_eq!([v4, v6].map(|rest| signature.len() / 2 + 2 + rest.len() / 2), [28, 52]);
+    }
+
+    #[test]
+    fn who_is_no_client_begins_with_a_header_of_the_same_form() {
+        assert!(UNKNOWN_V1.starts_with(b"PROXY ") && UNKNOWN_V1.ends_with(b"\r\n"));
+        assert_eq!(LOCAL_V2[..], [&SIGNATURE[..], &[VERSION_COMMAND & 0xf0, 0, 0, 0]].concat());
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Introduction {
         }
     }
 
-    /// Notes that the bytes are with the backend; those of a flow of UDP are when they were sent.
+    /// Notes that the bytes are with the backend; of a flow of UDP, when that answers.
     pub fn end(&mut self) {
         self.stage = Stage::Over;
     }
@@ -151,15 +151,11 @@ pub fn shift_quoted(
     let l4 = usize::from(packet.l4);
     let is_first = introduction.need(sequence, tcp::ACK, true) == Need::Bytes;
     let opens = sequence.wrapping_add(1) == introduction.first;
-    let mut changes = Delta::default();
     if is_first && tells_mtu(message, packet) {
-        // Of ICMPv6 it is the lower half of the field, whose upper half no link needs.
-        let at = l4 + icmp4::REST + 2;
-        let old = read_u16(message, at)?;
-        let new = old.saturating_sub(more.into()).max(least.min(old));
-        write_u16(message, at, new);
-        changes = changes.word(old, new);
-    } else if introduction.stage != Stage::Unbegun && !opens {
+        return shorten_mtu(head, packet, quoted, (more, least));
+    }
+    let mut changes = Delta::default();
+    if introduction.stage != Stage::Unbegun && !opens {
         let new = introduction.lowered(sequence);
         write_u32(message, quoted.l4 + tcp::SEQUENCE, new);
         changes = changes.long(sequence, new);
@@ -167,6 +163,29 @@ pub fn shift_quoted(
     // ICMPv6 has its checksum there too. The segment's own is over more than is quoted, and stays as it is.
     let checksum = read_u16(message, l4 + icmp4::CHECKSUM)?;
     write_u16(message, l4 + icmp4::CHECKSUM, changes.apply(checksum));
+    Some(())
+}
+
+/// Makes the MTU that an ICMP error tells, if it tells one, less by `more` bytes, by which the quoted packet was longer
+/// than its client knows; but never less than `least`.
+pub fn shorten_mtu(
+    head: &mut [u8],
+    packet: &Packet,
+    quoted: &Quoted,
+    (more, least): (u8, u16),
+) -> Option<()> {
+    let message = head.get_mut(..quoted.end)?;
+    let l4 = usize::from(packet.l4);
+    if !tells_mtu(message, packet) {
+        return None;
+    }
+    // Of ICMPv6 it is the lower half of the field, whose upper half no link needs.
+    let at = l4 + icmp4::REST + 2;
+    let old = read_u16(message, at)?;
+    let new = old.saturating_sub(more.into()).max(least.min(old));
+    write_u16(message, at, new);
+    let checksum = read_u16(message, l4 + icmp4::CHECKSUM)?;
+    write_u16(message, l4 + icmp4::CHECKSUM, Delta::default().word(old, new).apply(checksum));
     Some(())
 }
 

@@ -53,7 +53,14 @@ impl World {
 
 fn ingredients(hash: Hash, members: &[Member]) -> Ingredients {
     let members = members.to_vec();
-    Ingredients { hash, secret: Secret::from_text("secret"), members, layout: None, servers: Vec::new() }
+    Ingredients {
+        hash,
+        secret: Secret::from_text("secret"),
+        members,
+        expiration: config::model::Service::EXPIRATION_SECS,
+        layout: None,
+        servers: Vec::new(),
+    }
 }
 
 /// The first flow of a client by its number. Clients are random, so that also what they want differs.

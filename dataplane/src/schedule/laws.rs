@@ -59,6 +59,7 @@ fn service(scheduler: Scheduler, version: u64, backends: &[Standing], before: Op
         hash,
         secret: Secret::from_text("secret"),
         members: members.collect(),
+        expiration: config::model::Service::EXPIRATION_SECS,
         layout: None,
         servers: Vec::new(),
     };

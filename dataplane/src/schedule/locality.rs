@@ -11,13 +11,12 @@ use crate::clock::Seconds;
 use crate::load::Load;
 use crate::snapshot::{BackendSlot, Candidate};
 
-/// How long an entry is kept that is not asked for, and how long a set may be larger than it has to be: the kernel's
-/// `lblc_expiration` and `lblcr_expiration`.
-const EXPIRATION: Seconds = 24 * 60 * 60;
-
 /// The entry of a service.
 #[derive(Debug)]
 pub struct Locality {
+    /// How long it is kept when nobody asks for it, and how long its set may be larger than it has to be: the kernel's
+    /// `lblc_expiration` and `lblcr_expiration`. The kernel looks for the former every half hour only.
+    expiration: Seconds,
     /// By candidate: when it joined the set, as a number that is greater for those that joined later; 0 if it is not in
     /// it. `lblc` keeps one in it.
     joined: Box<[AtomicU32]>,
@@ -45,7 +44,11 @@ impl Member<'_> {
 
 impl Locality {
     /// The entry of these candidates: those stay in it that were in the one before.
-    pub(super) fn new(candidates: &[Candidate], before: Option<(&Self, &[Candidate])>) -> Self {
+    pub(super) fn new(
+        candidates: &[Candidate],
+        expiration: Seconds,
+        before: Option<(&Self, &[Candidate])>,
+    ) -> Self {
         let order = |it: &Candidate| {
             let (entry, its) = before?;
             let place = its.iter().position(|other| other.backend == it.backend)?;
@@ -55,6 +58,7 @@ impl Locality {
             AtomicU32::new(before.map_or(0, |(entry, _)| of(entry).load(Ordering::Relaxed)))
         };
         Self {
+            expiration,
             joined: candidates.iter().map(|it| AtomicU32::new(order(it).unwrap_or(0))).collect(),
             used: time(|it| &it.used),
             changed: time(|it| &it.changed),
@@ -82,7 +86,7 @@ impl Locality {
     }
 
     /// `lblcr`: the least loaded of the set; if that is overloaded, the least loaded of all joins it. A set that did not
-    /// change for a day loses its most loaded member. Of equal ones it is who joined last.
+    /// change for so long loses its most loaded member. Of equal ones it is who joined last.
     pub(super) fn set(
         &self,
         now: Seconds,
@@ -123,20 +127,20 @@ impl Locality {
         })
     }
 
-    /// Empties the entry if nobody asked for it for a day.
+    /// Empties the entry if nobody asked for it for too long.
     fn touch(&self, now: Seconds) {
-        // Once a second, for an exchange takes longer than all the rest; of the workers, one sees that a day is over.
+        // Once a second, for an exchange takes longer than all the rest; of the workers, one sees that its time is over.
         if self.used.load(Ordering::Relaxed) == now {
             return;
         }
-        if now.wrapping_sub(self.used.swap(now, Ordering::Relaxed)) > EXPIRATION {
+        if now.wrapping_sub(self.used.swap(now, Ordering::Relaxed)) > self.expiration {
             self.joined.iter().for_each(|joined| joined.store(0, Ordering::Relaxed));
         }
     }
 
     fn shrink(&self, now: Seconds, candidates: &[Candidate], load: impl Fn(&Candidate) -> Load + Copy) {
         let unchanged = now.wrapping_sub(self.changed.load(Ordering::Relaxed));
-        if unchanged <= EXPIRATION || self.set_of(candidates, load).nth(1).is_none() {
+        if unchanged <= self.expiration || self.set_of(candidates, load).nth(1).is_none() {
             return;
         }
         let most = self.set_of(candidates, load).reduce(|most, it| {
@@ -164,6 +168,8 @@ fn is_crowded(it: &Candidate, candidates: &[Candidate], load: impl Fn(&Candidate
 mod tests {
     use super::*;
 
+    const EXPIRATION: Seconds = 3600;
+
     fn candidates(weights: &[u32]) -> Vec<Candidate> {
         weights.iter().zip(0..).map(|(&weight, slot)| Candidate::new(BackendSlot(slot), weight)).collect()
     }
@@ -179,7 +185,7 @@ mod tests {
     #[test]
     fn lblc_stays_until_one_is_crowded_and_another_is_not() {
         let candidates = candidates(&[4, 4, 4]);
-        let entry = Locality::new(&candidates, None);
+        let entry = Locality::new(&candidates, EXPIRATION, None);
         let one = |now, active| entry.one(now, &candidates, |_| true, busy(active)).unwrap().0;
         assert_eq!(one(1, [1, 0, 0]), 1, "the least loaded");
         assert_eq!(one(2, [0, 4, 0]), 1, "as much as its weight");
@@ -187,14 +193,14 @@ mod tests {
         assert_eq!(one(4, [2, 5, 1]), 2);
         assert_eq!(one(5, [0, 0, 4]), 2);
         assert_eq!(entry.one(6, &candidates, |it| it.backend.0 != 2, busy([1, 0, 0])), Some(BackendSlot(1)));
-        assert_eq!(one(6 + EXPIRATION, [0, 1, 1]), 1, "a day is not over");
+        assert_eq!(one(6 + EXPIRATION, [0, 1, 1]), 1, "it is not over");
         assert_eq!(one(7 + 2 * EXPIRATION, [0, 1, 1]), 0, "forgotten");
     }
 
     #[test]
-    fn lblcr_adds_to_its_set_and_takes_away_after_a_day() {
+    fn lblcr_adds_to_its_set_and_takes_away_after_a_while() {
         let candidates = candidates(&[4, 4, 4]);
-        let entry = Locality::new(&candidates, None);
+        let entry = Locality::new(&candidates, EXPIRATION, None);
         let set = |now, active| entry.set(now, &candidates, |_| true, busy(active)).unwrap().0;
         let members = || members(&entry, &candidates);
         assert_eq!((set(1, [0, 0, 0]), members()), (0, vec![0]));
@@ -210,10 +216,10 @@ mod tests {
     #[test]
     fn a_changed_list_keeps_who_is_still_there() {
         let before = candidates(&[1, 1, 1]);
-        let entry = Locality::new(&before, None);
+        let entry = Locality::new(&before, EXPIRATION, None);
         assert_eq!(entry.one(1, &before, |_| true, busy([1, 1, 0])), Some(BackendSlot(2)));
         let after = [Candidate::new(BackendSlot(2), 1), Candidate::new(BackendSlot(0), 1)];
-        let entry = Locality::new(&after, Some((&entry, &before)));
+        let entry = Locality::new(&after, EXPIRATION, Some((&entry, &before)));
         assert_eq!(members(&entry, &after), [2]);
         assert_eq!(entry.used.load(Ordering::Relaxed), 1);
     }

@@ -12,6 +12,7 @@ use super::maglev::Maglev;
 use super::quic::{Layout, Quic};
 use super::random::Lots;
 use super::table::Member;
+use crate::clock::Seconds;
 use crate::snapshot::{BackendSlot, Candidate};
 
 /// Turns of a sequence at most; weights whose sum is larger are rounded to that many parts.
@@ -53,13 +54,15 @@ pub struct Keyed<T> {
     pub(super) secret: Secret,
 }
 
-/// What plans are made of, besides the candidates. Only tables need it.
+/// What plans are made of, besides the candidates. Most is for tables alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ingredients {
     /// What hash schedulers hash.
     pub hash: Hash,
     /// The cluster's secret.
     pub secret: Secret,
+    /// How long locality is kept.
+    pub expiration: Seconds,
     /// The backends, with those that are quiesced.
     pub members: Vec<Member>,
     /// How servers make QUIC's connection IDs.
@@ -103,7 +106,7 @@ impl Plan {
             Scheduler::Twos => Self::Lots(Lots::twos(candidates)),
             Scheduler::Lblc | Scheduler::Lblcr => {
                 let before = before.and_then(|(plan, its)| Some((plan.locality()?, its)));
-                Self::Locality(Locality::new(candidates, before))
+                Self::Locality(Locality::new(candidates, ingredients.expiration, before))
             }
             Scheduler::Dh => Self::Dh(Dh::new(members)),
             Scheduler::Sh => Self::Sh(Sh::new(members, flags(hash))),

@@ -43,7 +43,14 @@ fn rows() -> impl Iterator<Item = Row> {
 /// What the plans of these schedulers are made of: nothing.
 fn ingredients() -> Ingredients {
     let secret = Secret::from_text("secret");
-    Ingredients { hash: Hash::default(), secret, members: Vec::new(), layout: None, servers: Vec::new() }
+    Ingredients {
+        hash: Hash::default(),
+        secret,
+        members: Vec::new(),
+        expiration: config::model::Service::EXPIRATION_SECS,
+        layout: None,
+        servers: Vec::new(),
+    }
 }
 
 /// A worker and a service of a row, whose backends have as many active connections as it says.

@@ -51,6 +51,7 @@ fn ingredients(scheduler: Scheduler, size: u32, backends: u32, most: u32) -> Ing
         hash: Hash { table_size: size, ..Hash::of(scheduler) },
         secret: Secret::from_text("measured"),
         members: (0..backends).map(member).collect(),
+        expiration: config::model::Service::EXPIRATION_SECS,
         layout: None,
         servers: Vec::new(),
     }

@@ -178,6 +178,7 @@ impl Shape {
             // The same in every run, so that runs can be compared.
             secret: Secret::from_text("perf"),
             members: self.backends_of(service).map(member).collect(),
+            expiration: config::model::Service::EXPIRATION_SECS,
             layout: None,
             servers: Vec::new(),
         }

@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum, value_parser};
 use config::limits;
 use config::model::{Agent, Backend, Check, CheckKind, Service, Timeouts, Tunnel};
 use config::words::{
-    Admin, ClassName, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Preset, Scheduler, ServerId,
-    ServiceKey,
+    Admin, ClassName, ClientAddress, Encapsulation, Mode, NoBackend, NoFlow, Preset, ProxyHeader, Scheduler,
+    ServerId, ServiceKey,
 };
 use ipnet::IpNet;
 
@@ -44,7 +44,8 @@ pub struct ServiceAdd {
     /// The pool of addresses that mode full-nat speaks from
     #[arg(long, value_name = "NAME")]
     snat_pool: Option<String>,
-    /// How backends of mode full-nat learn their clients' addresses: none, proxy-v1, proxy-v2 or toa
+    /// How backends of mode full-nat learn their clients' addresses: none, proxy-v1, proxy-v2, proxy-v2-each or
+    /// toa
     #[arg(long, value_name = "WAY", default_value_t = ClientAddress::None)]
     client_address: ClientAddress,
     /// Leave pings to the VIP without an answer
@@ -56,6 +57,9 @@ pub struct ServiceAdd {
     timeouts: Vec<Timeout>,
     #[command(flatten)]
     hash: HashArguments,
+    /// Seconds for which lblc and lblcr keep a backend that nobody asks for [default: 86400]
+    #[arg(long, value_name = "SECS", value_parser = value_parser!(u32).range(1..))]
+    expiration_secs: Option<u32>,
     #[command(flatten)]
     quic: QuicArguments,
     #[command(flatten)]
@@ -85,6 +89,10 @@ pub struct CheckArguments {
     /// The status that passes an HTTP check [default: any from 200 to 399]
     #[arg(long, requires = "check", value_name = "CODE", value_parser = value_parser!(u16).range(100..=599))]
     status: Option<u16>,
+    /// The PROXY header that an HTTP check begins with: none, v1 or v2 [default: that of clients, by
+    /// --client-address; none with --check-port]
+    #[arg(long, requires = "check", value_name = "VERSION")]
+    check_proxy: Option<ProxyHeader>,
     /// Port to check [default: the backend's own]
     #[arg(long, requires = "check", value_name = "PORT", value_parser = value_parser!(u16).range(1..))]
     check_port: Option<u16>,
@@ -251,6 +259,7 @@ impl ServiceAdd {
             scheduler: self.scheduler,
             hash: self.hash.hash(self.scheduler),
             quic: self.quic.quic(),
+            expiration_secs: self.expiration_secs,
             persistence: self.persistence.persistence(),
             limits: self.limits.limits(),
             check: self.check.check()?,
@@ -299,11 +308,15 @@ impl BackendAdd {
 }
 
 impl CheckArguments {
+    fn says_what_to_ask(&self) -> bool {
+        self.path.is_some() || self.host.is_some() || self.status.is_some() || self.check_proxy.is_some()
+    }
+
     fn check(&self) -> Result<Option<Check>, String> {
         let kind = match self.check {
             None => return Ok(None),
-            Some(Kind::Tcp) if self.path.is_some() || self.host.is_some() || self.status.is_some() => {
-                return Err("--path, --host and --status do not go with --check tcp; \
+            Some(Kind::Tcp) if self.says_what_to_ask() => {
+                return Err("--path, --host, --status and --check-proxy do not go with --check tcp; \
                             it asks for nothing; use --check http"
                     .to_owned());
             }
@@ -312,6 +325,7 @@ impl CheckArguments {
                 path: self.path.clone().unwrap_or_else(|| "/".to_owned()),
                 host: self.host.clone(),
                 status: self.status,
+                proxy: self.check_proxy,
             },
         };
         let interval_ms = self.interval_ms.unwrap_or(2000);

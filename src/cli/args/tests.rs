@@ -4,7 +4,9 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use config::model::{Agent, Backend, Check, CheckKind, Policy, Quorum, Service, SlowStart, Timeouts, Tunnel};
-use config::words::{Admin, ClientAddress, Encapsulation, Fate, Mode, NoBackend, NoFlow, Scheduler, Then};
+use config::words::{
+    Admin, ClientAddress, Encapsulation, Fate, Mode, NoBackend, NoFlow, ProxyHeader, Scheduler, Then,
+};
 use controlplane::api::AdminChange;
 
 use super::*;
@@ -227,6 +229,12 @@ fn a_backend_takes_a_tunnel() {
 }
 
 #[test]
+fn locality_takes_an_expiration() {
+    assert_eq!(service("--scheduler lblc").expiration_secs, None);
+    assert_eq!(service("--scheduler lblc --expiration-secs 60").expiration_secs, Some(60));
+}
+
+#[test]
 fn a_service_takes_a_check() {
     let bare = service("");
     assert_eq!((bare.name.as_str(), bare.scheduler, bare.check), ("tcp:192.0.2.1:80", Scheduler::Wlc, None));
@@ -239,12 +247,13 @@ fn a_service_takes_a_check() {
     );
     let full = service(
         "--name web --scheduler rr --check http --path /alive --host example.org --status 204 \
-         --check-port 8080 --interval-ms 900 --timeout-ms 800 --rise 4 --fall 5",
+         --check-proxy v2 --check-port 8080 --interval-ms 900 --timeout-ms 800 --rise 4 --fall 5",
     );
     let kind = CheckKind::Http {
         path: "/alive".to_owned(),
         host: Some("example.org".to_owned()),
         status: Some(204),
+        proxy: Some(ProxyHeader::V2),
     };
     assert_eq!((full.name.as_str(), full.scheduler), ("web", Scheduler::Rr));
     let check = Check { kind, port: Some(8080), interval_ms: 900, timeout_ms: 800, rise: 4, fall: 5 };
@@ -259,6 +268,7 @@ fn options_must_fit_each_other() {
         "trutina service add tcp:192.0.2.1:80 --check icmp",
         "trutina service add tcp:192.0.2.1:80 --check tcp --interval-ms 0",
         "trutina service add tcp:192.0.2.1:80 --check http --status 99",
+        "trutina service add tcp:192.0.2.1:80 --check http --check-proxy proxy-v2",
         "trutina service add 192.0.2.1:80",
         "trutina service add tcp:192.0.2.1:80 --mss 535",
         "trutina service add tcp:192.0.2.1:80 --no-backend sorry",
@@ -287,8 +297,10 @@ fn options_must_fit_each_other() {
     ] {
         assert_eq!(parsed(line).unwrap_err().exit_code(), 2, "{line}");
     }
-    let asks = parsed("trutina service add tcp:192.0.2.1:80 --check tcp --path /").unwrap();
-    assert!(asks.command.request().unwrap_err().ends_with("; use --check http"));
+    for option in ["--path /", "--check-proxy v1"] {
+        let asks = parsed(&format!("trutina service add tcp:192.0.2.1:80 --check tcp {option}")).unwrap();
+        assert!(asks.command.request().unwrap_err().ends_with("; use --check http"), "{option}");
+    }
 }
 
 #[test]

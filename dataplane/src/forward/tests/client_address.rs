@@ -254,33 +254,52 @@ fn the_option_goes_with_all_segments_before_the_clients_second_byte() {
 }
 
 #[test]
-fn the_first_datagram_of_a_flow_has_the_header() {
-    for versions in ALL {
+fn datagrams_have_the_header_until_one_is_answered_or_always() {
+    use ClientAddress::{ProxyV2, ProxyV2Each};
+    for (versions, kind) in ALL.into_iter().flat_map(|it| [(it, ProxyV2), (it, ProxyV2Each)]) {
         let (outer, inner) = versions;
-        let mut path = path(versions, ClientAddress::ProxyV2);
+        let mut path = path(versions, kind);
         for round in 0..2 {
             let client = CLIENTS[outer].replace("40000", &format!("4000{round}"));
             let question = datagram(&client, VIPS[outer]);
-            let header =
-                Header::new(ClientAddress::ProxyV2, Protocol::Udp, question.src, question.dst).unwrap();
+            let header = Header::new(kind, Protocol::Udp, question.src, question.dst).unwrap();
             let too_long = Sample { payload: vec![7; 1500], ..question.clone() };
             assert!(matches!(path.pass(too_long.frame()), End::Sent(told) if told.len() > 48), "refused");
-            for payload in [&[header.bytes(), b"GET /"].concat()[..], b"GET /", b"GET /"] {
+            // The first two are not answered: nobody knows whether they came.
+            for (number, answered) in [false, false, true, true, false].into_iter().enumerate() {
+                let has_it = number < 3 || kind == ProxyV2Each;
+                let payload = [if has_it { header.bytes() } else { b"" }, b"GET /"].concat();
                 let End::Sent(frame) = path.pass(question.frame()) else { panic!() };
                 assert!(is_valid(&frame[14..]));
                 let headers = headers_of(&frame);
-                let at_backend = Sample { payload: payload.to_vec(), ..question.clone() };
                 let (src, dst) = ends_of(&headers);
                 assert_eq!(dst, BACKENDS[inner].parse().unwrap());
                 assert_eq!(frame[usize::from(headers.ip.l4) + 8..], *payload);
-                assert_eq!(headers.ip.len, Sample { src, dst, ..at_backend }.packet().len);
-                let reply = Sample { src: dst, dst: src, ..question.clone() };
-                let End::Sent(answer) = path.pass(reply.frame()) else { panic!() };
-                assert_eq!(ends_of(&headers_of(&answer)), (question.dst, question.src));
-                assert_eq!(answer[answer.len() - 5..], *b"GET /");
+                assert_eq!(headers.ip.len, Sample { src, dst, payload, ..question.clone() }.packet().len);
+                let error = datagram_too_long_for_a_router(&frame, inner);
+                let End::Sent(told) = path.pass(error.frame()) else { panic!() };
+                let here = 1400 + 20 * outer as u16 - 20 * inner as u16;
+                let wanted = here - if has_it { u16::from(header.count()) } else { 0 };
+                assert!(is_valid(&told[14..]));
+                assert_eq!(
+                    told[14 + [20, 40][outer] + 6..][..2],
+                    wanted.to_be_bytes(),
+                    "{versions:?} {kind}"
+                );
+                if answered {
+                    let reply = Sample { src: dst, dst: src, ..question.clone() };
+                    let End::Sent(answer) = path.pass(reply.frame()) else { panic!() };
+                    assert_eq!(ends_of(&headers_of(&answer)), (question.dst, question.src));
+                    assert_eq!(answer[answer.len() - 5..], *b"GET /");
+                }
             }
         }
     }
+}
+
+/// What a router behind us, whose next link has an MTU of 1400, says of the datagram in a frame.
+fn datagram_too_long_for_a_router(frame: &[u8], inner: usize) -> Sample {
+    error_about(frame, [[3, 4], [2, 0]][inner], [0, 0, 5, 120], [28, 48][inner])
 }
 
 #[test]
@@ -292,7 +311,12 @@ fn a_datagram_in_pieces_has_no_place_for_the_header() {
     assert!(matches!(path.pass(whole.piece(40, 64).frame()), End::Sent(_)));
     let End::Sent(next) = path.pass(whole.frame()) else { panic!() };
     assert_eq!(next.len(), whole.bytes().len() + 28, "the next one has it");
-    assert!(matches!(path.pass(whole.piece(0, 40).frame()), End::Sent(_)), "and then pieces pass");
+    let (src, dst) = ends_of(&headers_of(&next));
+    assert!(matches!(path.pass(datagram(&dst.to_string(), &src.to_string()).frame()), End::Sent(_)));
+    assert!(
+        matches!(path.pass(whole.piece(0, 40).frame()), End::Sent(_)),
+        "and when it is answered, pieces pass"
+    );
 }
 
 /// A backend's end: what came, in whatever order.

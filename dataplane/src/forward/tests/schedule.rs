@@ -30,7 +30,14 @@ pub(super) fn world(scheduler: Scheduler, hash: Hash, backends: [(u32, u32); 3])
         let taking = candidates.iter().copied().filter(|it| it.weight > 0).collect();
         let made = Service::new(service.key, scheduler, 1, taking);
         let (secret, members) = (Secret::from_text("secret"), members.clone());
-        let ingredients = Ingredients { hash, secret, members, layout: None, servers: Vec::new() };
+        let ingredients = Ingredients {
+            hash,
+            secret,
+            members,
+            expiration: config::model::Service::EXPIRATION_SECS,
+            layout: None,
+            servers: Vec::new(),
+        };
         let made = made.planned(&ingredients, None);
         *service = Arc::new(Service { no_backend: NoBackend::Drop, ..made });
     }
@@ -200,7 +207,14 @@ fn a_quic_connection_is_found_again_from_another_address() {
         let members = service.candidates.iter().map(member).collect();
         let secret = Secret::from_text("secret");
         let hash = Hash::default();
-        let made = Ingredients { hash, secret, members, layout: Some(layout), servers };
+        let made = Ingredients {
+            hash,
+            secret,
+            members,
+            expiration: config::model::Service::EXPIRATION_SECS,
+            layout: Some(layout),
+            servers,
+        };
         *service = service.clone().planned(&made, None);
     }
     let mut path = Path::new(Snapshot::new(parts));
