@@ -5,6 +5,7 @@
 
 mod answers;
 mod arp;
+mod calls;
 mod claims;
 mod flows;
 mod frames;
@@ -29,13 +30,12 @@ use dataplane::publish::Publisher;
 use dataplane::snapshot::{BackendSlot, NeighbourTable, Snapshot};
 use dataplane::stats::{DropCounters, WorkerStats};
 use dataplane::worker::{Handle, Shared};
-use serde::Serialize;
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{self, MissedTickBehavior};
 
-use crate::api::{ApiError, Done, PortStats, PortStatus, Request, code};
+use crate::api::{ApiError, PortStats, PortStatus};
 use crate::compile::{self, compile, recompile};
 use crate::health::agent::Agents;
 use crate::health::{Checker, Event};
@@ -47,6 +47,7 @@ use crate::pools::Locals;
 use crate::report;
 use crate::server::Call;
 use crate::state::{Ground, Limits, State};
+use calls::Pending;
 use claims::Claims;
 
 /// Time between looks at the workers' queues: the longest a punted frame waits.
@@ -57,8 +58,6 @@ const NEIGHBOUR_TICK: Duration = Duration::from_millis(20);
 const RETIRED_TICK: Duration = Duration::from_millis(250);
 /// Time between looks at what is measured.
 const MEASURE_TICK: Duration = Duration::from_secs(1);
-/// Time after which a worker that did not take a snapshot counts as stuck.
-const IN_FORCE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between looks at the ports' links.
 const LINK_TICK: Duration = Duration::from_secs(1);
 /// Least time between snapshots that differ in neighbours only, so that a station which flaps costs little.
@@ -120,13 +119,6 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
         })
     }
-}
-
-/// A change that is published but not yet used by every worker.
-struct Pending {
-    generation: u64,
-    since: Instant,
-    reply: oneshot::Sender<Result<Value, ApiError>>,
 }
 
 /// Everything that a configuration says and that can be compiled before there are workers.
@@ -368,107 +360,6 @@ impl<D: Devices> Engine<D> {
         self.answer_pending();
     }
 
-    /// Answers the calls whose changes are in force on every worker, and those that waited too long for it.
-    fn answer_pending(&mut self) {
-        let in_force = self.publisher.in_force();
-        while let Some(first) = self.pending.front() {
-            let answer = if first.generation <= in_force {
-                to_value(&Done { generation: first.generation })
-            } else if first.since.elapsed() > IN_FORCE_TIMEOUT {
-                let message = "the change is published but not in force; a worker does not answer; see `trutina status`";
-                Err(ApiError { code: code::UNAVAILABLE, message: message.to_owned() })
-            } else {
-                return;
-            };
-            if let Some(first) = self.pending.pop_front() {
-                let _ = first.reply.send(answer);
-            }
-        }
-    }
-
-    /// Does what a call asks. Returns whether that is to stop.
-    fn take(&mut self, call: Call) -> bool {
-        let (uid, pid) = (call.peer.uid, call.peer.pid.unwrap_or_default());
-        // What the checks found before this call concerns what was there before it.
-        self.hear_of_all();
-        let now = self.now();
-        let changed = match call.request {
-            Request::Status => return answer(call.reply, &self.status()),
-            Request::ServiceList => return answer(call.reply, &self.services()),
-            Request::Stats => return answer(call.reply, &self.stats()),
-            Request::Drops => return answer(call.reply, &self.all_drops()),
-            Request::FlowList { limit } => {
-                self.list_flows(limit, call.reply);
-                return false;
-            }
-            Request::PersistenceList(wanted) => {
-                self.list_templates(wanted, call.reply);
-                return false;
-            }
-            Request::PersistenceFlush { service, client } => {
-                let whose = client.map(|client| format!(" of {client}")).unwrap_or_default();
-                tracing::info!(uid, pid, "service {service}: templates{whose} are forgotten");
-                self.forget_templates(service, client, call.reply);
-                return false;
-            }
-            Request::Stop => {
-                let _ = answer(call.reply, &Done { generation: self.publisher.generation() });
-                return true;
-            }
-            Request::Reload => {
-                self.begin_reload(Some(call.reply));
-                return false;
-            }
-            Request::ServiceAdd(service) => {
-                let key = service.key;
-                self.logged(uid, pid, format!("service {key} added"), |state| {
-                    state.add_service(*service, now)
-                })
-                .map(|()| self.adopt_vip(key))
-            }
-            Request::ServiceRemove { service } => self
-                .logged(uid, pid, format!("service {service} removed"), |state| {
-                    state.remove_service(service, now)
-                })
-                .map(|()| self.adopt_vip(service)),
-            Request::BackendAdd { service, backend, sorry } => {
-                let what = format!("service {service}: backend {} added", backend.address);
-                self.logged(uid, pid, what, |state| state.add_backend(service, backend, sorry, now))
-                    .map(|()| self.adopt_service(service))
-            }
-            Request::BackendRemove { service, address } => {
-                let what = format!("service {service}: backend {address} removed");
-                self.logged(uid, pid, what, |state| state.remove_backend(service, address, now))
-                    .map(|()| self.adopt_service(service))
-            }
-            Request::BackendSet { service, address, weight, admin } => {
-                let what = policies::change(service, address, weight, admin);
-                self.logged(uid, pid, what, |state| state.set_backend(service, address, (weight, admin), now))
-            }
-        };
-        match changed {
-            Ok(()) => self.unpublished.push(call.reply),
-            Err(error) => {
-                let _ = call.reply.send(Err(error));
-            }
-        }
-        false
-    }
-
-    /// Makes a change that somebody asked for, and says so in the log.
-    fn logged(
-        &mut self,
-        uid: u32,
-        pid: i32,
-        what: String,
-        change: impl FnOnce(&mut State) -> Result<(), ApiError>,
-    ) -> Result<(), ApiError> {
-        change(&mut self.state)?;
-        tracing::info!(uid, pid, "{what}");
-        self.changed = true;
-        Ok(())
-    }
-
     /// Notes everything that checks have found so far.
     fn hear_of_all(&mut self) {
         while let Ok(event) = self.events.try_recv() {
@@ -538,20 +429,6 @@ impl<D: Devices> Engine<D> {
         }
         received > 0 && self.idle.1.elapsed() > limit
     }
-}
-
-/// Answers a call that changes nothing. Returns false: it does not stop the appliance.
-fn answer<T: Serialize>(reply: oneshot::Sender<Result<Value, ApiError>>, result: &T) -> bool {
-    // Whoever asked may be gone.
-    let _ = reply.send(to_value(result));
-    false
-}
-
-fn to_value<T: Serialize>(result: &T) -> Result<Value, ApiError> {
-    serde_json::to_value(result).map_err(|error| ApiError {
-        code: code::UNAVAILABLE,
-        message: format!("the answer cannot be written; {error}; report this as a defect"),
-    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use dataplane::worker::Listed;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::{Devices, Engine, answer};
+use super::calls::answer;
+use super::{Devices, Engine};
 use crate::api::{ApiError, Flow, FlowList, code};
 use crate::report;
 

@@ -15,7 +15,8 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task;
 
-use super::{Devices, Engine, to_value};
+use super::calls::to_value;
+use super::{Devices, Engine};
 use crate::api::{self, ApiError, Forgotten, TemplateList, TemplateUsage, TemplatesWanted, code};
 use crate::report::bindings::{self, Binding};
 use serde_json::Value;

@@ -17,7 +17,7 @@ use dataplane::team::Team;
 use dataplane::worker::{Injection, Listed};
 
 use super::*;
-use crate::api;
+use crate::api::{self, Done, Request, code};
 use crate::server::Peer;
 
 const OWN: MacAddr = MacAddr([2, 0, 0x5e, 0, 0x53, 0xfe]);
