@@ -176,16 +176,17 @@ pub(super) fn cheapest_then_idlest(
 ) -> Option<BackendSlot> {
     // What is measured changes little from one choice to the next, so that jumps are foreseen; and flows are seldom
     // asked for.
-    let mut best: Option<(&Candidate, u64)> = None;
+    let (mut best, mut least): (Option<&Candidate>, u64) = (None, u64::MAX);
     for candidate in candidates.iter().filter(|candidate| available(candidate)) {
         let cost = cost(candidate);
-        let is_better =
-            |(best, least)| cost < least || (cost == least && load(candidate).flows() < load(best).flows());
-        if best.is_none_or(is_better) {
-            best = Some((candidate, cost));
+        if cost <= least {
+            let is_idler = |best| load(candidate).flows() < load(best).flows();
+            if cost < least || best.is_none_or(is_idler) {
+                (best, least) = (Some(candidate), cost);
+            }
         }
     }
-    best.map(|(candidate, _)| candidate.backend)
+    best.map(|candidate| candidate.backend)
 }
 
 /// The one with less cost; of equal ones the first. Which has less cannot be foreseen, so nothing jumps.
