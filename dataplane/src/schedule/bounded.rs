@@ -5,6 +5,8 @@
 //!
 //! Source: Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2016.
 
+use std::hint::select_unpredictable;
+
 use super::hash::{Secret, place};
 use super::maglev::{probe, slots};
 use super::table::Member;
@@ -32,31 +34,18 @@ struct Holder {
 }
 
 impl Holder {
-    /// Whether one more flow is within its bound, if there are `total` flows without that, and it takes it.
+    /// Whether one more flow is within its bound, if it has `load` of `total` flows without that.
     #[inline(always)]
-    fn takes<C: FnMut() -> u64>(
-        &self,
-        loads: &impl Fn(BackendSlot) -> u64,
-        total: &mut Total<C>,
-        available: &impl Fn(BackendSlot) -> bool,
-    ) -> bool {
-        let load = loads(self.backend);
-        // A weight of 0 has a bound of 0.
-        total.is(|total| load < self.bound(total)) && available(self.backend)
-    }
-
-    /// How many flows it may have, if there are `total` without the one that comes.
-    #[inline]
-    fn bound(&self, total: u64) -> u64 {
-        let bound = ((u128::from(total) + 1) * u128::from(self.bound)).div_ceil(1 << 32);
-        u64::try_from(bound).unwrap_or(u64::MAX)
+    fn has_room(&self, load: u64, total: u64) -> bool {
+        // Less than a bound that is rounded up is less than the bound. A weight of 0 has a bound of 0.
+        u128::from(load) << 32 < u128::from(total.saturating_add(1)) * u128::from(self.bound)
     }
 }
 
 impl Bounded {
     /// Slots that are tried before the list of backends is. With a factor of 1.25, at most four of five backends
     /// are full, so that fewer than one flow of a million needs more.
-    const TRIES: usize = 64;
+    const TRIES: usize = 65;
 
     /// A table with `size` slots, as [`super::maglev::Maglev::new`] has it. A backend may have `load_factor` times
     /// its share of the flows, which is more than 1.
@@ -80,9 +69,20 @@ impl Bounded {
         total: &mut Total<C>,
         available: impl Fn(BackendSlot) -> bool,
     ) -> Option<BackendSlot> {
-        let holder = self.holder(place(hash, self.slots.len()))?;
-        if holder.takes(&loads, total, &available) {
-            return Some(holder.backend);
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut slots = probe(hash, self.slots.len());
+        let (first, second) = (self.holder(slots.next()?)?, self.holder(slots.next()?)?);
+        let (load, load_of_second) = (loads(first.backend), loads(second.backend));
+        // Which of them has room cannot be foreseen, so nothing jumps. It is none if that depends on the total.
+        let (least, most) = total.range();
+        let none = BackendSlot::NONE;
+        let later = select_unpredictable(second.has_room(load_of_second, least), second.backend, none);
+        let later = select_unpredictable(first.has_room(load, most), none, later);
+        let chosen = select_unpredictable(first.has_room(load, least), first.backend, later);
+        if chosen != none && available(chosen) {
+            return Some(chosen);
         }
         self.pick_other(hash, loads, total, available)
     }
@@ -101,9 +101,12 @@ impl Bounded {
         total: &mut Total<C>,
         available: impl Fn(BackendSlot) -> bool,
     ) -> Option<BackendSlot> {
-        let mut tried =
-            probe(hash, self.slots.len()).skip(1).take(Self::TRIES).filter_map(|slot| self.holder(slot));
-        match tried.find(|holder| holder.takes(&loads, total, &available)) {
+        let mut tried = probe(hash, self.slots.len()).take(Self::TRIES).filter_map(|slot| self.holder(slot));
+        let mut takes = |holder: &&Holder| {
+            let load = loads(holder.backend);
+            total.is(|total| holder.has_room(load, total)) && available(holder.backend)
+        };
+        match tried.find(|holder| takes(holder)) {
             Some(holder) => Some(holder.backend),
             None => self.pick_least(hash, loads, available),
         }

@@ -53,7 +53,8 @@ impl Maglev {
 /// The slots of a table of prime size in an order that belongs to a hash; all, then again. The size is at least 2.
 #[inline]
 pub(super) fn probe(hash: u64, size: usize) -> impl Iterator<Item = usize> {
-    let step = hash as u32 as usize % (size - 1) + 1;
+    // Half as wide a division as that of a `usize`, which takes longer.
+    let step = (hash as u32 % (size as u32 - 1) + 1) as usize;
     // Less than twice the size: a division would take longer than all the rest.
     let wrapped = move |slot: usize| if slot < size { slot } else { slot - size };
     std::iter::successors(Some(place(hash, size)), move |slot| Some(wrapped(slot + step)))

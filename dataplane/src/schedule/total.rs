@@ -43,21 +43,18 @@ pub(super) struct Total<'a, C> {
 }
 
 impl<C: FnMut() -> u64> Total<'_, C> {
-    /// Whether something holds for the total. If it does for a number, it must for all larger ones.
+    /// The least and the most that it may be.
     #[inline(always)]
-    pub(super) fn is(&mut self, holds: impl Fn(u64) -> bool) -> bool {
+    pub(super) fn range(&self) -> (u64, u64) {
         let (near, off) = (self.counted.flows, self.changes.wrapping_sub(self.counted.changes));
-        if holds(near.saturating_sub(off)) {
-            return true;
-        }
-        off > 0 && self.is_after_all(holds)
+        (near.saturating_sub(off), near.saturating_add(off))
     }
 
-    /// The same, if it is not for as few flows as there may be.
-    #[inline(never)]
-    fn is_after_all(&mut self, holds: impl Fn(u64) -> bool) -> bool {
-        let (near, off) = (self.counted.flows, self.changes.wrapping_sub(self.counted.changes));
-        holds(near.saturating_add(off)) && holds(self.count_anew())
+    /// Whether something holds for the total. If it does for a number, it must for all larger ones.
+    #[inline]
+    pub(super) fn is(&mut self, holds: impl Fn(u64) -> bool) -> bool {
+        let (least, most) = self.range();
+        holds(least) || (least < most && holds(most) && holds(self.count_anew()))
     }
 
     #[cold]
