@@ -139,7 +139,9 @@ mod tests {
     use super::*;
     use crate::schedule::maglev::Maglev;
     use crate::schedule::table::testing::members;
+    use crate::schedule::total::Counted;
     use crate::schedule::total::testing::with_total;
+    use crate::testing;
     use proptest::prelude::*;
 
     const SECRET: Secret = Secret([3, 4]);
@@ -196,6 +198,23 @@ mod tests {
                 let share = f64::from(weight) / f64::from(sum);
                 prop_assert!(weight > 0 && *load as f64 <= (factor * (total as f64 + 1.0) * share + 1e-5).ceil());
             }
+        }
+
+        #[test]
+        fn a_total_that_is_not_known_exactly_makes_no_difference(
+            loads in prop::collection::vec(0u64..40, 8),
+            hash: u64,
+            (before, changes) in (0u64..200, 0u64..100),
+            grows: bool,
+        ) {
+            let table = Bounded::new(&members(&[1; 8]), 251, &SECRET, 1.25);
+            let now = if grows { before + changes } else { before.saturating_sub(changes) };
+            let load = |it: BackendSlot| loads[it.0 as usize];
+            let service = testing::service("tcp:192.0.2.100:80", &[(0, 1)]);
+            let mut counted = Counted::default();
+            counted.total(&service, 0, || before);
+            let pick = table.pick(hash, load, &mut counted.total(&service, changes, || now), |_| true);
+            prop_assert_eq!(pick, with_total(now, |total| table.pick(hash, load, total, |_| true)));
         }
 
         #[test]
