@@ -20,11 +20,17 @@ pub struct Locality {
     /// By candidate: when it joined the set, as a number that is greater for those that joined later; 0 if it is not in
     /// it. `lblc` keeps one in it.
     joined: Box<[AtomicU32]>,
+    /// The place of the only one in the set, as it mostly is; [`NOBODY`] if there are more, or none. What another worker
+    /// changes at the same time may be missed here until the next change.
+    only: AtomicU32,
     /// When it was last asked for.
     used: AtomicU32,
     /// When the set last changed.
     changed: AtomicU32,
 }
+
+/// No place.
+const NOBODY: u32 = u32::MAX;
 
 /// One of the set.
 #[derive(Clone, Copy)]
@@ -57,12 +63,15 @@ impl Locality {
         let time = |of: fn(&Self) -> &AtomicU32| {
             AtomicU32::new(before.map_or(0, |(entry, _)| of(entry).load(Ordering::Relaxed)))
         };
-        Self {
+        let entry = Self {
             expiration,
             joined: candidates.iter().map(|it| AtomicU32::new(order(it).unwrap_or(0))).collect(),
+            only: AtomicU32::new(NOBODY),
             used: time(|it| &it.used),
             changed: time(|it| &it.changed),
-        }
+        };
+        entry.look_for_only();
+        entry
     }
 
     /// `lblc`: the backend that the entry has, if it is not overloaded; else the least loaded, which it has from then.
@@ -74,7 +83,7 @@ impl Locality {
         load: impl Fn(&Candidate) -> Load + Copy,
     ) -> Option<BackendSlot> {
         self.touch(now);
-        let kept = self.set_of(candidates, load).map(|it| it.candidate).find(|it| available(it));
+        let kept = self.only(candidates).filter(|it| available(it));
         if let Some(kept) = kept.filter(|it| !is_crowded(it, candidates, load)) {
             return Some(kept.backend);
         }
@@ -82,6 +91,7 @@ impl Locality {
         for (joined, candidate) in self.joined.iter().zip(candidates) {
             joined.store(u32::from(candidate.backend == chosen), Ordering::Relaxed);
         }
+        self.look_for_only();
         Some(chosen)
     }
 
@@ -95,14 +105,13 @@ impl Locality {
         load: impl Fn(&Candidate) -> Load + Copy,
     ) -> Option<BackendSlot> {
         self.touch(now);
-        let there = self.set_of(candidates, load).filter(|it| available(it.candidate));
-        let least = there.reduce(|least, it| {
-            let wins = it.is_below(&least) || (!least.is_below(&it) && it.order > least.order);
-            if wins { it } else { least }
-        });
+        let least = match self.only(candidates) {
+            Some(only) => Some(only).filter(|it| available(it)),
+            None => self.least(candidates, available, load),
+        };
         self.shrink(now, candidates, load);
-        if let Some(least) = least.filter(|it| !is_crowded(it.candidate, candidates, load)) {
-            return Some(least.candidate.backend);
+        if let Some(least) = least.filter(|it| !is_crowded(it, candidates, load)) {
+            return Some(least.backend);
         }
         let chosen = weighted_connections(Weighed::any(candidates), available, load)?;
         let last = self.joined.iter().map(|joined| joined.load(Ordering::Relaxed)).max().unwrap_or(0);
@@ -111,8 +120,39 @@ impl Locality {
         if joined.load(Ordering::Relaxed) == 0 {
             joined.store(last.saturating_add(1), Ordering::Relaxed);
             self.changed.store(now, Ordering::Relaxed);
+            self.look_for_only();
         }
         Some(chosen)
+    }
+
+    /// The only candidate in the set.
+    #[inline]
+    fn only<'a>(&self, candidates: &'a [Candidate]) -> Option<&'a Candidate> {
+        candidates.get(self.only.load(Ordering::Relaxed) as usize)
+    }
+
+    /// Notes who is the only one in the set, after that has changed.
+    fn look_for_only(&self) {
+        let there =
+            |(place, joined): (u32, &AtomicU32)| (joined.load(Ordering::Relaxed) > 0).then_some(place);
+        let mut places = (0..).zip(&self.joined).filter_map(there);
+        let only = places.next().filter(|_| places.next().is_none());
+        self.only.store(only.unwrap_or(NOBODY), Ordering::Relaxed);
+    }
+
+    /// The least loaded of the set that takes flows.
+    fn least<'a>(
+        &'a self,
+        candidates: &'a [Candidate],
+        available: impl Fn(&Candidate) -> bool,
+        load: impl Fn(&Candidate) -> Load + 'a,
+    ) -> Option<&'a Candidate> {
+        let there = self.set_of(candidates, load).filter(|it| available(it.candidate));
+        let least = there.reduce(|least, it| {
+            let wins = it.is_below(&least) || (!least.is_below(&it) && it.order > least.order);
+            if wins { it } else { least }
+        });
+        least.map(|it| it.candidate)
     }
 
     /// The candidates in the set.
@@ -135,6 +175,7 @@ impl Locality {
         }
         if now.wrapping_sub(self.used.swap(now, Ordering::Relaxed)) > self.expiration {
             self.joined.iter().for_each(|joined| joined.store(0, Ordering::Relaxed));
+            self.only.store(NOBODY, Ordering::Relaxed);
         }
     }
 
@@ -150,6 +191,7 @@ impl Locality {
         if let Some(most) = most {
             most.joined.store(0, Ordering::Relaxed);
             self.changed.store(now, Ordering::Relaxed);
+            self.look_for_only();
         }
     }
 }
