@@ -148,11 +148,10 @@ impl Secret {
         let ports = u64::from(opening.destination_port) << 16 | u64::from(opening.source_port);
         let rest = ports | u64::from(opening.protocol == Protocol::Udp) << 32;
         let (source, destination) = (opening.source, opening.destination);
-        match (v4(source), v4(destination)) {
-            (Some(source), Some(destination)) => {
-                sip13(self.0, [u64::from(destination) << 32 | u64::from(source), last(13, rest)])
-            }
-            _ => {
+        // Both are of one version.
+        match v4(source) {
+            Some(source) => sip13(self.0, [(destination as u64) << 32 | u64::from(source), last(13, rest)]),
+            None => {
                 let key = [self.0[0] ^ destination as u64, self.0[1] ^ (destination >> 64) as u64];
                 sip13(key, [source as u64, (source >> 64) as u64, last(21, rest)])
             }
