@@ -37,7 +37,7 @@ const ASKED_PER_TURN: u32 = 12;
 /// The same in a second, so that ends by the million neither answer nor come back at the same moment.
 const ASKED_PER_SEC: u32 = 10_000;
 /// Resets that may wait for their turn.
-const UNTOLD: usize = 256;
+const UNTOLD: usize = 512;
 
 const _: () = assert!(2 * ASKED_PER_TURN as usize <= BURST);
 
@@ -152,8 +152,9 @@ impl<F: Frame> Forwarder<F> {
             self.flows.enter(context, stored, flow, State::Close);
             return self.deliver_one(context, &onward, frame, out);
         }
-        // As long as the other end is to be told, a later round finds the flow.
-        if flow.state().is_closing(View::Client) || self.tell_other(&onward, &frame) {
+        // As long as the other end is to be told, a later round finds the flow. A piece tells nobody.
+        let is_piece = headers.ip.fragment.is_some();
+        if !is_piece && (flow.state().is_closing(View::Client) || self.tell_other(&onward, &frame)) {
             self.flows.enter(context, stored, flow, State::Close);
         }
         self.refuse(context, work, DropReason::FlowReset, Some(frame), out);

@@ -256,8 +256,9 @@ fn reset_segment(head: &[u8], headers: &Headers) -> Option<Bare> {
 }
 
 /// The segment in `head`, which goes no further, as the resets that tell the end it was for that its sender is gone:
-/// one for an end that does not have what it carries, and one for an end that does, since it came before. None if it
-/// says nothing to that end yet, or all by itself.
+/// one for an end that does not have what it carries, and one for an end that does, since it came before. What carries
+/// nothing may be a probe of an idle connection, which begins one before what its receiver awaits (RFC 9293, 3.8.4).
+/// None if it says nothing to that end yet, or all by itself.
 pub fn resets_for_other(head: &[u8], headers: &Headers) -> [Option<Bare>; 2] {
     let Headers { ip, src_port, dst_port, tcp_flags, .. } = *headers;
     // An opening's other end is not opened.
@@ -274,7 +275,7 @@ pub fn resets_for_other(head: &[u8], headers: &Headers) -> [Option<Bare>; 2] {
     let flags = tcp::RST | tcp::ACK;
     let reset =
         |sequence| Bare { addresses: ip.addresses, src_port, dst_port, sequence, acknowledgment, flags };
-    [Some(reset(first)), (len > 0).then(|| reset(first.wrapping_add(len)))]
+    [Some(reset(first)), Some(reset(first.wrapping_add(len.max(1))))]
 }
 
 /// Places in the sequence that a segment with this header takes; SYN and FIN have some, too. `None` if its lengths
