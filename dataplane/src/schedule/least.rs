@@ -122,7 +122,7 @@ impl Factors {
         let weights = || candidates.iter().map(|it| u64::from(it.weight / divisor));
         let largest = weights().max()?;
         let shift = (largest * largest).checked_next_power_of_two()?.trailing_zeros();
-        let fits = (u128::from(most) << shift) * u128::from(largest) <= 1 << 63;
+        let fits = (u128::from(most) << shift).checked_mul(u128::from(largest))? <= 1 << 63;
         let factor = |weight: u64| (1u64 << 63).div_ceil(weight.max(1));
         fits.then(|| Self { shift, factors: weights().map(factor).collect() })
     }

@@ -120,8 +120,8 @@ impl Locality {
         if joined.load(Ordering::Relaxed) == 0 {
             joined.store(last.saturating_add(1), Ordering::Relaxed);
             self.changed.store(now, Ordering::Relaxed);
-            self.look_for_only();
         }
+        self.look_for_only();
         Some(chosen)
     }
 
@@ -170,17 +170,18 @@ impl Locality {
     /// Empties the entry if nobody asked for it for too long.
     fn touch(&self, now: Seconds) {
         // Once a second, for an exchange takes longer than all the rest; of the workers, one sees that its time is over.
-        if self.used.load(Ordering::Relaxed) == now {
+        // Their clocks differ by some turns.
+        if self.used.load(Ordering::Relaxed) >= now {
             return;
         }
-        if now.wrapping_sub(self.used.swap(now, Ordering::Relaxed)) > self.expiration {
+        if now.saturating_sub(self.used.fetch_max(now, Ordering::Relaxed)) > self.expiration {
             self.joined.iter().for_each(|joined| joined.store(0, Ordering::Relaxed));
             self.only.store(NOBODY, Ordering::Relaxed);
         }
     }
 
     fn shrink(&self, now: Seconds, candidates: &[Candidate], load: impl Fn(&Candidate) -> Load + Copy) {
-        let unchanged = now.wrapping_sub(self.changed.load(Ordering::Relaxed));
+        let unchanged = now.saturating_sub(self.changed.load(Ordering::Relaxed));
         if unchanged <= self.expiration || self.set_of(candidates, load).nth(1).is_none() {
             return;
         }
@@ -236,6 +237,7 @@ mod tests {
         assert_eq!(one(5, [0, 0, 4]), 2);
         assert_eq!(entry.one(6, &candidates, |it| it.backend.0 != 2, busy([1, 0, 0])), Some(BackendSlot(1)));
         assert_eq!(one(6 + EXPIRATION, [0, 1, 1]), 1, "it is not over");
+        assert_eq!(one(5 + EXPIRATION, [0, 1, 1]), 1, "nor to a worker whose clock is behind");
         assert_eq!(one(7 + 2 * EXPIRATION, [0, 1, 1]), 0, "forgotten");
     }
 
