@@ -194,8 +194,8 @@ impl State {
         Self {
             ground,
             limits,
-            services: Slots::default(),
-            backends: Slots::default(),
+            services: Slots::new(limits.services),
+            backends: Slots::new(limits.backends),
             slot_bases: HashMap::new(),
             slot_of: HashMap::new(),
             timed: BTreeSet::new(),

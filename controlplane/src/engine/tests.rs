@@ -3,6 +3,8 @@
 mod links;
 mod persistence;
 
+use std::net::SocketAddr;
+
 use config::words::{Idle, Scheduler, ServiceKey};
 use dataplane::buf::HeapFrame;
 use dataplane::clock::Clock;
@@ -73,6 +75,9 @@ struct Lab {
     file: tempfile::NamedTempFile,
 }
 
+/// Slots of backends.
+const BACKENDS: usize = 64;
+
 fn lab() -> Lab {
     lab_of(CONFIG, Host::none())
 }
@@ -81,10 +86,11 @@ fn lab_of(config: &str, host: Host) -> Lab {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), config).unwrap();
     let config = config::load(file.path()).unwrap();
-    let plan = Plan::new(config.clone(), &[OWN], Limits::for_config(&config)).unwrap();
+    let limits = Limits { backends: BACKENDS, ..Limits::for_config(&config) };
+    let plan = Plan::new(config.clone(), &[OWN], limits).unwrap();
     let (publisher, mut readers) = publish::channel(plan.snapshot(), 1);
     let shared = Shared { stop: Arc::default(), clock: Clock::start(), idle: Idle::Poll };
-    let (stats, team) = (Arc::new(WorkerStats::new(64)), Team::new(1, 64, 64));
+    let (stats, team) = (Arc::new(WorkerStats::new(BACKENDS)), Team::new(1, BACKENDS, 64));
     team.join(0, &stats);
     let handle = Handle {
         punt: Arc::new(crossbeam::queue::ArrayQueue::new(64)),
@@ -340,10 +346,14 @@ async fn a_backend_does_not_inherit_the_time_of_who_had_its_slot() {
     team.times.note(slot, 5000);
     lab.reader.refresh();
     lab.engine.free_retired();
-    let backend = config::model::Backend { address: "192.0.2.12:8000".parse().unwrap(), ..before };
-    drop(lab.call(Request::BackendAdd { service, backend, sorry: false }));
-    let its = lab.engine.state.backends_of(service).map(|it| it.config.address);
-    assert!(its.eq([backend.address]) && lab.engine.state.backend(slot).is_some(), "the slot is used again");
+    for port in 1..=BACKENDS as u16 {
+        let address = SocketAddr::new(before.address.ip(), port);
+        let backend = config::model::Backend { address, ..before };
+        assert!(lab.engine.state.backend(slot).is_none(), "it is used again as late as possible");
+        drop(lab.call(Request::BackendAdd { service, backend, sorry: false }));
+        lab.reader.refresh();
+    }
+    assert!(lab.engine.state.backend(slot).is_some());
     assert_eq!(team.times.get(slot), Times::UNASKED);
 }
 

@@ -1,19 +1,24 @@
 //! Numbers for things that others name by number.
 
-/// Things that keep their numbers as long as they exist; numbers of what is gone are used again.
+use std::collections::VecDeque;
+
+/// Things that keep their numbers as long as they exist. A number is used again as late as possible, for what still
+/// names the one that is gone by it, as templates do, to have its time.
 #[derive(Debug)]
 pub(super) struct Slots<T> {
     items: Vec<Option<T>>,
-    free: Vec<usize>,
-}
-
-impl<T> Default for Slots<T> {
-    fn default() -> Self {
-        Self { items: Vec::new(), free: Vec::new() }
-    }
+    /// The numbers of what is gone, in that order.
+    free: VecDeque<usize>,
+    /// Numbers that there are before any is used again.
+    room: usize,
 }
 
 impl<T> Slots<T> {
+    /// None, with room for so many.
+    pub(super) fn new(room: usize) -> Self {
+        Self { items: Vec::new(), free: VecDeque::new(), room }
+    }
+
     /// All numbers that were ever given, with what has them now.
     pub(super) fn all(&self) -> &[Option<T>] {
         &self.items
@@ -32,7 +37,8 @@ impl<T> Slots<T> {
     }
 
     pub(super) fn insert(&mut self, item: T) -> usize {
-        let number = self.free.pop().unwrap_or_else(|| {
+        let again = if self.items.len() < self.room { None } else { self.free.pop_front() };
+        let number = again.unwrap_or_else(|| {
             self.items.push(None);
             self.items.len() - 1
         });
@@ -42,7 +48,7 @@ impl<T> Slots<T> {
 
     pub(super) fn remove(&mut self, number: usize) -> Option<T> {
         let item = self.items.get_mut(number)?.take()?;
-        self.free.push(number);
+        self.free.push_back(number);
         Some(item)
     }
 }

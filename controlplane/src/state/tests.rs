@@ -298,8 +298,12 @@ fn a_slot_is_free_when_its_last_flow_has_ended_and_counters_go_on() {
     assert!(!state.has_retired());
     let past = state.services().next().unwrap().past;
     assert_eq!(past, conns(10));
-    state.add_backend(key(1), backend(13, 1), false, NOW).unwrap();
-    assert_eq!(slot(&state, key(1), 13), gone, "slots are used again");
+    let mut add = |last| {
+        state.add_backend(key(1), backend(last, 1), false, NOW).unwrap();
+        slot(&state, key(1), last)
+    };
+    assert!((13..17).all(|last| add(last) != gone), "slots are used again as late as possible");
+    assert_eq!(add(17), gone, "but used again");
     counters.borrow_mut().insert(gone, (conns(15), 1));
     assert_eq!(state.since_base(gone, conns(15)), conns(5), "and count anew");
 }
