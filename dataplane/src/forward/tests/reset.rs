@@ -424,6 +424,18 @@ fn who_cannot_be_told_at_once_is_asked_later() {
     assert_eq!(asked, 300 - 256);
 }
 
+#[test]
+fn a_piece_tells_nobody_so_that_the_ends_are_asked() {
+    let (mut path, _) = answers(40000..40001);
+    let mut first = Packet { dont_fragment: false, payload: vec![0; 4], ..request(40000, ACK) }.bytes();
+    // More fragments follow; the header's sum is less by what it is more (RFC 1624).
+    first[20] = 0x20;
+    let sum = u16::from_be_bytes([first[24], first[25]]);
+    first[24..26].copy_from_slice(&sum.wrapping_sub(0x2000 + u16::from(sum < 0x2000)).to_be_bytes());
+    assert_eq!(path.pass(HeapFrame::new(&first)), End::Dropped(DropReason::FlowReset));
+    assert_eq!((path.offer_ready().len(), a_round(&mut path).len()), (0, 1));
+}
+
 /// A path with established connections that are over then, and the answers of the first ones' clients.
 fn answers(ports: Range<u16>) -> (Path, Burst<HeapFrame>) {
     let mut path = Path::of(testing::snapshot(Mode::Nat), 0, 1, 1000);
