@@ -1,6 +1,7 @@
 //! Starts and stops the parts of the appliance.
 
 mod devices;
+mod nodes;
 mod pages;
 mod ports;
 mod workers;

@@ -15,6 +15,8 @@ use dataplane::dpdk::rss::Side;
 use dataplane::toeplitz::Owners;
 use dataplane::worker::FRAMES_IN_QUEUES;
 
+use super::nodes;
+
 /// Frames that the control thread makes and that threads keep in their caches, beside all queues.
 const SPARE_FRAMES: usize = 512;
 /// Mbufs that a thread's mempool cache may hold: one and a half times its size.
@@ -46,6 +48,8 @@ pub fn open(config: &Config, eal: &Arc<Eal>) -> anyhow::Result<Opened> {
     let mut ports = Vec::new();
     let mut queues: Vec<Vec<PortQueue>> = config.cores.workers.iter().map(|_| Vec::new()).collect();
     for ((devices, port), side) in found.into_iter().zip(&config.ports).zip(sides(config)) {
+        let nodes: Vec<i32> = devices.iter().map(ethdev::Device::numa_node).collect();
+        nodes::warn_if_far(&port.name, &nodes, &config.cores.workers);
         let owners = if devices.len() == 1 { &all } else { &only };
         let (mut opened, mut of_port) = (Vec::new(), Vec::new());
         for device in devices {

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 # Before the imports: only then do their assertions show values.
 pytest.register_assert_rewrite("wires", "guest", "traffic")
 
-from guest import E1000E, VIRTIO, Guest, Nic, refusal, toml  # noqa: E402
+from guest import E1000E, FLAT, VIRTIO, Guest, Nic, refusal, toml  # noqa: E402
 from modes import MODES  # noqa: E402
 from wires import Wires, own_network  # noqa: E402
 
@@ -37,16 +37,16 @@ class Bench:
     """One guest at a time, with the NICs wanted last, and the wires to it."""
 
     def __init__(self):
-        self.nic = self.wires = self.guest = None
+        self.built = self.wires = self.guest = None
         self.stack = contextlib.ExitStack()
 
-    def of(self, nic):
+    def of(self, nic, board=FLAT):
         """Wires and guest with these NICs."""
-        if nic != self.nic:
+        if (nic, board) != self.built:
             self.stack.close()
             self.wires = self.stack.enter_context(Wires(nic.taps))
-            self.guest = self.stack.enter_context(Guest(nic))
-            self.nic = nic
+            self.guest = self.stack.enter_context(Guest(nic, board))
+            self.built = nic, board
         return self.wires, self.guest
 
     def close(self):

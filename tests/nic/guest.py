@@ -16,9 +16,7 @@ from vm import parts
 from vm.image import Image
 from vm.machine import Machine
 
-CPUS = 3
-MEMORY_MIB, HUGEPAGES_MIB = 768, 256
-SLOTS = {"clients": 4, "servers": 5}
+HUGEPAGES_MIB = 256
 DRIVERS = ("bus_pci", "bus_vdev", "mempool_ring", "net_virtio", "net_e1000")
 # An IOMMU that remaps DMA but no interrupts is all that QEMU emulates without KVM's help.
 IOMMU = "intel-iommu,intremap=off,caching-mode=on,device-iotlb=on"
@@ -47,9 +45,28 @@ VIRTIO = Nic(
 E1000E = Nic("e1000e", "e1000e", taps=1, hashes=False)
 
 
-def pci(side):
-    """The address of a side's NIC in the guest."""
-    return f"0000:00:{SLOTS[side]:02x}.0"
+@dataclass(frozen=True)
+class Board:
+    """What a guest is built on: QEMU's words for it, its memory and number of cores, those of workers, and by side
+    the PCI address of its NIC and QEMU's words for that.
+    """
+
+    words: tuple[str, ...]
+    memory_mib: int
+    cpus: int
+    workers: tuple[int, ...]
+    pci: dict[str, str]
+    places: dict[str, str]
+
+
+FLAT = Board(
+    words=(),
+    memory_mib=768,
+    cpus=3,
+    workers=(1, 2),
+    pci={"clients": "0000:00:04.0", "servers": "0000:00:05.0"},
+    places={"clients": "addr=4", "servers": "addr=5"},
+)
 
 
 def image():
@@ -68,39 +85,40 @@ def image():
     return made
 
 
-def devices(nic):
+def devices(nic, board):
     """QEMU's words for the two NICs and the IOMMU before them."""
-    words = ["-device", IOMMU]
+    words = ["-device", IOMMU, *board.words]
     for side in SIDES:
         queues = f",queues={nic.taps}" if nic.taps > 1 else ""
         words += ["-netdev", f"tap,id={side},ifname={side},script=no,downscript=no,vhost=off{queues}"]
-        words += ["-device", f"{nic.device},netdev={side},mac={MACS[side]},addr={SLOTS[side]},romfile="]
+        words += ["-device", f"{nic.device},netdev={side},mac={MACS[side]},{board.places[side]},romfile="]
     return words
 
 
 class Guest(Machine):
     """A machine with two NICs of one kind, both given to DPDK."""
 
-    def __init__(self, nic):
+    def __init__(self, nic, board=FLAT):
+        self.board = board
         words = f"intel_iommu=on iommu=strict hugepages={HUGEPAGES_MIB // 2}"
         # As docs/real-nic.md has it: the workers' cores do nothing else.
-        isolated = f"1-{CPUS - 1}"
+        isolated = f"1-{board.cpus - 1}"
         words += f" isolcpus={isolated} nohz_full={isolated} rcu_nocbs={isolated}"
-        super().__init__(image(), devices(nic), CPUS, MEMORY_MIB, words)
+        super().__init__(image(), devices(nic, board), board.cpus, board.memory_mib, words)
 
     def __enter__(self):
         super().__enter__()
         self.sh("echo 1 >/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts")
-        for side in SIDES:
-            self.sh(f"echo vfio-pci >/sys/bus/pci/devices/{pci(side)}/driver_override")
-            self.sh(f"echo {pci(side)} >/sys/bus/pci/drivers_probe")
+        for address in self.board.pci.values():
+            self.sh(f"echo vfio-pci >/sys/bus/pci/devices/{address}/driver_override")
+            self.sh(f"echo {address} >/sys/bus/pci/drivers_probe")
         return self
 
     def launch(self, config):
         """Starts trutinad and does not wait for it."""
         self.write(CONFIG, config)
         # Isolated cores are none that a process may use by itself.
-        command = f"taskset -c 0-{CPUS - 1} trutinad --config {CONFIG} >{LOG} 2>&1"
+        command = f"taskset -c 0-{self.board.cpus - 1} trutinad --config {CONFIG} >{LOG} 2>&1"
         self.sh(f"rm -f {CODE}; ({command} & echo $! >{PID}; wait $!; echo $? >{CODE}) >/dev/null 2>&1 &")
 
     def start(self, config):
@@ -150,14 +168,14 @@ def refusal(mode):
     return "" if done.returncode == 0 else re.sub(r"^error: \S+ |; help: .*", "", done.stderr.splitlines()[0])
 
 
-def toml(workers, modes):
+def toml(workers, modes, board=FLAT, capacity=10_000):
     """A configuration file as one would write it for real NICs."""
-    cores = [1 + number % (CPUS - 1) for number in range(workers)]
+    cores = [board.workers[number % len(board.workers)] for number in range(workers)]
     lines = ["[dpdk]", "memory_mib = 192", "[cores]", "control = 0", f"workers = {cores}", "shared = true"]
-    lines += ["[flow_table]", "capacity = 10000"]
+    lines += ["[flow_table]", f"capacity = {capacity}"]
     for side in SIDES:
         own = json.dumps([f"{OWN[side][version]}/{PREFIX_LEN[version]}" for version in PREFIX_LEN])
-        lines += ["[[port]]", f'name = "{side}"', f'device = "{pci(side)}"', f"addresses = {own}"]
+        lines += ["[[port]]", f'name = "{side}"', f'device = "{board.pci[side]}"', f"addresses = {own}"]
     for version, everywhere in ((4, "0.0.0.0/0"), (6, "::/0")):
         lines += ["[[route]]", f'to = "{everywhere}"', f'via = "{ROUTER[version]}"']
         lines += ["[[snat_pool]]", f'name = "out{version}"', f'addresses = ["{SNAT_POOL[version]}"]']

@@ -1,7 +1,7 @@
 """What trutinad says of NICs it can not use: it ends with a reason instead of half a port."""
 
 import pytest
-from guest import E1000E, START_SECS, pci, toml
+from guest import E1000E, FLAT, START_SECS, toml
 
 EXIT_FAILED = 1
 
@@ -17,13 +17,13 @@ def test_a_nic_with_too_few_queues(guest):
 
 
 def test_a_nic_that_is_not_there(guest):
-    said = refused(guest, toml(1, []).replace(pci("servers"), "0000:00:1d.0"))
+    said = refused(guest, toml(1, []).replace(FLAT.pci["servers"], "0000:00:1d.0"))
     assert "device `0000:00:1d.0` did not open" in said
     assert "dpdk-devbind.py --status" in said
 
 
 def test_a_nic_that_is_not_bound(guest):
-    vfio, address = "/sys/bus/pci/drivers/vfio-pci", pci("servers")
+    vfio, address = "/sys/bus/pci/drivers/vfio-pci", FLAT.pci["servers"]
     guest.sh(f"echo {address} >{vfio}/unbind")
     try:
         said = refused(guest, toml(1, []))
