@@ -1,8 +1,10 @@
 //! Persistence templates: which backend a client had last, shared by all workers.
 //!
-//! A client's connections come from many ports, and so to all workers; each of them must know. An entry changes by
-//! one compare-and-swap of one word, so that nobody ever waits. Two workers that meet a client for the first time at
-//! the same moment try the same free place, and the later one takes what the earlier one chose.
+//! A client's connections come from many ports, and so to all workers; each of them must know. A template is found,
+//! renewed, replaced and forgotten by one word, for which nobody waits. A new one is several words: its worker first
+//! claims a place for it, by a word that says who is to be there, and looks whether another worker has one for the same
+//! client. Who meets a client that another worker has a claim for polls until that is a template, some 100 ns; if that
+//! worker lost its core meanwhile, what the claim says is done.
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,9 +17,14 @@ use crate::snapshot::BackendSlot;
 /// Places for an entry.
 const WAYS: usize = 8;
 
-/// Bits of a word for the backend's slot; the rest tells clients apart.
+/// Bits of a word for the backend's slot; next is whether it is a claim; the rest tells clients apart.
 const SLOT_BITS: u32 = 24;
-const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+const SLOT_MASK: u64 = CLAIM - 1;
+const CLAIM: u64 = 1 << SLOT_BITS;
+const MARK_SHIFT: u32 = SLOT_BITS + 1;
+
+/// How often a worker tries to add a template at most; a try is some 10 to 50 ns.
+const TRIES: usize = 500;
 
 /// Seconds for which a template lives on from when a flow of it was seen alive: as long as it lives without one, but
 /// long enough for that flow to be seen again, and no longer than in IPVS.
@@ -79,11 +86,11 @@ impl Templates {
     /// The backend that a client has, if it has one.
     pub fn find(&self, now: Seconds, key: &Persistent) -> Option<BackendSlot> {
         let (mark, ways) = self.locate(key);
-        ways.iter().find_map(|entry| entry.backend_of(mark, now))
+        live(ways, mark, now).map(|(_, word)| backend_in(word))
     }
 
-    /// Gives a client this backend for so many seconds, unless it has another one by now. Returns the one it has;
-    /// with `replace` that is always this one.
+    /// Gives a client this backend for so many seconds, unless it has another one by now, which is not the one that is
+    /// `unfit`. Returns the one it has.
     ///
     /// If all places are taken, the template goes that would end first.
     pub fn keep(
@@ -92,48 +99,33 @@ impl Templates {
         key: &Persistent,
         backend: BackendSlot,
         secs: Seconds,
-        replace: bool,
+        unfit: Option<BackendSlot>,
     ) -> BackendSlot {
         let (mark, ways) = self.locate(key);
-        let word = mark << SLOT_BITS | u64::from(backend.0);
-        // Each turn either ends or saw another worker change an entry.
-        for _ in 0..=WAYS {
-            let known = ways.iter().find(|entry| entry.backend_of(mark, now).is_some());
-            let Some(entry) = known.or_else(|| ways.iter().min_by_key(|entry| entry.left(now))) else {
+        let word = mark << MARK_SHIFT | u64::from(backend.0);
+        let mut other = None;
+        for _ in 0..TRIES {
+            if let Some((entry, known)) = live(ways, mark, now) {
+                let kept = if unfit == Some(backend_in(known)) { word } else { known };
+                if (kept == known || entry.swap(known, kept)) && entry.renew(kept, now, secs) {
+                    return backend_in(kept);
+                }
+            } else if let Some(claim) = ways.iter().find_map(|entry| entry.claim_for(mark)) {
+                other = Some(backend_in(claim));
+                std::hint::spin_loop();
+            } else if add(ways, key, word, now, secs) {
                 return backend;
-            };
-            let before = entry.word.load(Ordering::Acquire);
-            if before >> SLOT_BITS == mark && entry.left(now) > 0 {
-                entry.touch(now, secs);
-                if !replace {
-                    return BackendSlot((before & SLOT_MASK) as u32);
-                }
-                if entry.swap(before, word) {
-                    return backend;
-                }
-            } else if entry.swap(before, 0) {
-                // It must be alive at once when it is there, or the next worker would take it for free; and it lives
-                // no longer because the one before it would have.
-                entry.expires.store(now.saturating_add(secs), Ordering::Release);
-                if entry.swap(0, word) {
-                    entry.describe(key);
-                    // Another worker may have put the client elsewhere since all places were looked at.
-                    let first = ways.iter().find(|entry| entry.backend_of(mark, now).is_some());
-                    if first.is_none_or(|first| std::ptr::eq(first, entry)) {
-                        return backend;
-                    }
-                    entry.swap(word, 0);
-                }
             }
         }
-        backend
+        other.unwrap_or(backend)
     }
 
     /// A flow of this client lives, so that its template, which is one of so many seconds, does for a while.
     pub fn touch(&self, now: Seconds, key: &Persistent, secs: Seconds) {
         let (mark, ways) = self.locate(key);
-        let entry = ways.iter().find(|entry| entry.backend_of(mark, now).is_some());
-        entry.inspect(|entry| entry.touch(now, secs.clamp(*CHILD_SECS.start(), *CHILD_SECS.end())));
+        if let Some((entry, word)) = live(ways, mark, now) {
+            entry.renew(word, now, secs.clamp(*CHILD_SECS.start(), *CHILD_SECS.end()));
+        }
     }
 
     /// How many there may be.
@@ -144,7 +136,7 @@ impl Templates {
     /// How many of these places have a template.
     pub fn used(&self, now: Seconds, places: Range<usize>) -> usize {
         let places = self.entries.get(places).unwrap_or_default();
-        places.iter().filter(|entry| entry.left(now) > 0).count()
+        places.iter().filter(|entry| entry.see(now).left > 0).count()
     }
 
     /// The templates whose scope `scope_of` knows by their backend.
@@ -157,16 +149,15 @@ impl Templates {
         S: Fn(BackendSlot) -> Option<u64>,
     {
         self.entries.iter().filter_map(move |entry| {
-            let word = entry.word.load(Ordering::Acquire);
-            let backend = BackendSlot((word & SLOT_MASK) as u32);
-            let left = entry.left(now);
+            let Seen { word, left, .. } = entry.see(now);
+            let backend = backend_in(word);
             let scope = scope_of(backend).filter(|_| left > 0)?;
             let [high, low] = entry.client.each_ref().map(|half| half.load(Ordering::Relaxed));
             let client = u128::from(high) << 64 | u128::from(low);
             let key = Persistent { scope, client, port: entry.port.load(Ordering::Relaxed) as u16 };
             let (mark, ways) = self.locate(&key);
             let is_here = ways.iter().any(|way| std::ptr::eq(way, entry));
-            (is_here && mark == word >> SLOT_BITS).then_some(Template { key, backend, left })
+            (is_here && mark == word >> MARK_SHIFT).then_some(Template { key, backend, left })
         })
     }
 
@@ -174,7 +165,7 @@ impl Templates {
     /// they are.
     pub fn forget(&self, template: &Template) -> bool {
         let (mark, ways) = self.locate(&template.key);
-        let word = mark << SLOT_BITS | u64::from(template.backend.0);
+        let word = mark << MARK_SHIFT | u64::from(template.backend.0);
         ways.iter().any(|entry| entry.swap(word, 0))
     }
 
@@ -185,31 +176,57 @@ impl Templates {
         // The mark has the low bits, the set the high ones.
         let set = ((u128::from(hash) * sets as u128) >> 64) as usize;
         let ways = self.entries.get(set * WAYS..(set + 1) * WAYS).unwrap_or_default();
-        ((hash & (u64::MAX >> SLOT_BITS)).max(1), ways)
+        ((hash & (u64::MAX >> MARK_SHIFT)).max(1), ways)
+    }
+}
+
+/// An entry as it was at one moment.
+#[derive(Clone, Copy)]
+struct Seen {
+    word: u64,
+    expires: Seconds,
+    /// Seconds until it is over; 0 if it is, or there is none yet.
+    left: Seconds,
+}
+
+impl Seen {
+    /// Whether the entry is a worker's that puts a template there.
+    fn is_claimed(self) -> bool {
+        self.word & CLAIM != 0
     }
 }
 
 impl Entry {
-    fn backend_of(&self, mark: u64, now: Seconds) -> Option<BackendSlot> {
-        let word = self.word.load(Ordering::Acquire);
-        (word >> SLOT_BITS == mark && self.left(now) > 0).then_some(BackendSlot((word & SLOT_MASK) as u32))
+    fn see(&self, now: Seconds) -> Seen {
+        loop {
+            let word = self.word.load(Ordering::SeqCst);
+            let expires = self.expires.load(Ordering::SeqCst);
+            // Else the time may be another template's.
+            if word == self.word.load(Ordering::Acquire) {
+                let left = if word == 0 || word & CLAIM != 0 { 0 } else { expires.saturating_sub(now) };
+                return Seen { word, expires, left };
+            }
+        }
     }
 
-    /// Seconds until it is over; 0 if it is, or there is none.
-    fn left(&self, now: Seconds) -> Seconds {
-        match self.word.load(Ordering::Acquire) {
-            0 => 0,
-            _ => self.expires.load(Ordering::Acquire).saturating_sub(now),
-        }
+    /// The claim for this client, if that is what it is.
+    fn claim_for(&self, mark: u64) -> Option<u64> {
+        let word = self.word.load(Ordering::SeqCst);
+        (word & CLAIM != 0 && word >> MARK_SHIFT == mark).then_some(word)
     }
 
     /// Changes the word if it is still `before`.
     fn swap(&self, before: u64, word: u64) -> bool {
-        self.word.compare_exchange(before, word, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.word.compare_exchange(before, word, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
-    fn touch(&self, now: Seconds, secs: Seconds) {
-        self.expires.fetch_max(now.saturating_add(secs), Ordering::AcqRel);
+    /// Has the template with this word live for so many seconds at least. Returns whether it is still there: then
+    /// nobody takes it for over who looks at it later.
+    fn renew(&self, word: u64, now: Seconds, secs: Seconds) -> bool {
+        let until = now.saturating_add(secs);
+        let later = |expires| (expires < until && self.word.load(Ordering::Acquire) == word).then_some(until);
+        let _ = self.expires.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
+        self.word.load(Ordering::SeqCst) == word
     }
 
     fn describe(&self, key: &Persistent) {
@@ -219,150 +236,60 @@ impl Entry {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flow::mapped;
-
-    const SECRET: HashSecret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
-
-    fn key(scope: u64, client: u32, port: u16) -> Persistent {
-        Persistent { scope, client: mapped(client), port }
-    }
-
-    #[test]
-    fn a_client_keeps_its_backend_until_its_time_is_over() {
-        let templates = Templates::new(64, SECRET);
-        let client = key(1, 7, 0);
-        assert_eq!(templates.find(100, &client), None);
-        assert_eq!(templates.keep(100, &client, BackendSlot(5), 300, false), BackendSlot(5));
-        assert_eq!(templates.keep(110, &client, BackendSlot(6), 10, false), BackendSlot(5), "it has one");
-        assert_eq!(templates.find(399, &client), Some(BackendSlot(5)));
-        assert_eq!(templates.find(400, &client), None);
-        assert_eq!(templates.keep(400, &client, BackendSlot(6), 300, false), BackendSlot(6), "it had one");
-        assert_eq!(templates.keep(401, &client, BackendSlot(9), 300, true), BackendSlot(9), "replaced");
-        let template = Template { key: client, backend: BackendSlot(9), left: 201 };
-        assert_eq!(templates.list(500, |_| Some(1)).collect::<Vec<_>>(), [template]);
-    }
-
-    #[test]
-    fn templates_are_listed_by_whom_they_belong_to() {
-        let templates = Templates::new(64, SECRET);
-        let keys = [key(1, 7, 0), key(1, 8, 80), key(2, 7, 0), key(3, 9, 0)];
-        for (key, slot) in keys.iter().zip(1..) {
-            templates.keep(0, key, BackendSlot(slot), 10, false);
-        }
-        let listed = |scopes: fn(u32) -> Option<u64>| -> Vec<Persistent> {
-            let mut listed: Vec<_> =
-                templates.list(5, |slot| scopes(slot.0)).map(|template| template.key).collect();
-            listed.sort_by_key(|key| (key.scope, key.client, key.port));
-            listed
-        };
-        assert_eq!(listed(|slot| Some([0, 1, 1, 2, 3][slot as usize])), keys);
-        assert_eq!(listed(|slot| (slot < 3).then_some(1)), keys[..2], "others' backends are nobody's");
-        // The third slot has a backend of the first scope by now.
-        assert_eq!(listed(|slot| (slot < 4).then_some(1)), keys[..2]);
-        assert_eq!((templates.used(5, 0..64), templates.capacity()), (4, 64));
-        let halves = templates.used(5, 0..32) + templates.used(5, 32..64);
-        assert_eq!((halves, templates.used(5, 64..99), templates.used(10, 0..64)), (4, 0, 0));
-    }
-
-    #[test]
-    fn what_is_forgotten_leaves_nothing_behind() {
-        let templates = Templates::new(8, SECRET);
-        let client = key(1, 7, 0);
-        templates.keep(0, &client, BackendSlot(1), 3600, false);
-        let listed = |now| templates.list(now, |_| Some(1)).collect::<Vec<_>>();
-        let [template] = listed(0)[..] else { panic!("one template") };
-        templates.keep(0, &client, BackendSlot(2), 3600, true);
-        assert!(!templates.forget(&template), "it has changed");
-        assert!(templates.forget(&listed(0)[0]));
-        assert_eq!((templates.find(0, &client), listed(0)), (None, vec![]));
-        templates.touch(0, &client, 300);
-        assert_eq!(templates.find(0, &client), None, "a flow that lives does not bring it back");
-        for client in 0..8 {
-            templates.keep(0, &key(1, 100 + client, 0), BackendSlot(3), 5, false);
-        }
-        assert_eq!(templates.used(4, 0..8), 8);
-        assert_eq!(templates.used(5, 0..8), 0, "no later one lives as long as it would have");
-    }
-
-    #[test]
-    fn lists_are_right_while_workers_change_templates() {
-        let turns = if cfg!(miri) { 20 } else { 20_000 };
-        let templates = Templates::new(8, SECRET);
-        // More clients than places: each takes the place of another one. Each has a backend of its own number.
-        let work = || {
-            for turn in 0..turns {
-                let client = 1 + turn % 16;
-                templates.keep(0, &key(1, client, 0), BackendSlot(client), 10, false);
-            }
-        };
-        std::thread::scope(|scope| {
-            let workers = [scope.spawn(work), scope.spawn(work)];
-            while !workers.iter().all(|worker| worker.is_finished()) {
-                for template in templates.list(0, |_| Some(1)) {
-                    assert_eq!(template.key, key(1, template.backend.0, 0));
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn scopes_and_ports_have_templates_of_their_own() {
-        let templates = Templates::new(64, SECRET);
-        let keys = [key(1, 7, 0), key(2, 7, 0), key(1, 8, 0), key(1, 7, 80), key(1, 7, 443)];
-        for (key, slot) in keys.iter().zip(0..) {
-            assert_eq!(templates.keep(0, key, BackendSlot(slot), 10, false), BackendSlot(slot));
-        }
-        for (key, slot) in keys.iter().zip(0..) {
-            assert_eq!(templates.find(0, key), Some(BackendSlot(slot)));
-        }
-    }
-
-    #[test]
-    fn a_living_flow_keeps_its_template_alive() {
-        let templates = Templates::new(8, SECRET);
-        let client = key(1, 7, 0);
-        templates.keep(0, &client, BackendSlot(1), 10, false);
-        templates.touch(9, &client, 300);
-        assert_eq!(templates.find(68, &client), Some(BackendSlot(1)));
-        templates.touch(69, &client, 300);
-        assert_eq!(templates.find(69, &client), None, "it was over");
-        templates.keep(100, &client, BackendSlot(1), 10, false);
-        templates.touch(105, &client, 10);
-        assert_eq!(templates.find(114, &client), Some(BackendSlot(1)));
-        assert_eq!(templates.find(115, &client), None, "short ones are short");
-        templates.keep(200, &client, BackendSlot(1), 1, false);
-        templates.touch(200, &client, 1);
-        assert_eq!(templates.find(204, &client), Some(BackendSlot(1)), "it is seen again before");
-    }
-
-    #[test]
-    fn where_all_places_are_taken_the_first_to_end_goes() {
-        let templates = Templates::new(8, SECRET);
-        for client in 0..8 {
-            templates.keep(0, &key(1, 1 + client, 0), BackendSlot(client), 100 + client, false);
-        }
-        templates.keep(0, &key(1, 99, 0), BackendSlot(99), 500, false);
-        assert_eq!(templates.find(0, &key(1, 1, 0)), None);
-        assert_eq!(templates.find(0, &key(1, 99, 0)), Some(BackendSlot(99)));
-        assert!((2..9).all(|client| templates.find(0, &key(1, client, 0)).is_some()));
-    }
-
-    #[test]
-    fn workers_that_meet_a_client_at_once_agree() {
-        let clients = if cfg!(miri) { 8 } else { 2000 };
-        let templates = Templates::new(8 * clients as usize, SECRET);
-        let choose = |worker: u32| {
-            let keep = |client| templates.keep(0, &key(1, client, 0), BackendSlot(worker), 100, false);
-            (1..=clients).map(keep).collect::<Vec<_>>()
-        };
-        let (one, other) = std::thread::scope(|scope| {
-            let other = scope.spawn(|| choose(2));
-            (choose(1), other.join().unwrap())
-        });
-        let differ = one.iter().zip(&other).filter(|(one, other)| one != other).count();
-        assert_eq!(differ, 0);
-    }
+/// The backend in an entry's word.
+fn backend_in(word: u64) -> BackendSlot {
+    BackendSlot((word & SLOT_MASK) as u32)
 }
+
+/// The template of the client with this mark, and its word.
+fn live(ways: &[Entry], mark: u64, now: Seconds) -> Option<(&Entry, u64)> {
+    let mut seen = ways.iter().map(|entry| (entry, entry.see(now)));
+    let (entry, seen) = seen.find(|(_, seen)| seen.word >> MARK_SHIFT == mark && seen.left > 0)?;
+    Some((entry, seen.word))
+}
+
+/// Puts a template into the place of the one that ends first. Returns whether that one was as it seemed to be and the
+/// client has no other one.
+fn add(ways: &[Entry], key: &Persistent, word: u64, now: Seconds, secs: Seconds) -> bool {
+    let mark = word >> MARK_SHIFT;
+    let seen = ways.iter().map(|entry| (entry, entry.see(now))).filter(|(_, seen)| !seen.is_claimed());
+    // A client has one place, also for a worker whose clock is behind.
+    let place = seen.min_by_key(|(_, seen)| (seen.word >> MARK_SHIFT != mark, seen.left));
+    let Some((entry, before)) = place else { return false };
+    // Its claim may have become a template since it was looked for.
+    let known = before.word >> MARK_SHIFT == mark && before.left > 0;
+    if known || !entry.swap(before.word, word | CLAIM) {
+        return false;
+    }
+    // Another worker, whose clock is behind, may have renewed it just before.
+    let renewed = entry.expires.load(Ordering::SeqCst) != before.expires;
+    if renewed || !prevails(ways, entry, mark, now) {
+        entry.word.store(before.word, Ordering::Release);
+        return false;
+    }
+    // The word comes last: before it the entry is no template.
+    entry.expires.store(now.saturating_add(secs), Ordering::Relaxed);
+    entry.describe(key);
+    entry.word.store(word, Ordering::SeqCst);
+    true
+}
+
+/// Whether the claim that an entry is now is to become its client's template. Of two workers that look after their
+/// claims, one sees the other's at least, and the first place prevails.
+fn prevails(ways: &[Entry], entry: &Entry, mark: u64, now: Seconds) -> bool {
+    for _ in 0..TRIES {
+        let claim = ways.iter().find(|way| !std::ptr::eq(*way, entry) && way.claim_for(mark).is_some());
+        // A claim that is gone may be a template by now.
+        let taken = live(ways, mark, now).is_some();
+        match claim {
+            None => return !taken,
+            Some(claim) if taken || std::ptr::from_ref(claim) < std::ptr::from_ref(entry) => return false,
+            // Its worker may have looked before this one's claim was there.
+            Some(_) => std::hint::spin_loop(),
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests;

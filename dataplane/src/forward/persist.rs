@@ -35,8 +35,8 @@ impl<F: Frame> Forwarder<F> {
         if context.snapshot.backend(backend).is_none_or(|backend| !backend.persists) {
             return Some(backend);
         }
-        let replace = known.is_some() && there.is_none();
-        let kept = self.team.templates.keep(context.now, &key, backend, persistence.secs, replace);
+        let unfit = known.filter(|_| there.is_none());
+        let kept = self.team.templates.keep(context.now, &key, backend, persistence.secs, unfit);
         // Another worker may have chosen for the same client just before.
         if kept == backend || known == Some(kept) {
             return Some(backend);
