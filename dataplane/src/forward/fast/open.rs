@@ -92,6 +92,10 @@ impl<F: Frame> Forwarder<F> {
             .ok_or(Unopened::Unasked)?;
         let chosen = Unopened::Chosen(backend);
         let way = snapshot.way(backend).filter(|way| way.is_of::<A>()).ok_or(chosen)?;
+        // The stages would take it for the second packet of a flow that is stored here.
+        if plain.len > way.room {
+            return Err(chosen);
+        }
         // Of IPv4 clients only flows of full NAT are wide.
         let is_wide = way.carriage == Carriage::FullNat || !A::IS_V4;
         if is_wide != K::IS_WIDE {

@@ -336,6 +336,25 @@ fn a_packet_does_not_overtake_the_opening_of_its_flow() {
     assert_eq!(backends.collect::<Vec<_>>(), [12, 12]);
 }
 
+#[test]
+fn a_first_datagram_that_is_too_long_counts_once() {
+    let sized = |len: usize, dont_fragment| {
+        let datagram = Packet { payload: vec![0; len - 28], dont_fragment, ..request(40000, 0) }.udp();
+        HeapFrame::new(&datagram.bytes())
+    };
+    for (mode, most) in [(Mode::Nat, 1500), (Mode::Dr, 1500), (Mode::Tunnel, 1480)] {
+        for dont_fragment in [false, true] {
+            let [mut fast, mut slow] = [0, 1].map(|_| Path::new(testing::snapshot(mode)));
+            let [mut one, mut other] = [Burst::default(), Burst::default()];
+            one.push(sized(most + 1, dont_fragment)).unwrap();
+            other.push(sized(most + 1, dont_fragment)).unwrap();
+            assert_eq!(settled(fast.forward(&mut one)), settled(slow.forward_slowly(&mut other)));
+            assert_eq!(flows(&fast), flows(&slow), "{mode:?}");
+            assert_eq!(counts(&fast), counts(&slow));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(cases())]
 
