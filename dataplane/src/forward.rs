@@ -156,6 +156,7 @@ pub struct Forwarder<F: Frame> {
     icmp_budget: answer::Budget,
     pieces: pieces::Pieces<F>,
     resets: reset::Resets<F>,
+    round: persist::Round,
     /// Taken out while a burst is forwarded; kept here so that it is not cleared each time.
     batch: Option<Box<Batch>>,
     /// The same for the fast path.
@@ -182,6 +183,7 @@ impl<F: Frame> Forwarder<F> {
             icmp_budget: answer::Budget::default(),
             pieces: pieces::Pieces::new(setup),
             resets: reset::Resets::new(),
+            round: persist::Round::default(),
             batch: Some(Box::new([Work::NONE; BURST])),
             sights: Some(Sights::new()),
             cold: COLD_BURSTS,
@@ -445,10 +447,10 @@ impl<F: Frame> Forwarder<F> {
     /// A bounded piece of the work that no packet waits for: takes out dead flows of a few lines, and pieces
     /// that waited in vain; asks the ends of flows that are over. The transmit bursts are empty before.
     pub fn housekeeping(&mut self, context: Context, lines: usize, out: &mut Outbox<F>) {
-        if context.snapshot.uses.persistence {
+        for _ in 0..self.steps(context) {
             self.touch_templates(context, lines);
+            self.flows.sweep(context, lines);
         }
-        self.flows.sweep(context, lines);
         self.expire_pieces(context);
         self.search(context, out);
     }

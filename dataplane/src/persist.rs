@@ -30,6 +30,11 @@ const TRIES: usize = 500;
 /// long enough for that flow to be seen again, and no longer than in IPVS.
 const CHILD_SECS: RangeInclusive<Seconds> = 5..=60;
 
+/// For how long a template of so many seconds lives on from when a flow of it was seen alive.
+pub fn child_secs(secs: Seconds) -> Seconds {
+    secs.clamp(*CHILD_SECS.start(), *CHILD_SECS.end())
+}
+
 /// Who is to come back to the same backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistent {
@@ -92,7 +97,7 @@ impl Templates {
     /// Gives a client this backend for so many seconds, unless it has another one by now, which is not the one that is
     /// `unfit`. Returns the one it has.
     ///
-    /// If all places are taken, the template goes that would end first.
+    /// It lives long enough for its flow to be seen. If all places are taken, the template goes that would end first.
     pub fn keep(
         &self,
         now: Seconds,
@@ -102,6 +107,7 @@ impl Templates {
         unfit: Option<BackendSlot>,
     ) -> BackendSlot {
         let (mark, ways) = self.locate(key);
+        let secs = secs.max(*CHILD_SECS.start());
         let word = mark << MARK_SHIFT | u64::from(backend.0);
         let mut other = None;
         for _ in 0..TRIES {
@@ -124,7 +130,7 @@ impl Templates {
     pub fn touch(&self, now: Seconds, key: &Persistent, secs: Seconds) {
         let (mark, ways) = self.locate(key);
         if let Some((entry, word)) = live(ways, mark, now) {
-            entry.renew(word, now, secs.clamp(*CHILD_SECS.start(), *CHILD_SECS.end()));
+            entry.renew(word, now, child_secs(secs));
         }
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use config::words::{MacAddr, NoBackend, Protocol, Scheduler};
 
+use crate::clock::Seconds;
 use crate::flow::state::Timeouts;
 use crate::local::LocalSlot;
 use crate::packet::{Addresses, Headers, Version};
@@ -55,8 +56,8 @@ impl Routed for u128 {
 /// What any of the services asks for, so that packets need not look where none does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Uses {
-    /// Templates.
-    pub persistence: bool,
+    /// Templates, of so many seconds at least.
+    pub persistence: Option<Seconds>,
     /// Limits.
     pub limits: bool,
     /// QUIC's connection IDs.
@@ -67,9 +68,10 @@ pub struct Uses {
 
 impl Uses {
     fn of(parts: &Parts) -> Self {
-        let any = |uses: fn(&Service) -> bool| parts.services.iter().flatten().any(|service| uses(service));
+        let services = || parts.services.iter().flatten();
+        let any = |uses: fn(&Service) -> bool| services().any(|service| uses(service));
         Self {
-            persistence: any(|service| service.persistence.is_some()),
+            persistence: services().filter_map(|service| Some(service.persistence.as_ref()?.secs)).min(),
             limits: any(|service| service.limits.is_some()),
             quic: any(|service| service.scheduler == Scheduler::Quic),
             fastest: any(|service| service.scheduler == Scheduler::Fastest),

@@ -399,6 +399,11 @@ impl Flows {
         self.wide.visit_next(lines).for_each(|(key, value)| flow(key.owner(), value));
     }
 
+    /// Lines of the larger table.
+    pub(super) fn longest(&self) -> usize {
+        self.narrow.lines().max(self.wide.lines())
+    }
+
     /// Lines of both tables, for [`Flows::visit`].
     pub fn lines(&self) -> usize {
         self.narrow.lines() + self.wide.lines()

@@ -36,7 +36,7 @@ fn bound() -> Lab {
     let keep = |slot: u16, client: [u8; 4], port| {
         let client = dataplane::flow::mapped(u32::from_be_bytes(client));
         let key = Persistent { scope: scope(slot), client, port };
-        lab.engine.workers[0].team.templates.keep(0, &key, BackendSlot(slot.into()), 300, false);
+        lab.engine.workers[0].team.templates.keep(0, &key, BackendSlot(slot.into()), 300, None);
     };
     keep(1, [203, 0, 113, 0], 0);
     keep(2, [198, 51, 100, 0], 0);

@@ -135,6 +135,34 @@ fn a_template_lives_as_long_as_a_flow_of_it() {
     assert_eq!(open(&mut path, (1, 1002)), 'B');
 }
 
+#[test]
+fn a_template_of_few_seconds_lives_as_long_as_a_flow_of_it_in_a_large_table() {
+    for secs in [1, 10] {
+        // By 16 lines in each turn a round would take 12 seconds; one of all that are due takes one.
+        let turns = 20;
+        let mut path = Path::of(testing::snapshot(Mode::Dr), 0, 1, 10_000);
+        list(&mut path, &[(0, 0), (1, 0)], Persistence { secs, ..PERSISTENCE });
+        let second = |path: &mut Path| {
+            for _ in 0..turns {
+                path.ends(|path, context| path.forwarder.housekeeping(context, 16, path.out));
+            }
+            path.now += 1;
+        };
+        // The round is somewhere else each time.
+        let first: Vec<char> = (1..20)
+            .map(|host| {
+                second(&mut path);
+                let backend = open(&mut path, (host, 1000));
+                path.send(&packet(([203, 0, 113, host], 1000), (VIP, 80)).flags(ACK));
+                backend
+            })
+            .collect();
+        (0..30).for_each(|_| second(&mut path));
+        let later: Vec<char> = (1..20).map(|host| open(&mut path, (host, 1001))).collect();
+        assert_eq!(later, first, "{secs} seconds");
+    }
+}
+
 /// Changes what the snapshot says of backends.
 fn change(path: &mut Path, with: impl FnOnce(&mut Vec<Option<crate::snapshot::Backend>>)) {
     let mut parts = path.snapshot.parts.clone();
