@@ -93,7 +93,7 @@ impl<F: Frame> Forwarder<F> {
             }
             _ => nat::to_backend(frame, headers, endpoint(backend, headers), &egress.link)?,
         }
-        self.count_in(work.backend, headers.ip.len);
+        self.note_in(work);
         Ok(egress)
     }
 
@@ -119,7 +119,7 @@ impl<F: Frame> Forwarder<F> {
             let headers = self.introduce(backend, egress, work, local, frame)?;
             self.readdress(frame, &headers, ends, egress)?;
         }
-        self.count_in(work.backend, work.headers.ip.len);
+        self.note_in(work);
         Ok(*egress)
     }
 
@@ -141,7 +141,7 @@ impl<F: Frame> Forwarder<F> {
             clamp(snapshot, work, frame);
         }
         nat::to_client(frame, &work.headers, SocketAddr::new(service.key.address, from), &egress.link)?;
-        self.count_out(work.backend, work.headers.ip.len);
+        self.note_out(work);
         Ok(egress)
     }
 
@@ -166,7 +166,7 @@ impl<F: Frame> Forwarder<F> {
         }
         let ends = (SocketAddr::new(service.key.address, from), client);
         self.readdress(frame, &work.headers, ends, &egress)?;
-        self.count_out(work.backend, work.headers.ip.len);
+        self.note_out(work);
         Ok(egress)
     }
 
@@ -233,6 +233,20 @@ impl<F: Frame> Forwarder<F> {
         }
         self.stats.routed.add(1);
         Ok(egress)
+    }
+
+    #[inline]
+    fn note_in(&self, work: &Work) {
+        if !work.made {
+            self.count_in(work.backend, work.headers.ip.len);
+        }
+    }
+
+    #[inline]
+    fn note_out(&self, work: &Work) {
+        if !work.made {
+            self.count_out(work.backend, work.headers.ip.len);
+        }
     }
 
     #[inline]

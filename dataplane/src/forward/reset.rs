@@ -167,7 +167,7 @@ impl<F: Frame> Forwarder<F> {
         resets.into_iter().flatten().all(|reset| {
             let room = self.resets.untold.len() < UNTOLD;
             let Some((made, headers)) = reset.frame(frame).filter(|_| room) else { return false };
-            self.resets.untold.push_back((made, Work { headers, ..*onward }));
+            self.resets.untold.push_back((made, Work { headers, made: true, ..*onward }));
             true
         })
     }
@@ -250,8 +250,15 @@ impl<F: Frame> Forwarder<F> {
         let Some((frame, headers)) = self.question(owner, client, vip, out) else { return };
         let target = owner.local_port.map_or(Target::Backend, |port| Target::BackendFrom(flow.local(), port));
         let hash = self.flows.hash(owner.client, owner.client_port);
-        let work =
-            Work { headers, hash, service: owner.service, backend: flow.backend(), target, ..Work::NONE };
+        let work = Work {
+            headers,
+            hash,
+            made: true,
+            service: owner.service,
+            backend: flow.backend(),
+            target,
+            ..Work::NONE
+        };
         self.stats.made.add(1);
         self.deliver_one(context, &work, frame, out);
     }

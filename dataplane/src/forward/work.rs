@@ -55,6 +55,8 @@ pub(super) struct Work {
     pub tags: Tags,
     pub role: Role,
     pub hash: FlowHash,
+    /// Whether it is made here: then it is no packet of the client's, or of the backend's.
+    pub made: bool,
     /// The backend of a new flow, if the fast path had one chosen and went no further.
     pub chosen: Option<BackendSlot>,
     /// Set by the third stage.
@@ -87,6 +89,7 @@ impl Work {
         tags: Tags { outer: 0, inner: 0 },
         role: Role::Reply,
         hash: FlowHash::ZERO,
+        made: false,
         chosen: None,
         service: ServiceSlot(0),
         backend: BackendSlot(0),

@@ -114,6 +114,12 @@ impl Pair {
         self.path.snapshot = Snapshot::after(&self.path.snapshot, parts);
     }
 
+    /// Packets of the backend, both ways.
+    fn counted(&self) -> (u64, u64) {
+        let its = self.path.stats.backend(BackendSlot(0));
+        (its.in_packets.get(), its.out_packets.get())
+    }
+
     fn state(&self) -> Option<State> {
         let mut state = None;
         let table = self.path.forwarder.flows();
@@ -216,6 +222,7 @@ fn what_one_end_sends_resets_both() {
                 true => reset(pair.far, (client + more + more_or_less, server), RST | ACK),
                 false => reset(pair.client_end(), (server + more_or_less, client), RST | ACK),
             });
+            let before = pair.counted();
             assert_eq!(pair.sent(frame.clone()), first, "{case:?}");
             let told: Vec<_> = pair.path.offer_ready().into_iter().map(|end| pair.seen(end)).collect();
             assert_eq!(told, others, "{case:?}");
@@ -223,7 +230,7 @@ fn what_one_end_sends_resets_both() {
             // What was on its way meanwhile is answered, and nobody else is told again.
             assert_eq!(pair.sent(frame), first);
             assert_eq!((pair.path.offer_ready(), pair.round()), (vec![], vec![]));
-            assert_eq!(pair.path.stats.made.get(), 2);
+            assert_eq!((pair.path.stats.made.get(), pair.counted()), (2, before));
             assert_eq!(pair.path.stats.answered_for.get(DropReason::FlowReset), 2);
         }
     }
@@ -250,7 +257,8 @@ fn silent_ends_are_asked_the_backend_first_and_three_times() {
     for case in cases() {
         for up in [true, false] {
             let mut pair = Pair::over(case, up);
-            let (far, near, two_way) = (pair.far, pair.client_end(), pair.is_two_way());
+            let (far, near, two_way, before) =
+                (pair.far, pair.client_end(), pair.is_two_way(), pair.counted());
             let mut numbers = Vec::new();
             for round in 0..3 {
                 let asked = pair.round();
@@ -267,6 +275,7 @@ fn silent_ends_are_asked_the_backend_first_and_three_times() {
             }
             numbers.dedup();
             assert_eq!(numbers.len(), 3, "other numbers in each round");
+            assert_eq!(pair.counted(), before, "they are made here");
             assert_eq!(pair.round(), []);
             // Who does not answer is told when it sends, as long as the flow lives.
             assert_eq!(pair.state(), Some(State::Established));
