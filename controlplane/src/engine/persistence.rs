@@ -110,18 +110,19 @@ impl<D: Devices> Engine<D> {
         reply: Reply,
         with: impl FnOnce(&Wanted, &Templates) -> T + Send + 'static,
     ) {
+        // Before any work: calls that are too many must cost next to nothing here.
+        let (Some(team), Ok(place)) = (self.team(), Arc::clone(&self.persistence.looks).try_acquire_owned())
+        else {
+            let message = format!("too many looks at templates; {MAX_LOOKS} are under way; try again");
+            let _ = reply.send(Err(ApiError { code: code::LIMIT, message }));
+            return;
+        };
         let bindings = match bindings::all(&self.state, service) {
             Ok(bindings) => bindings,
             Err(error) => {
                 let _ = reply.send(Err(error));
                 return;
             }
-        };
-        let (Some(team), Ok(place)) = (self.team(), Arc::clone(&self.persistence.looks).try_acquire_owned())
-        else {
-            let message = format!("too many looks at templates; {MAX_LOOKS} are under way; try again");
-            let _ = reply.send(Err(ApiError { code: code::LIMIT, message }));
-            return;
         };
         let (team, wanted) = (Arc::clone(team), Wanted { bindings, client, now: self.shared.clock.now() });
         task::spawn_blocking(move || {

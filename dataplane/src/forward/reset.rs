@@ -22,7 +22,7 @@ use crate::flow::{FlowOwner, FlowValue};
 use crate::packet::{Addresses, Headers};
 use crate::rewrite::bare::Bare;
 use crate::rewrite::{answer, put_link};
-use crate::snapshot::{Backend, Snapshot};
+use crate::snapshot::{Backend, Egress, Snapshot};
 use crate::wire::{read_u32, tcp};
 
 /// Rounds in which an end is asked that does not answer.
@@ -247,6 +247,10 @@ impl<F: Frame> Forwarder<F> {
         out: &mut Outbox<F>,
     ) {
         let client = SocketAddr::new(owner.client, owner.client_port);
+        let egress = context.snapshot.backend_egress(flow.backend());
+        if egress.is_none_or(|egress| !may_ask(egress, out)) {
+            return;
+        }
         let Some((frame, headers)) = self.question(owner, client, vip, out) else { return };
         let target = owner.local_port.map_or(Target::Backend, |port| Target::BackendFrom(flow.local(), port));
         let hash = self.flows.hash(owner.client, owner.client_port);
@@ -265,7 +269,10 @@ impl<F: Frame> Forwarder<F> {
 
     fn ask_client(&mut self, context: Context, owner: FlowOwner, vip: SocketAddr, out: &mut Outbox<F>) {
         let client = SocketAddr::new(owner.client, owner.client_port);
-        let Some(egress) = context.snapshot.egress_to(owner.client) else { return };
+        let Some(egress) = context.snapshot.egress_to(owner.client).filter(|egress| may_ask(egress, out))
+        else {
+            return;
+        };
         let Some((mut frame, headers)) = self.question(owner, vip, client, out) else { return };
         self.stats.made.add(1);
         match put_link(&mut frame, headers.ip.l3, &egress.link) {
@@ -294,6 +301,12 @@ impl<F: Frame> Forwarder<F> {
         Bare { addresses, src_port, dst_port, sequence, acknowledgment, flags: tcp::ACK }
             .frame(out.seed.as_ref()?)
     }
+}
+
+/// Whether an end that is reached so may be asked. Until its station is known questions wait for the control thread, in
+/// a quarter of its queue; a later round has the others.
+fn may_ask<F>(egress: &Egress, out: &Outbox<F>) -> bool {
+    egress.resolved || out.punt.len() < out.punt.capacity() / 4
 }
 
 /// The backend of a flow that is over, if ends of it may not know yet.

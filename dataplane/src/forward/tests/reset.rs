@@ -407,6 +407,22 @@ fn many_are_asked_a_few_at_a_time() {
 }
 
 #[test]
+fn stations_that_are_not_known_are_asked_a_few_at_a_time() {
+    let (mut path, _) = answers(40000..40020);
+    let mut parts = path.snapshot.parts.clone();
+    parts.neighbours = Arc::new(NeighbourTable::new([]));
+    path.snapshot = Snapshot::after(&path.snapshot, parts);
+    path.out.punt = Arc::new(ArrayQueue::new(32));
+    for _ in 0..20 {
+        let asked = path.keep_house();
+        assert!(asked.iter().all(|end| matches!(end, End::Punted(PuntReason::Resolve(_), _))), "{asked:?}");
+        assert!(asked.len() <= 8, "others have half of the queue, too: {}", asked.len());
+        path.now += 1;
+    }
+    assert_ne!(path.stats.made.get(), 0);
+}
+
+#[test]
 fn a_burst_of_answers_tells_all_others() {
     let (mut path, mut burst) = answers(40000..40032);
     let told = path.forward(&mut burst);
