@@ -23,6 +23,9 @@ pub use status::{
 /// A call is a line of at most so many bytes, its newline included. Answers may be longer.
 pub const MAX_LINE_LEN: usize = 1 << 20;
 
+/// Flows or templates in one answer at most, whatever was asked for: more would hold the appliance up.
+pub const MAX_LISTED: usize = 100_000;
+
 /// A call, by method name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", content = "params", deny_unknown_fields)]
@@ -76,7 +79,7 @@ pub enum Request {
     /// Flows of all workers. Answered by [`FlowList`].
     #[serde(rename = "flow.list")]
     FlowList {
-        /// At most so many flows are answered.
+        /// At most so many flows are answered, and no more than [`MAX_LISTED`].
         limit: usize,
     },
     /// Persistence templates. Answered by [`TemplateList`].

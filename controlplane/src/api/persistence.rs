@@ -14,7 +14,7 @@ pub struct TemplatesWanted {
     pub service: Option<ServiceKey>,
     /// Those whose network this client is in; none: of all clients.
     pub client: Option<IpAddr>,
-    /// At most so many are answered.
+    /// At most so many are answered, and no more than [`super::MAX_LISTED`].
     pub limit: usize,
 }
 

@@ -60,9 +60,7 @@ impl<D: Devices> Engine<D> {
                 return false;
             }
             Request::PersistenceFlush { service, client } => {
-                let whose = client.map(|client| format!(" of {client}")).unwrap_or_default();
-                tracing::info!(uid, pid, "service {service}: templates{whose} are forgotten");
-                self.forget_templates(service, client, call.reply);
+                self.forget_templates((uid, pid), service, client, call.reply);
                 return false;
             }
             Request::Stop => {

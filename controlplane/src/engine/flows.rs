@@ -10,11 +10,9 @@ use tokio::sync::oneshot;
 
 use super::calls::answer;
 use super::{Devices, Engine};
-use crate::api::{ApiError, Flow, FlowList, code};
+use crate::api::{ApiError, Flow, FlowList, MAX_LISTED, code};
 use crate::report;
 
-/// Flows in one answer at most: more would hold the control thread up.
-const MAX_FLOWS: usize = 100_000;
 /// Lists that wait at most.
 const MAX_LISTS: usize = 16;
 /// Time after which a worker that lists nothing counts as stuck.
@@ -49,7 +47,7 @@ impl<D: Devices> Engine<D> {
             let _ = reply.send(Err(ApiError { code: code::LIMIT, message }));
             return;
         }
-        self.listings.waiting.push_back((limit.min(MAX_FLOWS), reply));
+        self.listings.waiting.push_back((limit.min(MAX_LISTED), reply));
     }
 
     /// Takes what workers have listed since the last turn.

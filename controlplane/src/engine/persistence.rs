@@ -2,14 +2,12 @@
 //!
 //! There may be hundreds of millions, which take seconds to be looked through.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::words::ServiceKey;
 use dataplane::clock::Seconds;
 use dataplane::persist::Templates;
-use dataplane::snapshot::BackendSlot;
 use dataplane::team::Team;
 use serde::Serialize;
 use tokio::sync::{Semaphore, oneshot};
@@ -17,14 +15,12 @@ use tokio::task;
 
 use super::calls::to_value;
 use super::{Devices, Engine};
-use crate::api::{self, ApiError, Forgotten, TemplateList, TemplateUsage, TemplatesWanted, code};
-use crate::report::bindings::{self, Binding};
+use crate::api::{self, ApiError, Forgotten, MAX_LISTED, TemplateList, TemplateUsage, TemplatesWanted, code};
+use crate::report::bindings::{self, Binding, Bindings};
 use serde_json::Value;
 
-/// Templates in one answer at most.
-const MAX_TEMPLATES: usize = 100_000;
 /// Calls that look through the table at the same time.
-const MAX_LOOKS: usize = 4;
+pub(super) const MAX_LOOKS: usize = 4;
 /// Places that are counted at once: less than a millisecond's.
 const COUNTED_PLACES: usize = 1 << 16;
 
@@ -32,7 +28,7 @@ type Reply = oneshot::Sender<Result<Value, ApiError>>;
 
 /// What is known of the table of templates.
 pub(super) struct Persistence {
-    looks: Arc<Semaphore>,
+    pub(super) looks: Arc<Semaphore>,
     /// The next place to be counted, and what those before it have come to.
     counting: (usize, usize),
     /// Templates when last counted to the end.
@@ -47,7 +43,7 @@ impl Default for Persistence {
 
 /// Templates that are looked for: in the scopes of these backends, and of this client.
 struct Wanted {
-    bindings: HashMap<BackendSlot, Binding>,
+    bindings: Bindings,
     client: Option<IpAddr>,
     now: Seconds,
 }
@@ -58,10 +54,9 @@ impl Wanted {
         &'a self,
         templates: &'a Templates,
     ) -> impl Iterator<Item = (dataplane::persist::Template, &'a Binding)> {
-        let scope_of = |slot| Some(self.bindings.get(&slot)?.scope);
-        let all = templates.list(self.now, scope_of);
+        let all = templates.list(self.now, |slot| self.bindings.scope(slot));
         all.filter_map(|template| {
-            let binding = self.bindings.get(&template.backend)?;
+            let binding = self.bindings.get(template.backend)?;
             self.client.is_none_or(|client| binding.is_of(client, &template)).then_some((template, binding))
         })
     }
@@ -91,15 +86,31 @@ fn usage(used: usize, templates: &Templates) -> TemplateUsage {
 impl<D: Devices> Engine<D> {
     /// Lists templates.
     pub(super) fn list_templates(&self, wanted: TemplatesWanted, reply: Reply) {
-        let limit = wanted.limit.min(MAX_TEMPLATES);
+        let limit = wanted.limit.min(MAX_LISTED);
         self.look(wanted.service, wanted.client, reply, move |wanted, templates| {
             wanted.list(templates, limit)
         });
     }
 
     /// Forgets the templates of a service.
-    pub(super) fn forget_templates(&self, service: ServiceKey, client: Option<IpAddr>, reply: Reply) {
-        self.look(Some(service), client, reply, Wanted::forget);
+    pub(super) fn forget_templates(
+        &self,
+        (uid, pid): (u32, i32),
+        service: ServiceKey,
+        client: Option<IpAddr>,
+        reply: Reply,
+    ) {
+        self.look(Some(service), client, reply, move |wanted, templates| {
+            let forgotten = wanted.forget(templates);
+            let whose = client.map(|client| format!(" of {client}")).unwrap_or_default();
+            tracing::info!(
+                uid,
+                pid,
+                "service {service}: {} templates{whose} are forgotten",
+                forgotten.templates
+            );
+            forgotten
+        });
     }
 
     /// Looks through the templates in a thread of its own.

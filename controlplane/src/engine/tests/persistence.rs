@@ -2,6 +2,7 @@
 
 use dataplane::persist::Persistent;
 
+use super::super::persistence::MAX_LOOKS;
 use super::*;
 use crate::api::{Forgotten, TemplateList, TemplatesWanted};
 
@@ -91,6 +92,21 @@ async fn a_service_or_one_client_of_it_is_forgotten() {
         let forgotten: Forgotten = serde_json::from_value(answer).unwrap();
         assert_eq!((forgotten, list(&mut lab, None, None).await.total), (Forgotten { templates }, left));
     }
+}
+
+#[tokio::test]
+async fn a_look_that_is_too_much_is_refused_before_any_work() {
+    let mut lab = bound();
+    let looks = Arc::clone(&lab.engine.persistence.looks);
+    let places = looks.try_acquire_many(MAX_LOOKS as u32).unwrap();
+    for service in [None, Some(service(9, 80))] {
+        let wanted = TemplatesWanted { service, client: None, limit: 2 };
+        let refused = lab.call(Request::PersistenceList(wanted)).await.unwrap().unwrap_err();
+        assert_eq!(refused.code, code::LIMIT);
+    }
+    drop(places);
+    let mut lab = bound();
+    assert_eq!(list(&mut lab, None, None).await.total, 3);
 }
 
 #[tokio::test]
