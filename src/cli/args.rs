@@ -129,7 +129,7 @@ pub enum BackendCommand {
 pub enum FlowCommand {
     /// Flows of all workers
     List {
-        /// Show at most so many
+        /// Show at most so many, of 100000 that a list may have
         #[arg(long, value_name = "N", default_value_t = 1000)]
         limit: usize,
     },

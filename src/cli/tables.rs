@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use config::model::Tunnel;
 use config::words::{ClientAddress, Encapsulation};
 use controlplane::api::{
-    BackendStatus, Flow, FlowList, Health, InterfaceStatus, ServiceStatus, Status, WorkerStatus,
+    BackendStatus, Flow, FlowList, Health, InterfaceStatus, MAX_LISTED, ServiceStatus, Status, WorkerStatus,
 };
 use controlplane::policy::Serving;
 
@@ -231,10 +231,17 @@ pub fn flows(list: &FlowList) -> String {
     for flow in &list.flows {
         flows.add_row(flow_row(flow));
     }
-    let shown = list.flows.len() as u64;
-    match list.total.saturating_sub(shown) {
-        0 => text(&flows),
-        hidden => format!("{}{hidden} more; --limit {} shows all\n", text(&flows), list.total),
+    text(&flows) + &hidden(list.flows.len(), list.total)
+}
+
+/// What there is besides what a list shows, and how to see it.
+pub(super) fn hidden(shown: usize, total: u64) -> String {
+    match total.saturating_sub(shown as u64) {
+        0 => String::new(),
+        hidden if total > MAX_LISTED as u64 => {
+            format!("{hidden} more; a list has no more than {MAX_LISTED}\n")
+        }
+        hidden => format!("{hidden} more; --limit {total} shows all\n"),
     }
 }
 
@@ -369,6 +376,8 @@ TCP  01:00   SYN_RECV     192.0.2.7:1024        -                 -             
         );
         list.total = 4;
         assert!(!flows(&list).contains("more"));
+        list.total = 100_001;
+        assert!(flows(&list).ends_with("\n99997 more; a list has no more than 100000\n"));
     }
 
     #[test]

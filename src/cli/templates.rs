@@ -2,7 +2,7 @@
 
 use controlplane::api::{Forgotten, Template, TemplateList};
 
-use super::tables::{span, table, text};
+use super::tables::{hidden, span, table, text};
 
 /// `trutina persistence list`.
 pub fn templates(list: &TemplateList) -> String {
@@ -10,10 +10,7 @@ pub fn templates(list: &TemplateList) -> String {
     for template in &list.templates {
         templates.add_row(row(template));
     }
-    let hidden = match list.total.saturating_sub(list.templates.len() as u64) {
-        0 => String::new(),
-        hidden => format!("{hidden} more; --limit {} shows all\n", list.total),
-    };
+    let hidden = hidden(list.templates.len(), list.total);
     let (used, capacity) = (list.usage.used, list.usage.capacity);
     format!("{}{hidden}{used} of {capacity} templates are in use\n", text(&templates))
 }

@@ -17,7 +17,7 @@ pub enum PersistenceCommand {
         /// Only those of this client, or of the network it is in
         #[arg(long, value_name = "ADDRESS")]
         client: Option<IpAddr>,
-        /// Show at most so many
+        /// Show at most so many, of 100000 that a list may have
         #[arg(long, value_name = "N", default_value_t = 1000)]
         limit: usize,
     },
