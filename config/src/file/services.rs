@@ -47,20 +47,32 @@ fn report_overlaps(root: &Table, keys: &[Option<ServiceKey>]) {
 }
 
 fn limit_backends(root: &Table, services: &[Option<Service>]) {
-    let mut room = bounds::BACKENDS;
-    for (index, service) in services.iter().enumerate() {
-        let count = |service: &Service| service.backends.len() + service.policy.sorry.len();
-        let backends = service.as_ref().map_or(0, count);
-        if backends > room {
-            let wrong = Wrong::new(format!("more than {} backends in all", bounds::BACKENDS));
-            root.report(
-                &[Key("service"), Index(index), Key("backend"), Index(room)],
-                wrong.help("remove some"),
-            );
-            return;
-        }
-        room -= backends;
+    let counts = services.iter().map(|service| {
+        service.as_ref().map_or((0, 0), |service| (service.backends.len(), service.policy.sorry.len()))
+    });
+    if let Some((service, table, index)) = first_beyond(bounds::BACKENDS, counts) {
+        let wrong = Wrong::new(format!("more than {} backends in all", bounds::BACKENDS));
+        let path = [Key("service"), Index(service), Key(table), Index(index)];
+        root.report(&path, wrong.help("remove some"));
     }
+}
+
+/// The first backend beyond so many: the number of its service, the name of its array and its place there. `counts` are
+/// those of each service's backends and sorry backends.
+fn first_beyond(
+    room: usize,
+    counts: impl Iterator<Item = (usize, usize)>,
+) -> Option<(usize, &'static str, usize)> {
+    let mut room = room;
+    for (service, (backends, sorry)) in counts.enumerate() {
+        for (table, count) in [("backend", backends), ("sorry", sorry)] {
+            if count > room {
+                return Some((service, table, room));
+            }
+            room -= count;
+        }
+    }
+    None
 }
 
 /// A service, and its key even if something else of it can not be read.
@@ -323,5 +335,19 @@ fn refuse_http_keys(table: &Table) {
     for key in ["path", "host", "status", "proxy"].into_iter().filter(|key| table.has(key)) {
         let wrong = Wrong::new("a tcp check only opens a connection and asks for nothing");
         table.report(&[Key(key)], wrong.help("remove this key, or set kind = \"http\""));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_beyond;
+
+    #[test]
+    fn the_first_backend_that_is_too_much_is_where_it_is_said_to_be() {
+        let beyond = |room, counts: &[(usize, usize)]| first_beyond(room, counts.iter().copied());
+        assert_eq!(beyond(5, &[(2, 0), (2, 1)]), None);
+        assert_eq!(beyond(4, &[(2, 0), (3, 1)]), Some((1, "backend", 2)));
+        assert_eq!(beyond(4, &[(2, 0), (2, 1)]), Some((1, "sorry", 0)));
+        assert_eq!(beyond(4, &[(1, 9), (2, 1)]), Some((0, "sorry", 3)));
     }
 }
