@@ -6,15 +6,25 @@ from pathlib import Path
 from lab import netns
 
 TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
-IDLE, IOWAIT = 3, 4
+IDLE, IOWAIT, STEAL = 3, 4, 7
 # Of the fields after the name.
 USER_AND_SYSTEM = slice(11, 13)
 
 
 def machine_idle_us():
     """Time that all cores together were idle since boot. (Idle time is measured; busy time is sampled by ticks.)"""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    return (int(fields[IDLE]) + int(fields[IOWAIT])) * TICK_US
+    fields = machine_fields()
+    return (fields[IDLE] + fields[IOWAIT]) * TICK_US
+
+
+def machine_stolen_us():
+    """Time that the hypervisor took from all cores together since boot; 0 on a machine of its own."""
+    return machine_fields()[STEAL] * TICK_US
+
+
+def machine_fields():
+    """Ticks of all cores together since boot, by kind (proc(5))."""
+    return [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
 
 
 def of_processes(pids):
