@@ -7,9 +7,6 @@ use std::time::Duration;
 
 use config::words;
 
-/// Empty turns in a row before the next longer rest.
-const TURNS_A_STEP: u32 = 64;
-
 /// How long to rest before the next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
@@ -25,16 +22,23 @@ const fn sleep(micros: u64) -> Rest {
     Rest::Sleep(Duration::from_micros(micros))
 }
 
-// Each element lasts for `TURNS_A_STEP` turns, and the last one for as long as nothing comes.
-const POLL: &[Rest] = &[Rest::None];
-const PAUSE: &[Rest] = &[Rest::None, Rest::None, Rest::Pause(4), Rest::Pause(16), Rest::Pause(64)];
+/// A rest, and up to how many empty turns in a row it is the one; the last of a list is it for ever.
+type Step = (u32, Rest);
+
+const POLL: &[Step] = &[(0, Rest::None)];
+const PAUSE: &[Step] =
+    &[(128, Rest::None), (192, Rest::Pause(4)), (256, Rest::Pause(16)), (0, Rest::Pause(64))];
+/// A worker that waits for longer than a sleep would cost, some microseconds, takes the core from those who
+/// are about to send to it, and what comes meanwhile can be sent by one system call.
+///
 /// While a worker sleeps its receive rings fill: at 10 GbE's 14.9 million frames a second one of 1024 takes
 /// 69 µs, and so does the queue of frames that other workers hand over.
-const SLEEP: &[Rest] = &[Rest::None, Rest::Pause(4), Rest::Pause(16), sleep(10), sleep(25), sleep(50)];
+const SLEEP: &[Step] =
+    &[(16, Rest::None), (32, Rest::Pause(4)), (96, sleep(10)), (160, sleep(25)), (0, sleep(50))];
 
 /// How long one worker has been idle.
 pub struct Idle {
-    steps: &'static [Rest],
+    steps: &'static [Step],
     /// Turns in a row that found nothing.
     empty: u32,
 }
@@ -59,13 +63,12 @@ impl Idle {
     /// After a turn that found nothing: how long to rest.
     #[inline]
     pub fn rest(&mut self) -> Rest {
-        let step = (self.empty / TURNS_A_STEP) as usize;
-        match self.steps.get(step) {
-            Some(rest) => {
+        match self.steps.iter().find(|(end, _)| self.empty < *end) {
+            Some((_, rest)) => {
                 self.empty += 1;
                 *rest
             }
-            None => self.steps[self.steps.len() - 1],
+            None => self.steps[self.steps.len() - 1].1,
         }
     }
 }
@@ -76,7 +79,7 @@ mod tests {
 
     /// The rests of a worker that finds nothing, without repetitions.
     fn rests(idle: &mut Idle) -> Vec<Rest> {
-        let mut rests: Vec<_> = (0..20 * TURNS_A_STEP).map(|_| idle.rest()).collect();
+        let mut rests: Vec<_> = (0..1000).map(|_| idle.rest()).collect();
         rests.dedup();
         rests
     }
@@ -103,7 +106,7 @@ mod tests {
             let mut idle = Idle::new(mode);
             for _ in 0..100 {
                 idle.busy();
-                assert!((0..TURNS_A_STEP).all(|_| idle.rest() == Rest::None), "{mode}");
+                assert!((0..16).all(|_| idle.rest() == Rest::None), "{mode}");
             }
         }
     }
