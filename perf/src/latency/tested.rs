@@ -37,6 +37,9 @@ impl Tested {
         let socket = directory.join("memif.sock");
         process.wait_for(|| socket.exists().then_some(()))?;
         let worker = process.wait_for_worker()?;
+        if program != Program::Trutinad(Idle::Sleep) {
+            keep_core(&worker)?;
+        }
         Ok(Self { process, worker })
     }
 
@@ -46,6 +49,19 @@ impl Tested {
     /// A sentence and the end of its log, if not.
     pub fn check(&mut self) -> Result<(), String> {
         self.process.check()
+    }
+}
+
+/// Lets the kernel prefer a thread, named by its directory under `/proc`, to all that are not of real time: it polls, as
+/// on a core of its own, while the machine has other things to do. One that sleeps is there to share its core, and is
+/// left as it is.
+fn keep_core(thread: &Path) -> Result<(), String> {
+    let id = thread.file_name().unwrap_or_default();
+    let status = Command::new("chrt").args(["--fifo", "--pid", "1"]).arg(id).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("chrt ended with {status}; run this as root")),
+        Err(why) => Err(format!("chrt does not start; {why}; install util-linux")),
     }
 }
 
