@@ -94,13 +94,15 @@ impl Frame for PoolFrame {
     #[inline(always)]
     fn head(&self) -> &[u8] {
         let Buffer { start, len, room } = &*self.0;
-        &room[usize::from(*start)..][..usize::from(*len)]
+        let start = usize::from(*start);
+        &room[start..start + usize::from(*len)]
     }
 
     #[inline(always)]
     fn head_mut(&mut self) -> &mut [u8] {
         let Buffer { start, len, room } = &mut *self.0;
-        &mut room[usize::from(*start)..][..usize::from(*len)]
+        let start = usize::from(*start);
+        &mut room[start..start + usize::from(*len)]
     }
 
     #[inline(always)]
