@@ -45,7 +45,6 @@ impl Key for [u64; 3] {
 #[derive(Clone, Debug)]
 pub struct Lookup<K, V> {
     places: Box<[(K, V)]>,
-    shift: u32,
 }
 
 impl<K: Key, V: Copy + Default> Lookup<K, V> {
@@ -54,8 +53,7 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
         const SMALL: usize = 4096;
         let room = if pairs.len() > SMALL { 2 } else { 8 };
         let size = (pairs.len() * room).next_power_of_two().max(2);
-        let mut table =
-            Self { places: prefetch::table(Default::default(), size).into(), shift: 64 - size.ilog2() };
+        let mut table = Self { places: prefetch::table(Default::default(), size).into() };
         for (key, value) in pairs {
             debug_assert!(key != K::default());
             let mut place = table.start(key);
@@ -69,7 +67,8 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
 
     #[inline]
     fn start(&self, key: K) -> usize {
-        (key.hash() >> self.shift) as usize
+        // The highest bits of the hash, scaled, for a shift by a variable takes a register that is needed elsewhere.
+        ((key.hash() >> 32) * self.places.len() as u64 >> 32) as usize
     }
 
     /// Asks for the value of a key to come into the cache.
@@ -83,7 +82,8 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
     pub fn get(&self, key: K) -> Option<V> {
         let mut place = self.start(key);
         loop {
-            let (found, value) = self.places[place];
+            // All that come here are within the table.
+            let (found, value) = *self.places.get(place)?;
             if found == key {
                 return Some(value);
             }

@@ -44,8 +44,8 @@ pub struct FlowOwner {
     pub local_port: Option<u16>,
 }
 
-/// Key of a narrow flow: client address, client port and service slot. The service implies protocol, VIP
-/// and port, so equal keys are the same flow.
+/// Key of a narrow flow: client address and port, as they stand in a packet for a little-endian machine, and service slot.
+/// The service implies protocol, VIP and port, so equal keys are the same flow.
 ///
 /// Of a flow it is never zero, because no client has the address 0.0.0.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,17 +55,17 @@ impl FlowKey {
     /// The key of a client's flow to a service.
     #[inline]
     pub fn new(client: u32, client_port: u16, service: ServiceSlot) -> Self {
-        Self(u64::from(client) << 32 | u64::from(client_port) << 16 | u64::from(service.0))
+        Self(endpoint(client, client_port) | u64::from(service.0))
     }
 
     /// The client's address.
     pub fn client(self) -> u32 {
-        (self.0 >> 32) as u32
+        ((self.0 >> 32) as u32).swap_bytes()
     }
 
     /// The client's port.
     pub fn client_port(self) -> u16 {
-        (self.0 >> 16) as u16
+        ((self.0 >> 16) as u16).swap_bytes()
     }
 
     /// The service.
@@ -96,6 +96,13 @@ impl Key for FlowKey {
             local_port: None,
         }
     }
+}
+
+/// An IPv4 address and port in the order in which they stand in a packet, so that a little-endian machine turns nothing
+/// around. The lowest 16 bits are 0.
+#[inline]
+fn endpoint(address: u32, port: u16) -> u64 {
+    u64::from(address.swap_bytes()) << 32 | u64::from(port.swap_bytes()) << 16
 }
 
 /// Key of a wide flow: a client of either IP version (an IPv4 address as its mapped IPv6 one), the port of the

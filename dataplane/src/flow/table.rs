@@ -67,7 +67,7 @@ impl<K: Key, const WAYS: usize> Line<K, WAYS> {
 
     #[inline]
     fn set_value(&mut self, way: usize, value: FlowValue) {
-        self.values[way] = self.values[way] & SPILL_MASK | value.0;
+        self.values[way] = self.values[way] & SPILL_MASK | value.0 & !SPILL_MASK;
     }
 
     #[inline]
@@ -196,12 +196,13 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         self.get(Home(self.home(hash) as u32), key, || hash).map(|(place, _)| place)
     }
 
-    /// A flow, and where it is stored. Of its hash `home` is known already.
+    /// A flow, and where it is stored. Of its hash `home` is known already. The bits of the value that belong to the line
+    /// are what they are there.
     #[inline(always)]
     pub fn get(&self, home: Home, key: &K, hash: impl FnOnce() -> FlowHash) -> Option<(Place, FlowValue)> {
         let line = &self.lines[home.0 as usize];
         if let Some(way) = line.way_of(key) {
-            return Some((place(home.0 as usize, way), line.value(way)));
+            return Some((place(home.0 as usize, way), FlowValue(line.values[way])));
         }
         if line.spilled() == 0 { None } else { self.get_spilled(hash(), key) }
     }
@@ -229,7 +230,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     #[inline]
     pub fn set(&mut self, place: Place, value: FlowValue) {
         let line = &mut self.lines[place.line as usize];
-        if line.value(usize::from(place.way)) != value {
+        if line.value(usize::from(place.way)).0 != value.0 & !SPILL_MASK {
             line.set_value(usize::from(place.way), value);
         }
     }

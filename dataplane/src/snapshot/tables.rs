@@ -163,7 +163,8 @@ impl Address for u32 {
 
     #[inline]
     fn key(self, number: u8, port: u16) -> u64 {
-        u64::from(self) << 32 | u64::from(port) << 16 | u64::from(number)
+        // As they stand in a packet, for a little-endian machine: so nothing is turned around to look it up.
+        u64::from(self.swap_bytes()) << 32 | u64::from(port.swap_bytes()) << 16 | u64::from(number)
     }
 }
 

@@ -1,6 +1,10 @@
 //! The hash by which flows are found, under a secret.
 
+use crate::flow::endpoint;
 use crate::snapshot::ServiceSlot;
+
+/// 2^64 divided by the golden ratio.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Hash of a client's address and port, and then of the service. It serves both directions of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,15 +15,18 @@ impl FlowHash {
     pub const ZERO: Self = Self(0);
 
     /// Hash of the client's flow to one port of one of many services, so that they do not crowd one line.
+    ///
+    /// The client's part is secret already, and what is added for all his flows may be known: Fibonacci hashing, which
+    /// sets neighbouring services far apart.
     #[inline]
     pub fn with_service(self, service: ServiceSlot, port: u16) -> Self {
         let target = u64::from(service.0) << 16 | u64::from(port);
-        Self(fold(self.0 ^ target, 0x9e37_79b9_7f4a_7c15))
+        Self(self.0 ^ target.wrapping_mul(GOLDEN))
     }
 
     /// Hash of the client in one of many scopes.
     pub fn with_scope(self, scope: u64) -> u64 {
-        fold(self.0 ^ scope, 0x9e37_79b9_7f4a_7c15)
+        fold(self.0 ^ scope, GOLDEN)
     }
 
     /// A number from 0 to 63.
@@ -48,18 +55,17 @@ impl HashSecret {
     }
 
     /// Hash of a client. A folded multiplication, as in wyhash: a product of secret factors spreads every input bit over
-    /// all output bits. That of a flow has another one, for its service.
+    /// all output bits.
     #[inline]
     pub fn hash(&self, client: u32, client_port: u16) -> FlowHash {
-        let input = u64::from(client) << 16 | u64::from(client_port);
-        FlowHash(fold(input ^ self.0[0], self.0[1]))
+        FlowHash(fold(endpoint(client, client_port) ^ self.0[0], self.0[1]))
     }
 
     /// The same of an IPv6 client.
     #[inline]
     pub fn hash_v6(&self, client: u128, client_port: u16) -> FlowHash {
         let address = fold((client >> 64) as u64 ^ self.0[0], client as u64 ^ self.0[1]);
-        FlowHash(fold(address ^ u64::from(client_port) ^ self.0[0], self.0[1] ^ 0x9e37_79b9_7f4a_7c15))
+        FlowHash(fold(address ^ u64::from(client_port) ^ self.0[0], self.0[1] ^ GOLDEN))
     }
 
     /// The same of a client whose IPv4 address may be mapped; then it is the hash of that.
