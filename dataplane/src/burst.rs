@@ -54,6 +54,12 @@ impl<F> Burst<F> {
         self.slots.get(..self.len).unwrap_or_default()
     }
 
+    /// All places, to change frames in them; none of these is taken out.
+    #[inline]
+    pub(crate) fn places_mut(&mut self) -> &mut [Option<F>; BURST] {
+        &mut self.slots
+    }
+
     /// The frame in a place, if it was not taken.
     #[inline]
     pub fn get(&self, place: usize) -> Option<&F> {

@@ -286,6 +286,12 @@ impl Snapshot {
         self.ways.get(slot.0 as usize)?.as_ref()
     }
 
+    /// How to reach all backends by the fast path, by slot.
+    #[inline]
+    pub fn ways(&self) -> &[Option<Way>] {
+        &self.ways
+    }
+
     /// Who listens on the address and port that a plain packet is for.
     #[inline(always)]
     pub fn listener<A: Address>(&self, plain: &Plain<A>) -> Option<Listener> {

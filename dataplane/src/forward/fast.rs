@@ -8,6 +8,7 @@
 mod ahead;
 mod carry;
 mod lane;
+mod one_way;
 mod open;
 
 use config::words::Protocol;
@@ -22,9 +23,7 @@ use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, Key, WideKey};
 use crate::local::LocalSlot;
 use crate::packet::Version;
-use crate::parse::plain::{
-    Brief, L3, NO_FRONT, Plain, TYPE_IPV4, TYPE_IPV6, Whole, for_us, front, glance_v4, glance_v6,
-};
+use crate::parse::plain::{Brief, Kind, L3, NO_FRONT, Plain, Station, Whole, front, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
 use crate::snapshot::{Address, Direction, Kept, Listener, Routed, ServiceSlot, Snapshot};
@@ -83,34 +82,86 @@ impl<A: Version, K: Key> Sighted<A, K> {
     fn opens(&self) -> bool {
         self.brief.tcp_flags & tcp::SYN != 0
     }
+}
 
-    fn none() -> Self {
-        let brief = Brief { len: 0, protocol: Protocol::Tcp, tcp_flags: 0 };
-        Self { brief, heading: Heading::Request, key: K::EMPTY, hash: FlowHash::ZERO, home: Home::default() }
+/// What is known of the packets of a lane, by their places in the burst. Each part has an array of its own, for a place is
+/// then all that it takes to find it.
+struct Lane<A, K> {
+    len: [u16; BURST],
+    protocol: [Protocol; BURST],
+    tcp_flags: [u8; BURST],
+    home: [Home; BURST],
+    key: [K; BURST],
+    hash: [FlowHash; BURST],
+    /// Of those that are no requests; it is out of date for all others.
+    heading: [Heading<A>; BURST],
+    replies: Live,
+}
+
+impl<A: Version, K: Key> Lane<A, K> {
+    fn new() -> Self {
+        Self {
+            len: [0; BURST],
+            protocol: [Protocol::Tcp; BURST],
+            tcp_flags: [0; BURST],
+            home: [Home::default(); BURST],
+            key: [K::EMPTY; BURST],
+            hash: [FlowHash::ZERO; BURST],
+            heading: [Heading::Request; BURST],
+            replies: Live::default(),
+        }
+    }
+
+    /// What is known of the packet in a place.
+    #[inline(always)]
+    fn at(&self, slot: usize) -> Sighted<A, K> {
+        let heading = if self.replies.has(slot) { self.heading[slot] } else { Heading::Request };
+        Sighted { heading, ..self.request(slot) }
+    }
+
+    /// The same of a request.
+    #[inline(always)]
+    fn request(&self, slot: usize) -> Sighted<A, K> {
+        let (len, protocol, tcp_flags) = (self.len[slot], self.protocol[slot], self.tcp_flags[slot]);
+        let (key, hash, home) = (self.key[slot], self.hash[slot], self.home[slot]);
+        Sighted { brief: Brief { len, protocol, tcp_flags }, heading: Heading::Request, key, hash, home }
+    }
+
+    /// Notes what is known of the packet in a place, but for its heading.
+    #[inline(always)]
+    fn note(&mut self, slot: usize, brief: Brief, key: K, hash: FlowHash, home: Home) {
+        let Brief { len, protocol, tcp_flags } = brief;
+        (self.len[slot], self.protocol[slot], self.tcp_flags[slot]) = (len, protocol, tcp_flags);
+        (self.key[slot], self.hash[slot], self.home[slot]) = (key, hash, home);
+    }
+
+    /// Notes where the packet in a place is heading. All are requests before.
+    #[inline(always)]
+    fn head(&mut self, slot: usize, heading: Heading<A>) {
+        if !matches!(heading, Heading::Request) {
+            self.heading[slot] = heading;
+            self.replies.keep(slot);
+        }
     }
 }
 
-type Narrow = Sighted<u32, FlowKey>;
-type Wide<A> = Sighted<A, WideKey>;
+type Narrow = Lane<u32, FlowKey>;
+type Wide<A> = Lane<A, WideKey>;
 
 /// The plain packets of a burst, by their places in it, in lanes: of each lane all is of one kind, so that its code
 /// asks nothing.
 pub(super) struct Sights {
     /// IPv4 packets of narrow flows.
-    narrow: [Narrow; BURST],
+    narrow: Narrow,
     /// IPv4 packets of wide flows.
-    wide_v4: [Wide<u32>; BURST],
+    wide_v4: Wide<u32>,
     /// IPv6 packets.
-    wide_v6: [Wide<u128>; BURST],
+    wide_v6: Wide<u128>,
 }
 
 impl Sights {
     pub(super) fn new() -> Box<Self> {
-        Box::new(Self {
-            narrow: [Sighted::none(); BURST],
-            wide_v4: [Sighted::none(); BURST],
-            wide_v6: [Sighted::none(); BURST],
-        })
+        Box::new(Self { narrow: Lane::new(), wide_v4: Lane::new(), wide_v6: Lane::new() })
     }
 }
 
@@ -177,7 +228,8 @@ impl<F: Frame> Forwarder<F> {
     }
 
     /// Finds the plain packets whose flows may be here, and asks for these.
-    #[inline]
+    // By itself, so that nothing else takes its registers.
+    #[inline(never)]
     fn sight(
         &self,
         snapshot: &Snapshot,
@@ -185,42 +237,82 @@ impl<F: Frame> Forwarder<F> {
         burst: &Burst<F>,
         sights: &mut Sights,
     ) -> (Lanes, Waiting) {
-        let own = snapshot.mac(port).unwrap_or_default();
+        let station = Station::new(snapshot.mac(port).unwrap_or_default());
         for slot in 0..burst.len().min(PREFETCH_AHEAD) {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
         let (mut lanes, mut waiting) = (Lanes::default(), Waiting::default());
+        for replies in [&mut sights.narrow.replies, &mut sights.wide_v4.replies, &mut sights.wide_v6.replies]
+        {
+            *replies = Live::default();
+        }
+        let requests = if self.workers == 1 {
+            self.sight_requests(snapshot, station, burst, &mut sights.narrow)
+        } else {
+            0
+        };
+        lanes.narrow = Live::first(requests);
         let (places, mut padded) = (burst.places(), NO_FRONT);
-        for slot in 0..places.len().min(BURST) {
+        for slot in requests..places.len().min(BURST) {
             places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
             let Some(frame) = &places[slot] else { continue };
             let Some(front) = front(frame.head(), &mut padded) else {
                 waiting.leave(slot);
                 continue;
             };
-            let ethertype = for_us(front, own).unwrap_or_default();
-            if ethertype == TYPE_IPV4 {
-                let Some(plain) = glance_v4(front, frame.len()) else {
-                    waiting.leave(slot);
-                    continue;
-                };
-                let listener = snapshot.listener(&plain);
-                match listener.and_then(Listener::sole) {
-                    // Nearly all packets are such, so that nothing else is asked for them.
-                    Some(service) if self.workers == 1 => {
-                        let client = ((plain.src, plain.src_port), service);
-                        let narrow = (&mut sights.narrow, &mut lanes.narrow);
-                        self.sight_narrow(slot, plain, client, Heading::Request, narrow);
+            match station.kind(front) {
+                Some(Kind::V4) => {
+                    let Some(plain) = glance_v4(front, frame.len()) else {
+                        waiting.leave(slot);
+                        continue;
+                    };
+                    let listener = snapshot.listener(&plain);
+                    match listener.and_then(Listener::sole) {
+                        // Nearly all packets are such, so that nothing else is asked for them.
+                        Some(service) if self.workers == 1 => {
+                            lanes.narrow.keep(slot);
+                            let client = ((plain.src, plain.src_port), service);
+                            self.sight_narrow(slot, plain, client, &mut sights.narrow);
+                        }
+                        _ => {
+                            let to = (&mut lanes, &mut waiting);
+                            self.sight_v4(snapshot, slot, plain, listener, sights, to);
+                        }
                     }
-                    _ => self.sight_v4(snapshot, slot, plain, listener, sights, (&mut lanes, &mut waiting)),
                 }
-            } else if ethertype == TYPE_IPV6 {
-                self.sight_v6(snapshot, slot, frame, sights, (&mut lanes, &mut waiting));
-            } else {
-                waiting.leave(slot);
+                Some(Kind::V6) => self.sight_v6(snapshot, slot, frame, sights, (&mut lanes, &mut waiting)),
+                None => waiting.leave(slot),
             }
         }
         (lanes, waiting)
+    }
+
+    /// The same for the first packets of a burst, as long as all are for services whose flows are narrow and here. Returns
+    /// how many these are.
+    // Nothing else is in the loop, whose registers would not suffice.
+    #[inline(never)]
+    fn sight_requests(
+        &self,
+        snapshot: &Snapshot,
+        station: Station,
+        burst: &Burst<F>,
+        narrow: &mut Narrow,
+    ) -> usize {
+        let places = burst.places();
+        let ahead = places.get(PREFETCH_AHEAD..).unwrap_or_default();
+        let count = places.len().min(BURST);
+        for slot in 0..count {
+            ahead.get(slot).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
+            let Some(frame) = &places[slot] else { return slot };
+            let Some(front) = frame.head().first_chunk() else { return slot };
+            if station.kind(front) != Some(Kind::V4) {
+                return slot;
+            }
+            let Some(plain) = glance_v4(front, frame.len()) else { return slot };
+            let Some(service) = snapshot.listener(&plain).and_then(Listener::sole) else { return slot };
+            self.sight_narrow(slot, plain, ((plain.src, plain.src_port), service), narrow);
+        }
+        count
     }
 
     /// The same for one packet of IPv4.
@@ -238,15 +330,17 @@ impl<F: Frame> Forwarder<F> {
         let nobodys = &mut lanes.nobodys;
         let direction = self.direction(snapshot, slot, &plain, listener, (waiting, nobodys));
         let Some(direction) = direction else { return };
-        let narrow = (&mut sights.narrow, &mut lanes.narrow);
         match direction {
             Direction::Request { service, full_nat: false } => {
+                lanes.narrow.keep(slot);
                 let client = ((plain.src, plain.src_port), service);
-                self.sight_narrow(slot, plain, client, Heading::Request, narrow);
+                self.sight_narrow(slot, plain, client, &mut sights.narrow);
             }
             Direction::Reply { service, vip } => {
+                lanes.narrow.keep(slot);
                 let client = ((plain.dst, plain.dst_port), service);
-                self.sight_narrow(slot, plain, client, Heading::Reply { vip }, narrow);
+                self.sight_narrow(slot, plain, client, &mut sights.narrow);
+                sights.narrow.head(slot, Heading::Reply { vip });
             }
             _ => self.sight_wide(slot, plain, direction, &mut sights.wide_v4, &mut lanes.wide_v4),
         }
@@ -311,15 +405,12 @@ impl<F: Frame> Forwarder<F> {
         slot: usize,
         plain: Plain<u32>,
         ((client, port), service): (End<u32>, ServiceSlot),
-        heading: Heading<u32>,
-        (sighted, live): (&mut [Narrow; BURST], &mut Live),
+        sighted: &mut Narrow,
     ) {
         let (hash, key) = (self.flows.hash_of(client, port), FlowKey::new(client, port, service));
         let home = FlowKey::prefetch(&self.flows, key.line(hash));
         let Plain { len, protocol, tcp_flags, .. } = plain;
-        let brief = Brief { len, protocol, tcp_flags };
-        sighted[slot] = Sighted { brief, heading, key, hash, home };
-        live.keep(slot);
+        sighted.note(slot, Brief { len, protocol, tcp_flags }, key, hash, home);
     }
 
     /// Notes a packet of a wide flow.
@@ -329,7 +420,7 @@ impl<F: Frame> Forwarder<F> {
         slot: usize,
         plain: Plain<A>,
         direction: Direction<A>,
-        sighted: &mut [Wide<A>; BURST],
+        sighted: &mut Wide<A>,
         lane: &mut WideLane,
     ) {
         let Plain { len, protocol, tcp_flags, .. } = plain;
@@ -345,8 +436,8 @@ impl<F: Frame> Forwarder<F> {
                 self.flows.prefetch_local(local, plain.protocol, plain.dst_port);
                 let end = Default::default();
                 let local = (local, plain.dst_port);
-                sighted[slot].brief = brief;
-                sighted[slot].heading = Heading::LocalReply { local, vip: end, client: end };
+                sighted.note(slot, brief, WideKey::EMPTY, FlowHash::ZERO, Home::default());
+                sighted.head(slot, Heading::LocalReply { local, vip: end, client: end });
                 return lane.behind.keep(slot);
             }
         };
@@ -357,7 +448,8 @@ impl<F: Frame> Forwarder<F> {
         let hash = self.flows.hash_of(client, port);
         let key = WideKey::new(client.wide(), port, service, service_port);
         let home = WideKey::prefetch(&self.flows, key.line(hash));
-        sighted[slot] = Sighted { brief, heading, key, hash, home };
+        sighted.note(slot, brief, key, hash, home);
+        sighted.head(slot, heading);
         lane.live.keep(slot);
     }
 
@@ -373,22 +465,20 @@ impl<F: Frame> Forwarder<F> {
 
     /// Finds out the clients for whom local addresses stand, and asks for their flows.
     #[inline]
-    fn look_behind<A: Fast>(&self, snapshot: &Snapshot, lane: &mut WideLane, sighted: &mut [Wide<A>; BURST]) {
+    fn look_behind<A: Fast>(&self, snapshot: &Snapshot, lane: &mut WideLane, sighted: &mut Wide<A>) {
         for slot in lane.behind {
-            let known = &mut sighted[slot];
-            let Heading::LocalReply { local, vip, client } = &mut known.heading else { continue };
-            let Some(key) = self.flows.key_of(local.0, known.brief.protocol, local.1) else {
-                continue;
-            };
+            let protocol = sighted.protocol[slot];
+            let Heading::LocalReply { local, vip, client } = &mut sighted.heading[slot] else { continue };
+            let Some(key) = self.flows.key_of(local.0, protocol, local.1) else { continue };
             let (Some(address), Some(service)) = (A::of_wide(key.client()), snapshot.vip(key.service()))
             else {
                 continue;
             };
             *client = (address, key.client_port());
             *vip = (service, key.service_port());
-            known.key = key;
-            known.hash = self.flows.hash_of(address, key.client_port());
-            known.home = WideKey::prefetch(&self.flows, key.line(known.hash));
+            let hash = self.flows.hash_of(address, key.client_port());
+            let home = WideKey::prefetch(&self.flows, key.line(hash));
+            (sighted.key[slot], sighted.hash[slot], sighted.home[slot]) = (key, hash, home);
             lane.live.keep(slot);
         }
     }
@@ -404,11 +494,12 @@ impl<F: Frame> Forwarder<F> {
         self.look_behind(context.snapshot, &mut lanes.wide_v6, &mut sights.wide_v6);
         let Some(taken) = burst.take(0) else { return false };
         frame = taken;
-        let narrow = !lanes.narrow.is_empty() && self.carry(context, &sights.narrow[0], &mut frame).is_some();
-        let wide_v4 =
-            !lanes.wide_v4.live.is_empty() && self.carry(context, &sights.wide_v4[0], &mut frame).is_some();
-        let wide_v6 =
-            !lanes.wide_v6.live.is_empty() && self.carry(context, &sights.wide_v6[0], &mut frame).is_some();
+        let narrow =
+            !lanes.narrow.is_empty() && self.carry(context, &sights.narrow.at(0), &mut frame).is_some();
+        let wide_v4 = !lanes.wide_v4.live.is_empty()
+            && self.carry(context, &sights.wide_v4.at(0), &mut frame).is_some();
+        let wide_v6 = !lanes.wide_v6.live.is_empty()
+            && self.carry(context, &sights.wide_v6.at(0), &mut frame).is_some();
         narrow || wide_v4 || wide_v6
     }
 }

@@ -108,6 +108,17 @@ pub(super) struct Live(u32);
 const _: () = assert!(BURST == u32::BITS as usize);
 
 impl Live {
+    /// The first places, so many; there are no more than those of a burst.
+    #[inline]
+    pub fn first(count: usize) -> Self {
+        Self(((1u64 << (count & 0x3f)) - 1) as u32)
+    }
+
+    #[inline]
+    pub fn has(self, slot: usize) -> bool {
+        self.0 >> slot & 1 != 0
+    }
+
     #[inline]
     pub fn keep(&mut self, slot: usize) {
         self.0 |= 1 << slot;
@@ -121,6 +132,19 @@ impl Live {
     #[inline]
     pub fn join(&mut self, others: Self) {
         self.0 |= others.0;
+    }
+
+    /// Both together.
+    #[inline]
+    pub fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Those before the first that is also among others.
+    #[inline]
+    pub fn before(self, others: Self) -> Self {
+        let first = self.0 & others.0;
+        Self(self.0 & (first & first.wrapping_neg()).wrapping_sub(1))
     }
 
     #[inline]

@@ -135,10 +135,8 @@ impl<A: Whole> Plain<A> {
     }
 }
 
-/// The first eight bytes of an IPv4 header, the first one lowest, and those bits of them that tell: version 4, five
-/// words of header, and neither a fragment's offset nor more fragments.
-const WHOLE_WITHOUT_OPTIONS: u64 = 0x45;
-const WHOLE_MASK: u64 = 0xff3f_0000_0000_00ff;
+/// A fragment's offset and whether more follow, in the first eight bytes of an IPv4 header, the first one lowest.
+const FRAGMENT_MASK: u64 = 0xff3f_0000_0000_0000;
 
 /// A frame up to the end of the TCP header, if it has IPv4 without options.
 pub type Front = [u8; L3 + ipv4::HEADER_LEN + tcp::HEADER_LEN];
@@ -169,34 +167,61 @@ fn pad<'a>(head: &[u8], padded: &'a mut Front) -> Option<&'a Front> {
     Some(padded)
 }
 
-/// Ethertypes as [`for_us`] reads them.
-pub const TYPE_IPV4: u16 = eth::TYPE_IPV4.swap_bytes();
-/// The same.
-pub const TYPE_IPV6: u16 = eth::TYPE_IPV6.swap_bytes();
-
-/// The Ethertype of an untagged frame that came in by the port with address `own` for it, read as a little-endian
-/// number.
-#[inline(always)]
-pub fn for_us(front: &Front, own: MacAddr) -> Option<u16> {
-    let [first, second, third, fourth, fifth, sixth] = own.0;
-    let own = u64::from_le_bytes([0, 0, first, second, third, fourth, fifth, sixth]);
-    // Compared with what follows an address shifted out.
-    (wide(front, 0) << 16 == own).then_some(u16::from_le_bytes([front[eth::TYPE], front[eth::TYPE + 1]]))
+/// What a frame has that may be plain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// IPv4 without options.
+    V4,
+    /// IPv6.
+    V6,
 }
 
-/// Reads an IPv4 packet, from a frame of `frame_len` bytes. `None` if it is not plain, or not right. Its addresses may be
-/// any, also such as no packet should have: no flow has them.
+/// The Ethernet address of a port, as frames for it begin.
+#[derive(Clone, Copy)]
+pub struct Station(u64);
+
+impl Station {
+    /// That of the port with this address.
+    pub fn new(own: MacAddr) -> Self {
+        let [first, second, third, fourth, fifth, sixth] = own.0;
+        let (start, end) = ([first, second, third, fourth], [fifth, sixth]);
+        // Compared with what follows an address shifted out.
+        Self((u64::from(u16::from_le_bytes(end)) << 32 | u64::from(u32::from_le_bytes(start))) << 16)
+    }
+
+    /// What an untagged frame for it has.
+    #[inline(always)]
+    pub fn kind(self, front: &Front) -> Option<Kind> {
+        const TYPE_IPV4: u32 = eth::TYPE_IPV4.swap_bytes() as u32;
+        const TYPE_IPV6: u32 = eth::TYPE_IPV6.swap_bytes() as u32;
+        // Version 4, and five words of header.
+        const WITHOUT_OPTIONS: u32 = 0x45 << 16;
+        // The Ethertype and the header's first byte, read in the order of little-endian machines.
+        let kind = long(front, eth::TYPE) & 0x00ff_ffff;
+        if wide(front, 0) << 16 != self.0 {
+            None
+        } else if kind == WITHOUT_OPTIONS | TYPE_IPV4 {
+            Some(Kind::V4)
+        } else {
+            (kind & 0xffff == TYPE_IPV6).then_some(Kind::V6)
+        }
+    }
+}
+
+/// Reads a packet of [`Kind::V4`], from a frame of `frame_len` bytes. `None` if it is not plain, or not right. Its addresses
+/// may be any, also such as no packet should have: no flow has them.
 #[inline(always)]
 pub fn glance_v4(front: &Front, frame_len: usize) -> Option<Plain<u32>> {
     // Read in the order of little-endian machines; sums of checksums are the same in either.
     let (first, second) = (wide(front, L3), wide(front, L3 + 8));
-    let (ttl, dst) = (second as u8, long(front, L3 + ipv4::DST));
-    if first & WHOLE_MASK != WHOLE_WITHOUT_OPTIONS || ttl <= 1 || !csum::is_right(first, second, dst) {
+    let dst = long(front, L3 + ipv4::DST);
+    if first & FRAGMENT_MASK != 0 || !csum::is_right(first, second, dst) {
         return None;
     }
     let len = ((first >> 16) as u16).swap_bytes();
     let (src, dst) = (((second >> 32) as u32).swap_bytes(), dst.swap_bytes());
-    plain(front, L3, frame_len, (second >> 8) as u8, len, (src, dst))
+    // Its time to live is the lowest byte.
+    plain(front, L3, frame_len, (second >> 8) as u8, len, (src, dst)).filter(|_| second as u8 > 1)
 }
 
 /// Bytes from the beginning of an IPv6 packet to the end of its TCP header.
@@ -247,7 +272,6 @@ fn plain<A: Version, const N: usize>(
     (src, dst): (A, A),
 ) -> Option<Plain<A>> {
     let (l4, end) = (l3 + A::HEADER_LEN, l3 + usize::from(len));
-    let ports = long(headers, l4).swap_bytes();
     let (protocol, tcp_flags) = if protocol == ipv4::PROTOCOL_TCP {
         let header_len = usize::from(headers[l4 + tcp::DATA_OFFSET] >> 4) * 4;
         let flags = headers[l4 + tcp::FLAGS];
@@ -265,7 +289,8 @@ fn plain<A: Version, const N: usize>(
         return None;
     };
     let whole = L3 + usize::from(len) <= frame_len;
-    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
+    let src_port = u16::from_be_bytes([headers[l4], headers[l4 + 1]]);
+    let dst_port = u16::from_be_bytes([headers[l4 + 2], headers[l4 + 3]]);
     whole.then_some(Plain { src, dst, src_port, dst_port, len, protocol, tcp_flags })
 }
 
@@ -304,10 +329,9 @@ mod tests {
     fn glance(head: &[u8], frame_len: usize, own: MacAddr) -> Option<Seen> {
         let mut padded = NO_FRONT;
         let front = front(head, &mut padded)?;
-        match for_us(front, own)? {
-            TYPE_IPV4 => glance_v4(front, frame_len).map(Seen::V4),
-            TYPE_IPV6 => glance_v6(&head[L3..], frame_len).map(Seen::V6),
-            _ => None,
+        match Station::new(own).kind(front)? {
+            Kind::V4 => glance_v4(front, frame_len).map(Seen::V4),
+            Kind::V6 => glance_v6(&head[L3..], frame_len).map(Seen::V6),
         }
     }
 

@@ -7,10 +7,10 @@
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Live, PREFETCH_AHEAD};
 use super::carry::backend as backend_of;
-use super::{Fast, Heading, Sighted};
+use super::{Fast, Heading, Lane};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
-use crate::parse::plain::{L3, NO_FRONT, TYPE_IPV4, TYPE_IPV6, for_us, front, glance_v4, glance_v6};
+use crate::parse::plain::{Kind, L3, NO_FRONT, Station, front, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::prefetch::prefetch_all;
 use crate::snapshot::{BackendSlot, Carriage, Snapshot};
@@ -19,7 +19,7 @@ impl<F: Frame> Forwarder<F> {
     /// Asks for what tells which way packets go.
     #[inline(never)]
     pub(super) fn foresee_directions(&self, snapshot: &Snapshot, port: PortId, burst: &Burst<F>) {
-        let (own, mut padded) = (snapshot.mac(port).unwrap_or_default(), NO_FRONT);
+        let (station, mut padded) = (Station::new(snapshot.mac(port).unwrap_or_default()), NO_FRONT);
         for slot in 0..burst.len().min(PREFETCH_AHEAD) {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
@@ -27,16 +27,16 @@ impl<F: Frame> Forwarder<F> {
             burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
             let Some(frame) = burst.get(slot) else { continue };
             let Some(front) = front(frame.head(), &mut padded) else { continue };
-            match for_us(front, own) {
-                Some(TYPE_IPV4) => {
+            match station.kind(front) {
+                Some(Kind::V4) => {
                     glance_v4(front, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
                 }
-                Some(TYPE_IPV6) => {
+                Some(Kind::V6) => {
                     let ip = frame.head().get(L3..);
                     ip.and_then(|ip| glance_v6(ip, frame.len()))
                         .inspect(|plain| snapshot.prefetch_direction(plain));
                 }
-                _ => {}
+                None => {}
             }
         }
     }
@@ -47,13 +47,13 @@ impl<F: Frame> Forwarder<F> {
         &self,
         context: Context,
         live: Live,
-        sighted: &[Sighted<A, K>; BURST],
+        sighted: &Lane<A, K>,
         burst: &Burst<F>,
     ) {
         let snapshot = context.snapshot;
         let mut new = Live::default();
         for slot in live {
-            let known = &sighted[slot];
+            let known = sighted.at(slot);
             if let Some((_, flow)) = known.key.get(&self.flows, known.home, &known.hash) {
                 self.prefetch_backend(snapshot, flow.backend());
             } else if matches!(known.heading, Heading::Request) {
@@ -71,11 +71,11 @@ impl<F: Frame> Forwarder<F> {
         &self,
         snapshot: &Snapshot,
         new: Live,
-        sighted: &[Sighted<A, K>; BURST],
+        sighted: &Lane<A, K>,
         burst: &Burst<F>,
     ) {
         let service_of = |slot: usize| {
-            let service = sighted[slot].key.service();
+            let service = sighted.key[slot].service();
             Some((service, snapshot.service(service)?))
         };
         for (_, service) in new.filter_map(service_of) {
@@ -93,7 +93,8 @@ impl<F: Frame> Forwarder<F> {
         for slot in new {
             let way = backends[slot].and_then(|backend| snapshot.way(backend));
             if let Some(way) = way.filter(|way| way.carriage == Carriage::Nat && way.is_of::<A>())
-                && let Some(plain) = burst.get(slot).and_then(|frame| sighted[slot].brief.plain(frame.head()))
+                && let Some(plain) =
+                    burst.get(slot).and_then(|frame| sighted.at(slot).brief.plain(frame.head()))
             {
                 snapshot.prefetch_replies(plain.protocol, backend_of::<A>(way, &plain));
             }

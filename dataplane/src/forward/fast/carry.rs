@@ -1,7 +1,8 @@
 //! What the fast path does with one packet.
 
-use super::super::flows::Tabled;
+use super::super::flows::{Flows, Tabled};
 use super::super::{Context, Forwarder};
+use super::one_way::wrap;
 use super::{End, Fast, Heading, Sighted};
 use crate::buf::Frame;
 use crate::clock::Seconds;
@@ -11,7 +12,7 @@ use crate::flow::table::Place;
 use crate::local::LocalSlot;
 use crate::parse::plain::{L3, Plain};
 use crate::port::PortId;
-use crate::rewrite::plain::{self, Outer};
+use crate::rewrite::plain;
 use crate::snapshot::{Carriage, Snapshot, Way};
 
 impl<F: Frame> Forwarder<F> {
@@ -34,7 +35,7 @@ impl<F: Frame> Forwarder<F> {
         }
         match known.heading {
             Heading::Request => {
-                self.touch::<K>(context, brief.tcp_flags, way, way.view, (place, flow))?;
+                touch::<K>(&mut self.flows, context, brief.tcp_flags, way, way.view, (place, flow))?;
                 let port = self.reach_backend(snapshot, way, known, local, frame)?;
                 self.count_in(flow.backend(), brief.len);
                 Some(port)
@@ -44,7 +45,7 @@ impl<F: Frame> Forwarder<F> {
                 if way.carriage != Carriage::Nat || way.backend::<A>() != plain.src {
                     return None;
                 }
-                self.touch::<K>(context, brief.tcp_flags, way, View::Server, (place, flow))?;
+                touch::<K>(&mut self.flows, context, brief.tcp_flags, way, View::Server, (place, flow))?;
                 let port = reach_client(snapshot, plain, vip, None, frame)?;
                 self.count_out(flow.backend(), brief.len);
                 Some(port)
@@ -55,35 +56,12 @@ impl<F: Frame> Forwarder<F> {
                 if way.carriage != Carriage::FullNat || from != (plain.src, plain.src_port) || local != to {
                     return None;
                 }
-                self.touch::<K>(context, brief.tcp_flags, way, View::Server, (place, flow))?;
+                touch::<K>(&mut self.flows, context, brief.tcp_flags, way, View::Server, (place, flow))?;
                 let port = reach_client(snapshot, plain, vip, Some(client), frame)?;
                 self.count_out(flow.backend(), brief.len);
                 Some(port)
             }
         }
-    }
-
-    /// Notes that a packet of a flow was seen; `None`, and nothing has happened, if that is over, or the packet does more.
-    #[inline(always)]
-    fn touch<K: Tabled>(
-        &mut self,
-        context: Context,
-        tcp_flags: u8,
-        way: &Way,
-        view: View,
-        (place, flow): (Place, FlowValue),
-    ) -> Option<()> {
-        // Openings may find their flow over; they and their answers announce a segment size that may be lowered.
-        flow.goes_on(view, tcp_flags).then_some(())?;
-        let idle = flow.idle(context.now);
-        if idle != 0 {
-            if is_over(context.snapshot, way, flow, idle) {
-                return None;
-            }
-            // Also if it then has no easy way: the stages would do the same.
-            K::set(&mut self.flows, place, flow.touched(context.now));
-        }
-        Some(())
     }
 
     /// Rewrites a packet for its backend, which knows the client by `local` in full NAT.
@@ -105,10 +83,7 @@ impl<F: Frame> Forwarder<F> {
         if way.carriage == Carriage::Dr {
             plain::dr::<A>(frame.head_mut(), &way.link)?;
         } else if way.carriage == Carriage::Ipip {
-            let entropy = known.hash.entropy();
-            let src = way.tunnel::<A>().with(entropy & way.spread);
-            let outer = Outer { src, dst: way.backend(), entropy };
-            plain::ipip(frame, brief.len, &outer, || self.next_id(), &way.link)?;
+            wrap(&mut self.next_id, way, known, frame)?;
             len += A::HEADER_LEN;
         } else {
             let plain = &brief.plain::<A>(frame.head())?;
@@ -132,6 +107,29 @@ impl<F: Frame> Forwarder<F> {
 #[inline(always)]
 pub(super) fn backend<A: Fast>(way: &Way, plain: &Plain<A>) -> End<A> {
     (way.backend(), plain.dst_port.wrapping_add(way.port_shift))
+}
+
+/// Notes that a packet of a flow was seen; `None`, and nothing has happened, if that is over, or the packet does more.
+#[inline(always)]
+pub(super) fn touch<K: Tabled>(
+    flows: &mut Flows,
+    context: Context,
+    tcp_flags: u8,
+    way: &Way,
+    view: View,
+    (place, flow): (Place, FlowValue),
+) -> Option<()> {
+    // Openings may find their flow over; they and their answers announce a segment size that may be lowered.
+    flow.goes_on(view, tcp_flags).then_some(())?;
+    let idle = flow.idle(context.now);
+    if idle != 0 {
+        if is_over(context.snapshot, way, flow, idle) {
+            return None;
+        }
+        // Also if it then has no easy way: the stages would do the same.
+        K::set(flows, place, flow.touched(context.now));
+    }
+    Some(())
 }
 
 /// Whether a flow was idle for too long.

@@ -3,11 +3,12 @@
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Live, Outbox};
 use super::open::Unopened;
-use super::{Fast, Sighted};
+use super::{Fast, Lane, Sighted};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
 use crate::flow::table::FlowHash;
 use crate::port::PortId;
+use crate::snapshot::Carriage;
 
 /// Packets that must wait for the four stages, for others of the burst do.
 pub(super) struct Waiting {
@@ -49,6 +50,29 @@ struct Leaving {
     live: Live,
 }
 
+/// Where a run through a lane stopped.
+pub(super) struct Stop {
+    slot: usize,
+    /// The port that the packet leaves by, if it is on its way.
+    way: Option<PortId>,
+    /// Whether it has no easy way otherwise.
+    tried: bool,
+}
+
+impl Stop {
+    /// At a packet that may have an easy way, but not this one.
+    pub fn untried(slot: usize) -> Self {
+        Self { slot, way: None, tried: false }
+    }
+}
+
+/// How packets of a lane are taken to their ends, such as [`Forwarder::run`].
+type Run<F, A, K> =
+    fn(&mut Forwarder<F>, Context, &mut Live, PortId, &Lane<A, K>, &mut Burst<F>) -> Option<Stop>;
+
+/// A run through fewer packets than these does not pay.
+const FEW: usize = 4;
+
 impl<F: Frame> Forwarder<F> {
     /// Takes the packets of a lane to their ends, if nothing before them waits; those that leave by one port, in their
     /// order. Returns how many they were.
@@ -58,30 +82,32 @@ impl<F: Frame> Forwarder<F> {
         &mut self,
         context: Context,
         (live, waiting): (Live, &mut Waiting),
-        sighted: &[Sighted<A, K>; BURST],
+        sighted: &Lane<A, K>,
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) -> usize {
-        let (mut rest, mut leaving, mut left) = (live, Leaving::default(), 0);
+        let (mut rest, mut left) = (live, 0);
+        let (mut run, port) = self.usual_run(context, live, sighted);
+        let mut leaving = Leaving { port, live: Live::default() };
         loop {
-            let (before, mut other) = (rest, None);
-            if waiting.clients == 0 {
-                // As long as packets go the shortest way, by one port. For others the registers would not suffice.
-                for slot in rest.by_ref() {
-                    let (known, Some(frame)) = (&sighted[slot], burst.get_mut(slot)) else { continue };
-                    let way = if known.opens() { None } else { self.carry(context, known, frame) };
-                    if way != Some(leaving.port) {
-                        other = Some((slot, way));
-                        break;
-                    }
-                }
+            let before = rest;
+            let stop = if waiting.clients == 0 {
+                run(self, context, &mut rest, leaving.port, sighted, burst)
             } else {
-                other = rest.next().map(|slot| (slot, None));
-            }
-            leaving.live.join(before.without(rest));
-            let Some((slot, mut way)) = other else { break };
+                rest.next().map(|slot| Stop { slot, way: None, tried: true })
+            };
+            let gone = before.without(rest);
+            leaving.live.join(gone);
+            let Some(Stop { slot, mut way, tried }) = stop else { break };
             leaving.live.leave(slot);
-            let known = &sighted[slot];
+            let known = &sighted.at(slot);
+            if !tried {
+                way = burst.get_mut(slot).and_then(|frame| self.carry_alone(context, known, frame));
+                // Where it stops soon it was the wrong one.
+                if gone.len() < FEW {
+                    run = Self::run;
+                }
+            }
             if waiting.clients != 0 {
                 if waiting.has(known.hash) {
                     waiting.leave(slot);
@@ -114,6 +140,50 @@ impl<F: Frame> Forwarder<F> {
         }
         self.depart(leaving, burst, out);
         live.len() - left
+    }
+
+    /// What most packets of a lane probably need and the port that they leave by, by the first of them.
+    #[inline]
+    fn usual_run<A: Fast, K: Tabled>(
+        &self,
+        context: Context,
+        mut live: Live,
+        lane: &Lane<A, K>,
+    ) -> (Run<F, A, K>, PortId) {
+        let first = live.next().map(|slot| lane.at(slot));
+        let flow = first.and_then(|known| known.key.get(&self.flows, known.home, &known.hash));
+        let way = flow.and_then(|(_, flow)| context.snapshot.way(flow.backend()));
+        let run: Run<F, A, K> = match way.map(|way| way.carriage) {
+            Some(Carriage::Dr) => Self::run_dr,
+            Some(Carriage::Ipip) => Self::run_ipip,
+            _ => Self::run,
+        };
+        (run, way.map_or(PortId::default(), |way| way.port))
+    }
+
+    /// Takes packets to their ends as long as they go the shortest way, by one port. Those that it went by are not in
+    /// `rest` any more.
+    // For others the registers would not suffice.
+    #[inline(never)]
+    fn run<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        rest: &mut Live,
+        port: PortId,
+        lane: &Lane<A, K>,
+        burst: &mut Burst<F>,
+    ) -> Option<Stop> {
+        let (mut live, mut stop) = (*rest, None);
+        for slot in live.by_ref() {
+            let (known, Some(frame)) = (lane.at(slot), burst.get_mut(slot)) else { continue };
+            let way = if known.opens() { None } else { self.carry(context, &known, frame) };
+            if way != Some(port) {
+                stop = Some(Stop { slot, way, tried: true });
+                break;
+            }
+        }
+        *rest = live;
+        stop
     }
 
     /// The same as [`Self::carry`], for packets that others wait before.
