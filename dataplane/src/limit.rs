@@ -99,6 +99,8 @@ pub struct Limits {
     config: model::Limits,
     /// Where [`Nanos`] are counted from.
     start: Instant,
+    /// Flows that were let begin and are not yet among those that the workers count.
+    admitted: AtomicU64,
     flows: AtomicU64,
     packets: AtomicU64,
     bits: AtomicU64,
@@ -118,7 +120,15 @@ impl Limits {
         let bucket = || AtomicU64::new(0);
         // Later than the moment that an empty word stands for.
         let start = Instant::now();
-        Self { config: *config, start, flows: bucket(), packets: bucket(), bits: bucket(), sources }
+        Self {
+            config: *config,
+            start,
+            admitted: AtomicU64::new(0),
+            flows: bucket(),
+            packets: bucket(),
+            bits: bucket(),
+            sources,
+        }
     }
 
     /// What they are.
@@ -150,18 +160,35 @@ impl Limits {
         }
     }
 
-    /// Whether another flow of this source may begin, of a service that has so many now.
+    /// Whether another flow of this source may begin, of a service that has so many now. It counts from now on; what is
+    /// returned is to be dropped when `flows` has it.
     ///
     /// # Errors
-    /// The limit that it would exceed.
-    pub fn admit(&self, now: Nanos, flows: impl Fn() -> u64, source: u128) -> Result<(), Exceeded> {
-        if self.config.connections.is_some_and(|most| flows() >= u64::from(most)) {
-            return Err(Exceeded::Connections);
-        }
+    /// The limit that it would exceed. Of several workers that ask at the same moment, one may be refused that comes
+    /// between a flow's being counted and its being no longer admitted; never do more begin than may.
+    pub fn admit(
+        &self,
+        now: Nanos,
+        flows: impl Fn() -> u64,
+        source: u128,
+    ) -> Result<Option<Admitted<'_>>, Exceeded> {
+        let admitted = match self.config.connections {
+            None => None,
+            Some(most) => Some(self.claim(most.into(), flows).ok_or(Exceeded::Connections)?),
+        };
         // What its source may not is taken from nobody else.
         let of_source = self.sources.as_ref().is_none_or(|sources| sources.take(now, source));
         let takes = |per_sec: u32| Rate { per_sec: per_sec.into() }.take(&self.flows, now, 1);
-        (of_source && self.config.new_per_sec.is_none_or(takes)).then_some(()).ok_or(Exceeded::NewFlows)
+        let in_time = of_source && self.config.new_per_sec.is_none_or(takes);
+        in_time.then_some(admitted).ok_or(Exceeded::NewFlows)
+    }
+
+    /// Takes one of so many places for flows.
+    fn claim(&self, most: u64, flows: impl Fn() -> u64) -> Option<Admitted<'_>> {
+        // First this, then those that began: so no flow is in neither.
+        let before = self.admitted.fetch_add(1, Ordering::AcqRel);
+        let admitted = Admitted(&self.admitted);
+        (flows() + before < most).then_some(admitted)
     }
 
     /// Whether a packet of so many bytes may pass.
@@ -174,6 +201,23 @@ impl Limits {
         let passes =
             self.config.packets_per_sec.is_none_or(packet) && self.config.bits_per_sec.is_none_or(bits);
         passes.then_some(()).ok_or(Exceeded::Traffic)
+    }
+}
+
+/// A flow that was let begin, until its worker counts it.
+#[derive(Debug)]
+pub struct Admitted<'a>(&'a AtomicU64);
+
+impl PartialEq for Admitted<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        // Behind the worker's own count.
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -311,8 +355,50 @@ mod tests {
     #[test]
     fn connections_are_counted_by_the_caller() {
         let limits = Limits::new(&model::Limits { connections: Some(5), ..model::Limits::default() });
-        assert_eq!(limits.admit(millis(0), || 4, 7), Ok(()));
+        let first = limits.admit(millis(0), || 3, 7);
+        assert!(first.is_ok() && limits.admit(millis(0), || 3, 7).is_ok());
+        assert_eq!(
+            limits.admit(millis(0), || 4, 7),
+            Err(Exceeded::Connections),
+            "the first is not among them"
+        );
+        drop(first);
+        assert!(limits.admit(millis(0), || 4, 7).is_ok());
         assert_eq!(limits.admit(millis(0), || 5, 7), Err(Exceeded::Connections));
+    }
+
+    #[test]
+    fn workers_that_ask_at_once_have_no_more_connections() {
+        let turns: usize = if cfg!(miri) { 10 } else { 5000 };
+        let config = model::Limits { connections: Some(1), ..model::Limits::default() };
+        let services: Vec<_> = (0..turns).map(|_| Limits::new(&config)).collect();
+        let counts: Vec<_> = (0..turns).map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect();
+        let flows = |turn: usize| counts[turn].iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
+        let arrived = AtomicU64::new(0);
+        let work = |worker: usize| {
+            for (turn, limits) in services.iter().enumerate() {
+                // Both poll, for a thread that is woken comes too late; but a core may have both.
+                arrived.fetch_add(1, Ordering::AcqRel);
+                let mut polled = 0;
+                while arrived.load(Ordering::Acquire) < 2 * (turn as u64 + 1) {
+                    polled += 1;
+                    if polled % 1000 == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+                let admitted = limits.admit(millis(0), || flows(turn), 7);
+                // It takes a while to store a flow.
+                (0..1000).for_each(|_| std::hint::spin_loop());
+                counts[turn][worker].store(u64::from(admitted.is_ok()), Ordering::Relaxed);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| work(0));
+            work(1);
+        });
+        let exact = (0..turns).filter(|turn| flows(*turn) == 1).count();
+        assert_eq!(exact, turns);
+        assert!(services.iter().all(|limits| limits.admitted.load(Ordering::Relaxed) == 0));
     }
 
     #[test]

@@ -188,7 +188,8 @@ impl<F: Frame> Forwarder<F> {
         {
             return Err(DropReason::NoFlowNotSyn);
         }
-        self.admit(service, work)?;
+        // Until the flow counts, or does not begin.
+        let _admitted = self.admit(service, work)?;
         for _ in 0..AMBIGUITY_TRIES {
             let slot = work.chosen.take().or_else(|| self.choose(context, found, service, &work.headers));
             let slot = slot.or_else(|| self.overflow(service));

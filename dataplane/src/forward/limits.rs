@@ -6,7 +6,7 @@ use super::flows::wide_address;
 use super::{Context, Forwarder, Work};
 use crate::buf::Frame;
 use crate::drops::DropReason;
-use crate::limit::{Exceeded, Limits};
+use crate::limit::{Admitted, Exceeded, Limits};
 use crate::packet::Headers;
 use crate::snapshot::{BackendSlot, Found, Service};
 
@@ -24,15 +24,22 @@ impl<F: Frame> Forwarder<F> {
     }
 
     /// Lets a flow begin if its service takes another one, or has sorry backends for what is too much: then it notes
-    /// one of these.
-    pub(super) fn admit(&self, service: &Service, work: &mut Work) -> Result<(), DropReason> {
-        let Some(limits) = &service.limits else { return Ok(()) };
-        let Err(why) = self.check_limits(service, limits, &work.headers) else { return Ok(()) };
+    /// one of these. What is returned is to be dropped when the flow counts.
+    pub(super) fn admit<'a>(
+        &self,
+        service: &'a Service,
+        work: &mut Work,
+    ) -> Result<Option<Admitted<'a>>, DropReason> {
+        let Some(limits) = &service.limits else { return Ok(None) };
+        let why = match self.check_limits(service, limits, &work.headers) {
+            Ok(admitted) => return Ok(admitted),
+            Err(why) => why,
+        };
         if limits.config().answer != AtLimit::Sorry {
             return Err(why);
         }
         work.chosen = Some(self.schedulers.pick_sorry(service).ok_or(why)?);
-        Ok(())
+        Ok(None)
     }
 
     /// The sorry backend that takes a flow when all backends have enough.
@@ -42,7 +49,12 @@ impl<F: Frame> Forwarder<F> {
         (sorry && service.is_limited).then(|| self.schedulers.pick_sorry(service)).flatten()
     }
 
-    fn check_limits(&self, service: &Service, limits: &Limits, headers: &Headers) -> Result<(), DropReason> {
+    fn check_limits<'a>(
+        &self,
+        service: &Service,
+        limits: &'a Limits,
+        headers: &Headers,
+    ) -> Result<Option<Admitted<'a>>, DropReason> {
         let flows = || {
             let loads = service.counted.iter().map(|backend| self.team.load(*backend).flows());
             loads.sum()
