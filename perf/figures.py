@@ -136,11 +136,28 @@ def choices(results):
             for backends in (10, 1000):
                 ns = results.lowest("schedulers", scheduler=name, family=family, backends=backends)
                 missed = ns is not None and ns > CHOICE_GOAL and (backends == 10 or name in HASHES)
-                text = "–" if ns is None else f"{ns:.1f}" if ns < 100 else f"{ns:.0f}"
-                line.append(f"**{text}**" if missed else text)
+                line.append(choice(ns, missed))
         line.append(rounded(results.lowest("schedulers-new", scheduler=name, family="ipv4")))
         lines.append(line)
     return table(head, lines)
+
+
+def weights(results):
+    """What choosing one of ten backends costs if their weights differ; bold is what misses its goal."""
+    rows = [row for row in results.rows if row["bench"] == "weights"]
+    most = sorted({row["weights"] for row in rows})
+    lines = []
+    for name in dict.fromkeys(row["scheduler"] for row in rows):
+        equal = results.lowest("schedulers", scheduler=name, family="ipv4", backends=10)
+        costs = [equal, *(results.lowest("weights", scheduler=name, family="ipv4", weights=weight) for weight in most)]
+        lines.append([f"`{name}`", *(choice(ns, ns is not None and ns > CHOICE_GOAL) for ns in costs)])
+    return table(["scheduler", "equal weights", *(f"1 to {weight:,}" for weight in most)], lines)
+
+
+def choice(ns, missed):
+    """Nanoseconds of a choice."""
+    text = "–" if ns is None else f"{ns:.1f}" if ns < 100 else f"{ns:.0f}"
+    return f"**{text}**" if missed else text
 
 
 def memory(results):
@@ -251,6 +268,7 @@ def main():
         "packets": packets(results),
         "growth": growth(results),
         "choices": choices(results),
+        "weights": weights(results),
         "memory": memory(results),
     }
     for name, part in parts.items():

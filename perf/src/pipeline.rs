@@ -67,6 +67,9 @@ pub struct Args {
     /// Backends of each service
     #[arg(long, value_delimiter = ',', default_value = "8", value_parser = clap::value_parser!(u16).range(1..=1000))]
     backends: Vec<u16>,
+    /// The largest weight of a backend; the others have any from 1 on
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    weights: Vec<u32>,
     /// How services choose a backend; all: in every way that there is
     #[arg(long, value_parser = schedulers, value_delimiter = ',', default_value = "wrr")]
     scheduler: Vec<Vec<Scheduler>>,
@@ -131,6 +134,7 @@ impl Args {
             flows: 1,
             services: 1,
             each: 1,
+            weights: 1,
             scheduler: Scheduler::Wrr,
             vips: self.vips,
             routes: 2,
@@ -147,6 +151,7 @@ impl Args {
         let shapes = varied(shapes, &self.frame, |shape, frame| Shape { frame, ..shape });
         let shapes = varied(shapes, &self.services, |shape, services| Shape { services, ..shape });
         let shapes = varied(shapes, &self.backends, |shape, each| Shape { each, ..shape });
+        let shapes = varied(shapes, &self.weights, |shape, weights| Shape { weights, ..shape });
         let schedulers = self.scheduler.concat();
         let shapes = varied(shapes, &schedulers, |shape, scheduler| Shape { scheduler, ..shape });
         varied(shapes, &self.routes, |shape, routes| Shape { routes, ..shape })

@@ -245,6 +245,7 @@ mod tests {
         flows: FRAMES as u32,
         services: 3,
         each: 4,
+        weights: 1,
         scheduler: Scheduler::Wrr,
         vips: 2,
         routes: 9,

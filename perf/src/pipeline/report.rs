@@ -23,6 +23,8 @@ struct Row {
     services: u16,
     /// Of all services together.
     backends: u32,
+    /// The largest one.
+    weights: u32,
     scheduler: Scheduler,
     vips: u16,
     routes: u16,
@@ -84,6 +86,7 @@ impl Row {
             event,
             services: shape.services,
             backends: shape.backends(),
+            weights: shape.weights,
             scheduler: shape.scheduler,
             vips: shape.vips,
             routes: shape.routes,
@@ -120,6 +123,9 @@ impl Row {
         if let Some(undisturbed) = self.undisturbed_ns_per_packet {
             line += &format!("  {undisturbed:.1} while they live");
         }
+        if self.weights > 1 {
+            line += &format!("  weights up to {}", self.weights);
+        }
         if *refused > 0.0 {
             line += &format!("  {:.3} % of the flows refused", refused * 100.0);
         }
@@ -143,6 +149,7 @@ mod tests {
         flows: 10_000,
         services: 3,
         each: 7,
+        weights: 1,
         scheduler: Scheduler::Wlc,
         vips: 1,
         routes: 2,
@@ -159,7 +166,7 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&row.json()).unwrap();
         let expected = serde_json::json!({
             "mode": "nat", "family": "ipv4", "flows": 10_000, "frame": 64, "event": "hit", "services": 3,
-            "backends": 21, "scheduler": "wlc", "vips": 1, "routes": 2, "draw": "uniform", "fill": 1.0,
+            "backends": 21, "weights": 1, "scheduler": "wlc", "vips": 1, "routes": 2, "draw": "uniform", "fill": 1.0,
             "ns_per_packet": 20.12, "min": 19.0, "max": 30.0, "cycles_per_packet": 60.37, "mpps": 49.69,
             "packets": 4096, "refused": 0.0
         });

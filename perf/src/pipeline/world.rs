@@ -59,8 +59,10 @@ pub struct Shape {
     pub flows: u32,
     /// Number of TCP services, which have the first slots.
     pub services: u16,
-    /// Number of backends of each of them, of equal weight.
+    /// Number of backends of each of them.
     pub each: u16,
+    /// The largest weight of a backend; the others have any from 1 on.
+    pub weights: u32,
     /// How all of them choose.
     pub scheduler: Scheduler,
     /// VIPs that the services share by their ports.
@@ -146,7 +148,7 @@ impl Shape {
             ports: Ports::one(vip.port()),
             class: None,
         };
-        let candidate = |backend| Candidate::new(backend, self.weight());
+        let candidate = |backend| Candidate::new(backend, self.weight(backend));
         let candidates = self.backends_of(slot).map(candidate).collect();
         let pool = (self.mode == Mode::FullNat).then_some(PoolSlot(0));
         let service = Service { pool, ..Service::new(key, self.scheduler, 1, candidates) };
@@ -159,10 +161,11 @@ impl Shape {
         (first..first + each).map(BackendSlot)
     }
 
-    /// The weight of all backends. Under `ovf` a backend that has more active flows takes no others, so there it is
-    /// more than they can have.
-    fn weight(&self) -> u32 {
-        if self.scheduler == Scheduler::Ovf { MAX_FLOWS } else { 1 }
+    /// The weight of a backend: they go through all weights, a large step at a time. Under `ovf` a backend that has more
+    /// active flows takes no others, so there it is more than they can have.
+    fn weight(&self, backend: BackendSlot) -> u32 {
+        const STEP: u32 = 7919;
+        if self.scheduler == Scheduler::Ovf { MAX_FLOWS } else { 1 + backend.0 * STEP % self.weights }
     }
 
     /// What the plan of a service's scheduler is made of. TCP has no connection IDs.
@@ -170,8 +173,8 @@ impl Shape {
         let member = |backend: BackendSlot| Member {
             backend,
             address: self.address(backend.0, service),
-            weight: self.weight(),
-            full_weight: self.weight(),
+            weight: self.weight(backend),
+            full_weight: self.weight(backend),
         };
         Ingredients {
             hash: Hash::of(self.scheduler),
@@ -321,6 +324,7 @@ mod tests {
         flows: 1_000_000,
         services: 1000,
         each: 64,
+        weights: 1,
         scheduler: Scheduler::Wrr,
         vips: 250,
         routes: 500,
@@ -346,6 +350,12 @@ mod tests {
             assert_eq!(snapshot.egress_to(client).unwrap().link.bytes()[..6], GATEWAY_MAC.0);
             assert_eq!(snapshot.pool(PoolSlot(0), client).unwrap().len(), 17);
         }
+    }
+
+    #[test]
+    fn backends_have_the_weights_that_are_asked_for() {
+        let weights = |weights| [0, 1, 2].map(|slot| Shape { weights, ..SHAPE }.weight(BackendSlot(slot)));
+        assert_eq!((weights(1), weights(20)), ([1, 1, 1], [1, 20, 19]));
     }
 
     #[test]
