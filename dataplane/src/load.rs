@@ -3,6 +3,7 @@
 //! Each worker writes its own table and reads those of all, so that what is weighed is the sum over all workers
 //! and nothing is locked or shared by writers.
 
+use std::hint::cold_path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::prefetch::{gathered, prefetch};
@@ -130,7 +131,14 @@ impl View<'_> {
     /// The load of a backend; none of a slot that there is not.
     #[inline]
     pub fn get(self, slot: BackendSlot) -> Load {
-        Load(self.0.get(slot.0 as usize).map_or(0, |load| load.load(Ordering::Relaxed)))
+        Load(match self.0.get(slot.0 as usize) {
+            Some(load) => load.load(Ordering::Relaxed),
+            // Said for the way of all others to be a straight line.
+            None => {
+                cold_path();
+                0
+            }
+        })
     }
 }
 

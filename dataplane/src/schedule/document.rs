@@ -65,7 +65,7 @@ fn ingredients(hash: Hash, members: &[Member]) -> Ingredients {
 
 /// The first flow of a client by its number. Clients are random, so that also what they want differs.
 fn opening(client: u32) -> Opening {
-    let random = Secret::from_text("clients").address(client.into());
+    let random = Secret::from_text("clients").address_and_port(client.into(), 0);
     Opening {
         source: mapped(random as u32),
         source_port: 4711,

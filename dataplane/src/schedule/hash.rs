@@ -1,9 +1,11 @@
 //! What of a new flow is hashed, and how.
 //!
-//! The hash is SipHash-1-3 under a secret of the cluster: balancers that have the same secret choose alike, and a
-//! client that does not know it can not aim at one backend.
+//! All hashes are under a secret of the cluster: balancers that have the same one choose alike, and a client that does
+//! not know it can not aim at one backend. Tables are laid out by SipHash-1-3. Flows find their slots by [`Keys`], a
+//! handful of multiplications that do not wait for each other.
 //!
-//! Source: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012.
+//! Sources: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012; Black, Halevi, Krawczyk, Krovetz and Rogaway,
+//! "UMAC: Fast and Secure Message Authentication", 1999, for NH; Wang Yi, wyhash, for the folded multiplication.
 
 use std::fmt;
 
@@ -91,20 +93,92 @@ pub(super) fn v4(address: u128) -> Option<u32> {
 }
 
 impl HashOn {
-    /// The hash of this part: SipHash-1-3 of the bytes of the fields in little-endian order, one behind the other. Of
-    /// IPv6's five-tuple, the wanted address is in the key.
-    #[inline]
-    pub fn hash(self, secret: &Secret, opening: &Opening) -> u64 {
-        match self {
-            Self::Source => secret.address(opening.source),
-            Self::SourcePort => secret.address_and_port(opening.source, opening.source_port),
-            Self::Destination => secret.address(opening.destination),
-            Self::FiveTuple => secret.five_tuple(opening),
-            Self::SourcePrefix { v4: bits, v6: bits6 } => {
-                secret.address(network(opening.source, bits, bits6))
+    /// The hash of this part.
+    #[inline(always)]
+    pub fn hash(&self, keys: &Keys, opening: &Opening) -> u64 {
+        let Opening { source, source_port, destination, .. } = *opening;
+        match *self {
+            Self::Source => keys.address(source).finish(),
+            Self::SourcePort => keys.address(source).with_rest(keys, source_port.into()).finish(),
+            Self::Destination => keys.address(destination).finish(),
+            Self::FiveTuple => {
+                let ports = u64::from(opening.destination_port) << 16 | u64::from(source_port);
+                let rest = ports | u64::from(opening.protocol == Protocol::Udp) << 32;
+                keys.address(source).with_destination(keys, destination).with_rest(keys, rest).finish()
             }
+            Self::SourcePrefix { v4: bits, v6: bits6 } => keys.address(network(source, bits, bits6)).finish(),
         }
     }
+}
+
+/// The keys by which flows find their slots. They follow from the cluster's secret, and it does not from them.
+///
+/// There are two sums, each of the product of the halves of an address, and of what else there is times another key; the
+/// hash is the product of both sums. An IPv4 address counts as the IPv6 address that it is mapped to. Under keys of
+/// their own, neither sum tells of the other, and what a difference of addresses does to one is multiplied by the
+/// other: so no difference leads all addresses to the slot that they had, or to the next one, as with a linear hash.
+///
+/// It is a hash for tables that outsiders fill, as wyhash is, and no pseudorandom function as SipHash is: that nobody can
+/// tell where an address falls rests on nobody having found a way, and fewer have looked for one. Whoever sees who answers
+/// learns log2(n) bits of an address that is theirs, by way of a table whose order is secret, too. If that were enough to
+/// work out the keys, they could tell where other addresses fall: what they can find out of those that they have by
+/// trying, whatever the hash, but not the secret, nor the order of another service's table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Keys([u64; 10]);
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Keys")
+    }
+}
+
+/// What is hashed so far.
+#[derive(Clone, Copy)]
+struct Sums(u64, u64);
+
+impl Keys {
+    /// The keys that follow from a secret.
+    pub fn new(secret: &Secret) -> Self {
+        // One byte, where addresses have at least four.
+        Self(std::array::from_fn(|number| sip13(secret.0, [last(1, number as u64)])))
+    }
+
+    /// The sums of an address.
+    #[inline(always)]
+    fn address(&self, address: u128) -> Sums {
+        let [a, b, c, d, ..] = self.0;
+        let (low, high) = (address as u64, (address >> 64) as u64);
+        Sums(fold(low ^ a, high ^ b), fold(low ^ c, high ^ d))
+    }
+}
+
+impl Sums {
+    /// With the address that is wanted.
+    #[inline(always)]
+    fn with_destination(self, keys: &Keys, address: u128) -> Self {
+        let [.., a, b, c, d] = keys.0;
+        let (low, high) = (address as u64, (address >> 64) as u64);
+        Self(self.0.wrapping_add(fold(low ^ a, high ^ b)), self.1.wrapping_add(fold(low ^ c, high ^ d)))
+    }
+
+    /// With all that is no address, in fewer than 48 bits.
+    #[inline(always)]
+    fn with_rest(self, keys: &Keys, rest: u64) -> Self {
+        let [_, _, _, _, a, b, ..] = keys.0;
+        Self(self.0.wrapping_add(rest.wrapping_mul(a)), self.1.wrapping_add(rest.wrapping_mul(b)))
+    }
+
+    #[inline(always)]
+    fn finish(self) -> u64 {
+        fold(self.0, self.1)
+    }
+}
+
+/// A folded multiplication: both halves of the product, so that each bit of it depends on all bits of both factors.
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
 }
 
 impl Secret {
@@ -123,38 +197,12 @@ impl Secret {
         Self([sip13([0, 1], words()), sip13([2, 3], words())])
     }
 
-    /// Hash of an address.
-    #[inline]
-    pub(super) fn address(&self, address: u128) -> u64 {
-        match v4(address) {
-            Some(address) => sip13(self.0, [last(4, u64::from(address))]),
-            None => sip13(self.0, [address as u64, (address >> 64) as u64, last(16, 0)]),
-        }
-    }
-
     /// Hash of an address and a port.
     #[inline]
     pub(super) fn address_and_port(&self, address: u128, port: u16) -> u64 {
         match v4(address) {
             Some(address) => sip13(self.0, [last(6, u64::from(port) << 32 | u64::from(address))]),
             None => sip13(self.0, [address as u64, (address >> 64) as u64, last(18, u64::from(port))]),
-        }
-    }
-
-    /// Hash of everything. Of IPv6, the wanted address goes into the key, for it is the service's and no client chooses
-    /// it: two rounds less wait for each other.
-    #[inline]
-    fn five_tuple(&self, opening: &Opening) -> u64 {
-        let ports = u64::from(opening.destination_port) << 16 | u64::from(opening.source_port);
-        let rest = ports | u64::from(opening.protocol == Protocol::Udp) << 32;
-        let (source, destination) = (opening.source, opening.destination);
-        // Both are of one version.
-        match v4(source) {
-            Some(source) => sip13(self.0, [(destination as u64) << 32 | u64::from(source), last(13, rest)]),
-            None => {
-                let key = [self.0[0] ^ destination as u64, self.0[1] ^ (destination >> 64) as u64];
-                sip13(key, [source as u64, (source >> 64) as u64, last(21, rest)])
-            }
         }
     }
 }
@@ -214,6 +262,7 @@ mod tests {
     use crate::flow::mapped;
     use proptest::prelude::*;
     use siphasher::sip::SipHasher13;
+    use std::net::IpAddr;
 
     const SECRET: Secret = Secret([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);
 
@@ -226,10 +275,6 @@ mod tests {
         v4(address).map_or(address.to_le_bytes().to_vec(), |address| address.to_le_bytes().to_vec())
     }
 
-    fn opening(source: u128, destination: u128) -> Opening {
-        Opening { source, source_port: 4711, destination, destination_port: 443, protocol: Protocol::Udp }
-    }
-
     #[test]
     fn a_text_is_hashed_to_the_last_letter() {
         for text in ["", "0123456", "01234567", "a secret of some length, 42 letters long.."] {
@@ -238,29 +283,80 @@ mod tests {
         }
     }
 
+    /// As golden/keyed_hash.py has it.
+    #[test]
+    fn hashes_are_the_golden_ones() {
+        let keys = Keys::new(&Secret::from_text("secret"));
+        let mut seen = 0;
+        for line in include_str!("golden/keyed_hash.tsv").lines() {
+            let [on, source, source_port, destination, destination_port, protocol, hash] =
+                line.split('\t').collect::<Vec<_>>()[..]
+            else {
+                panic!("{line}")
+            };
+            let on = match on {
+                "source" => HashOn::Source,
+                "source-port" => HashOn::SourcePort,
+                "destination" => HashOn::Destination,
+                "five-tuple" => HashOn::FiveTuple,
+                _ => HashOn::SourcePrefix { v4: 24, v6: 56 },
+            };
+            let address = |text: &str| match text.parse().unwrap() {
+                IpAddr::V4(address) => mapped(address.to_bits()),
+                IpAddr::V6(address) => address.to_bits(),
+            };
+            let opening = Opening {
+                source: address(source),
+                source_port: source_port.parse().unwrap(),
+                destination: address(destination),
+                destination_port: destination_port.parse().unwrap(),
+                protocol: protocol.parse().unwrap(),
+            };
+            assert_eq!(on.hash(&keys, &opening), u64::from_str_radix(hash, 16).unwrap(), "{line}");
+            seen += 1;
+        }
+        assert_eq!(seen, 40);
+    }
+
+    /// Part of the addresses of a network of 2^12 that have the same one of so many slots as the one that differs by so much.
+    fn alike(secret: u64, slots: usize, base: u128, difference: u128) -> f64 {
+        let keys = Keys::new(&Secret([secret, 42]));
+        let slot = |address: u128| place(keys.address(address).finish(), slots);
+        let addresses = || (0..1 << 12).map(|host| base | host);
+        addresses().filter(|it| slot(*it) == slot(*it ^ difference)).count() as f64 / f64::from(1 << 12)
+    }
+
+    /// A linear hash has differences for which all addresses keep their slot, or go to the next one.
+    #[test]
+    fn no_difference_of_addresses_keeps_their_slots() {
+        for secret in 0..if cfg!(miri) { 1 } else { 40 } {
+            for bit in 0..if cfg!(miri) { 1 } else { 64 } {
+                let v4 = alike(secret, 64, mapped(0x0a00_0000), 1 << (bit % 32) | (bit / 32) << 5);
+                let v6 = alike(secret, 64, 0x2001_0db8 << 96, 1 << (2 * bit) | 1);
+                assert!(v4.max(v6) < 0.04, "{secret} {bit}: {v4} {v6}");
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_are_spread_evenly() {
+        const SLOTS: usize = 64;
+        for base in [mapped(0xc612_0000), 0x2001_0db8 << 96, 0x2001_0db8 << 96 | 0xffff_0000 << 64] {
+            let keys = Keys::new(&Secret::from_text("secret"));
+            let mut counts = [0u32; SLOTS];
+            (0..1u128 << 16).for_each(|host| counts[place(keys.address(base | host).finish(), SLOTS)] += 1);
+            let square: f64 = counts.iter().map(|count| (f64::from(*count) - 1024.0).powi(2) / 1024.0).sum();
+            // Of 63 degrees of freedom, chi-square is above once in ten thousand times.
+            assert!(square < 113.0, "{square}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         #[test]
-        fn hashes_are_siphash_1_3_of_what_they_are_on(v4s: bool, source: u128, destination: u128) {
-            let of = |address: u128| if v4s { mapped(address as u32) } else { address };
-            let opening = opening(of(source), of(destination));
-            let hash = |on: HashOn| on.hash(&SECRET, &opening);
-            let (source, destination) = (bytes(opening.source), bytes(opening.destination));
-            let (port, wanted) = (4711u16.to_le_bytes(), 443u16.to_le_bytes());
-            prop_assert_eq!(hash(HashOn::Source), reference(&source));
-            prop_assert_eq!(hash(HashOn::SourcePort), reference(&[&source[..], &port].concat()));
-            prop_assert_eq!(hash(HashOn::Destination), reference(&destination));
-            let rest = [&port[..], &wanted, &[1]].concat();
-            let all = if v4s {
-                reference(&[&source[..], &destination, &rest].concat())
-            } else {
-                let to = opening.destination;
-                let key = [SECRET.0[0] ^ to as u64, SECRET.0[1] ^ (to >> 64) as u64];
-                SipHasher13::new_with_keys(key[0], key[1]).hash(&[&source[..], &rest].concat())
-            };
-            prop_assert_eq!(hash(HashOn::FiveTuple), all);
-            let prefix = HashOn::SourcePrefix { v4: 24, v6: 56 };
-            prop_assert_eq!(hash(prefix), reference(&bytes(network(opening.source, 24, 56))));
+        fn places_of_backends_are_by_siphash_1_3(address: u128, port: u16) {
+            let bytes = [&bytes(address)[..], &port.to_le_bytes()].concat();
+            prop_assert_eq!(SECRET.address_and_port(address, port), reference(&bytes));
         }
 
         #[test]

@@ -15,49 +15,44 @@ pub(super) fn overhead(load: Load) -> u64 {
     load.flows() + (load.active() << 8)
 }
 
-/// Active connections of a backend at most, with the one that comes.
-pub(super) const MOST_ACTIVE: u64 = 1 << 32;
-/// The [`overhead`] of a backend at most.
-pub(super) const MOST_OVERHEAD: u64 = (MOST_ACTIVE - 1) * 258;
-
 /// `lc`: least overhead, whatever the weights.
 pub(super) fn connections(
     candidates: &[Candidate],
     available: impl Fn(&Candidate) -> bool,
     load: impl Fn(&Candidate) -> Load,
 ) -> Option<BackendSlot> {
-    cheapest(candidates, available, |candidate| overhead(load(candidate)))
+    cheapest(candidates, available, move |candidate| overhead(load(candidate)))
 }
 
 /// `wlc`: least overhead for its weight.
 #[inline(always)]
 pub(super) fn weighted_connections(
     weighed: Weighed,
-    available: impl Fn(&Candidate) -> bool,
-    load: impl Fn(&Candidate) -> Load,
+    available: impl Fn(&Candidate) -> bool + Copy,
+    load: impl Fn(&Candidate) -> Load + Copy,
 ) -> Option<BackendSlot> {
-    weighed.least(available, |candidate| overhead(load(candidate)))
+    weighed.least(available, move |candidate| overhead(load(candidate)))
 }
 
 /// `sed`: least active connections for its weight, with the one that comes.
 #[inline(always)]
 pub(super) fn expected_delay(
     weighed: Weighed,
-    available: impl Fn(&Candidate) -> bool,
-    load: impl Fn(&Candidate) -> Load,
+    available: impl Fn(&Candidate) -> bool + Copy,
+    load: impl Fn(&Candidate) -> Load + Copy,
 ) -> Option<BackendSlot> {
-    weighed.least(available, |candidate| load(candidate).active() + 1)
+    weighed.least(available, move |candidate| load(candidate).active() + 1)
 }
 
 /// `nq`: the first one without active connections; if there is none, as [`expected_delay`].
 #[inline(always)]
 pub(super) fn never_queue(
     weighed: Weighed,
-    available: impl Fn(&Candidate) -> bool,
-    load: impl Fn(&Candidate) -> Load,
+    available: impl Fn(&Candidate) -> bool + Copy,
+    load: impl Fn(&Candidate) -> Load + Copy,
 ) -> Option<BackendSlot> {
     // Nothing is less than nothing, for any weight.
-    weighed.least(available, |candidate| {
+    weighed.least(available, move |candidate| {
         let active = load(candidate).active();
         active + u64::from(active > 0)
     })
@@ -89,63 +84,84 @@ impl<'a> Weighed<'a> {
     #[inline(always)]
     fn least(
         self,
-        available: impl Fn(&Candidate) -> bool,
-        cost: impl Fn(&Candidate) -> u64,
+        available: impl Fn(&Candidate) -> bool + Copy,
+        cost: impl Fn(&Candidate) -> u64 + Copy,
     ) -> Option<BackendSlot> {
         match self.factors {
             _ if self.is_even => cheapest(self.candidates, available, cost),
-            Some(factors) => factors.least(self.candidates, available, cost),
-            None => least(self.candidates, available, |candidate| (cost(candidate), candidate.weight)),
+            Some(factors) => {
+                let sure = factors.least(self.candidates, available, cost);
+                sure.or_else(|| crosswise(self.candidates, available, cost))
+            }
+            None => crosswise(self.candidates, available, cost),
         }
     }
 }
 
-/// Weights as factors, so that a cost for its weight is one number, which waits for no other candidate's.
-///
-/// That number is the quotient of cost and weight with `shift` binary places, rounded down. Two quotients that differ
-/// do so by 1 / weight^2 at least, for the largest weight; with so many places, their numbers differ, too. It is worked
-/// out as cost * 2^shift * factor / 2^63, where the factor is 2^63 / weight, rounded up by less than 1: that makes it
-/// larger by less than 1 / weight, which no rounding down sees, if cost * 2^shift * weight <= 2^63 (Granlund and
-/// Montgomery, "Division by Invariant Integers using Multiplication", 1994, theorem 4.2).
+/// Weights as factors, so that a cost for its weight is one number, which waits for no other candidate's: what a common
+/// multiple of all weights is of each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Factors {
-    shift: u32,
+    /// Bits that no cost may have, for all products to fit 64.
+    too_large: u64,
     /// By candidate.
     factors: Box<[u64]>,
 }
 
 impl Factors {
-    /// The factors of candidates' weights, which count without their greatest common divisor; none if these are too
-    /// large for costs of at most `most`.
-    pub(super) fn new(candidates: &[Candidate], most: u64) -> Option<Self> {
-        let divisor = candidates.iter().map(|it| it.weight).fold(0, gcd).max(1);
-        let weights = || candidates.iter().map(|it| u64::from(it.weight / divisor));
-        let largest = weights().max()?;
-        let shift = (largest * largest).checked_next_power_of_two()?.trailing_zeros();
-        let fits = (u128::from(most) << shift).checked_mul(u128::from(largest))? <= 1 << 63;
-        let factor = |weight: u64| (1u64 << 63).div_ceil(weight.max(1));
-        fits.then(|| Self { shift, factors: weights().map(factor).collect() })
+    /// Bits of a factor at most, so that costs of 20 bits fit at least: 4,000 active flows of one backend.
+    const MOST_BITS: u32 = 44;
+
+    /// The factors of candidates' weights; none if these have no common multiple that is small enough. Weights up to 20 have
+    /// one of 28 bits.
+    pub(super) fn new(candidates: &[Candidate]) -> Option<Self> {
+        let weights = || candidates.iter().map(|it| it.weight.max(1));
+        let least = weights().min()?;
+        let multiple = weights().try_fold(1u64, |multiple, weight| {
+            // The rest is less than the weight, which has 32 bits.
+            let common = gcd(weight, (multiple % u64::from(weight)) as u32);
+            multiple.checked_mul(u64::from(weight / common))
+        })?;
+        let bits = u64::BITS - (multiple / u64::from(least)).leading_zeros();
+        let factors = weights().map(|weight| multiple / u64::from(weight)).collect();
+        (bits <= Self::MOST_BITS).then(|| Self { too_large: !(u64::MAX >> bits), factors })
     }
 
-    #[inline]
+    /// The first candidate whose cost for its weight is the least; none, too, if a cost is too large to tell.
+    #[inline(always)]
     fn least(
         &self,
         candidates: &[Candidate],
         available: impl Fn(&Candidate) -> bool,
         cost: impl Fn(&Candidate) -> u64,
     ) -> Option<BackendSlot> {
-        let (mut best, mut least) = (BackendSlot::NONE, u64::MAX);
-        for (candidate, factor) in candidates.iter().zip(&self.factors) {
-            if available(candidate) {
-                let scaled = u128::from(cost(candidate) << (self.shift + 1));
-                let quotient = ((scaled * u128::from(*factor)) >> 64) as u64;
-                best = select_unpredictable(quotient < least, candidate.backend, best);
-                least = select_unpredictable(quotient < least, quotient, least);
-            }
+        let bid = |candidate: &Candidate, factor: &u64| {
+            let cost = cost(candidate);
+            (
+                cost,
+                if available(candidate) { (candidate.backend, cost.wrapping_mul(*factor)) } else { NOBODY },
+            )
+        };
+        let (mut best, mut bits) = (NOBODY, 0);
+        let (pairs, rest) = candidates.as_chunks::<2>();
+        let (their_factors, its_factor) = self.factors.as_chunks::<2>();
+        for ([one, other], [its, others]) in pairs.iter().zip(their_factors) {
+            let ((cost, one), (other_cost, other)) = (bid(one, its), bid(other, others));
+            bits |= cost | other_cost;
+            best = lower(best, lower(one, other));
         }
-        (best != BackendSlot::NONE).then_some(best)
+        if let ([last], [its]) = (rest, its_factor) {
+            let (cost, last) = bid(last, its);
+            bits |= cost;
+            best = lower(best, last);
+        }
+        let (best, _) = best;
+        (bits & self.too_large == 0 && best != BackendSlot::NONE).then_some(best)
     }
 }
+
+/// The bid of one who is not available; all costs are less.
+const NOBODY: (BackendSlot, u64) = (BackendSlot::NONE, u64::MAX);
 
 /// The first candidate whose cost is the least.
 #[inline]
@@ -154,14 +170,12 @@ fn cheapest(
     available: impl Fn(&Candidate) -> bool,
     cost: impl Fn(&Candidate) -> u64,
 ) -> Option<BackendSlot> {
-    // Of one who is not available; all costs are less.
-    const NONE: (BackendSlot, u64) = (BackendSlot::NONE, u64::MAX);
     let bid = |candidate: &Candidate| {
-        if available(candidate) { (candidate.backend, cost(candidate)) } else { NONE }
+        if available(candidate) { (candidate.backend, cost(candidate)) } else { NOBODY }
     };
     // Neighbours first, so that only half of the comparisons wait for the one before.
     let (pairs, rest) = candidates.as_chunks::<2>();
-    let best = pairs.iter().fold(NONE, |best, [one, other]| lower(best, lower(bid(one), bid(other))));
+    let best = pairs.iter().fold(NOBODY, |best, [one, other]| lower(best, lower(bid(one), bid(other))));
     let (best, _) = rest.iter().fold(best, |best, last| lower(best, bid(last)));
     (best != BackendSlot::NONE).then_some(best)
 }
@@ -196,31 +210,54 @@ fn lower(one: (BackendSlot, u64), other: (BackendSlot, u64)) -> (BackendSlot, u6
     (select_unpredictable(is_less, other.0, one.0), select_unpredictable(is_less, other.1, one.1))
 }
 
-/// The first candidate whose cost for its weight is the least, whatever the weights.
-#[inline]
-fn least(
+/// The first candidate whose cost for its weight is the least, whatever the weights and the costs.
+#[inline(never)]
+fn crosswise(
     candidates: &[Candidate],
     available: impl Fn(&Candidate) -> bool,
-    cost: impl Fn(&Candidate) -> (u64, u32),
+    cost: impl Fn(&Candidate) -> u64,
 ) -> Option<BackendSlot> {
     // More than anyone's cost for its weight.
-    let (mut best, mut least, mut its_weight) = (BackendSlot::NONE, MOST, 1);
-    for candidate in candidates.iter().filter(|candidate| available(candidate)) {
-        let (cost, weight) = cost(candidate);
-        let (cost, weight) = (cost.min(MOST - 1), u64::from(weight).min(MOST_WEIGHT));
-        // cost / weight < least / its_weight. Which of two has less cannot be foreseen, so nothing jumps.
-        let is_less = cost * its_weight < least * weight;
-        best = select_unpredictable(is_less, candidate.backend, best);
-        least = select_unpredictable(is_less, cost, least);
-        its_weight = select_unpredictable(is_less, weight, its_weight);
-    }
-    (best != BackendSlot::NONE).then_some(best)
+    const NONE: Bid = Bid { backend: BackendSlot::NONE, cost: MOST, weight: 1 };
+    let bid = |candidate: &Candidate| {
+        let weight = u64::from(candidate.weight).min(MOST_WEIGHT);
+        if available(candidate) {
+            Bid { backend: candidate.backend, cost: cost(candidate), weight }
+        } else {
+            NONE
+        }
+    };
+    let (pairs, rest) = candidates.as_chunks::<2>();
+    let best = pairs.iter().fold(NONE, |best, [one, other]| best.or(bid(one).or(bid(other))));
+    let best = rest.iter().fold(best, |best, last| best.or(bid(last)));
+    (best.backend != BackendSlot::NONE).then_some(best.backend)
 }
 
-/// Costs are below, so that their products with weights fit 64 bits: two billion active flows of one backend are.
-const MOST: u64 = 1 << 39;
+/// A candidate, its cost and its weight.
+#[derive(Clone, Copy)]
+struct Bid {
+    backend: BackendSlot,
+    cost: u64,
+    weight: u64,
+}
+
+impl Bid {
+    /// The one with less cost for its weight; of equal ones the first.
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        let is_less = other.cost * self.weight < self.cost * other.weight;
+        Self {
+            backend: select_unpredictable(is_less, other.backend, self.backend),
+            cost: select_unpredictable(is_less, other.cost, self.cost),
+            weight: select_unpredictable(is_less, other.weight, self.weight),
+        }
+    }
+}
+
+/// More than any cost, so that its product with a weight fits 64 bits.
+const MOST: u64 = 1 << 41;
 /// Weights are at most: 65,535 in a slow start, which multiplies all by 100, are.
-const MOST_WEIGHT: u64 = (1 << 25) - 1;
+const MOST_WEIGHT: u64 = (1 << 23) - 1;
 
 #[inline]
 pub(super) fn times(cost: u64, weight: u32) -> u128 {
@@ -352,33 +389,25 @@ mod tests {
                 })
             };
             let is_even = weights.iter().all(|it| *it == weights[0]);
-            for most in [MOST_OVERHEAD, MOST_ACTIVE] {
-                let factors = Factors::new(&candidates, most);
-                let weighed = Weighed { candidates: &candidates, is_even, factors: factors.as_ref() };
-                if most == MOST_OVERHEAD {
-                    // Without factors, what has more is as if it had so much.
-                    let cap = if is_even || factors.is_some() { u64::MAX } else { MOST - 1 };
-                    let expected = by_definition(&|load| overhead(load).min(cap));
-                    prop_assert_eq!(weighted_connections(weighed, available, load), expected);
-                    continue;
-                }
-                let expected = by_definition(&|load| load.active() + 1);
-                prop_assert_eq!(expected_delay(weighed, available, load), expected);
-                let idle = candidates.iter().find(|it| available(it) && load(it).active() == 0);
-                let expected = idle.map(|it| it.backend).or(expected);
-                prop_assert_eq!(never_queue(weighed, available, load), expected);
-            }
+            let factors = Factors::new(&candidates);
+            let weighed = Weighed { candidates: &candidates, is_even, factors: factors.as_ref() };
+            prop_assert_eq!(weighted_connections(weighed, available, load), by_definition(&overhead));
+            let expected = by_definition(&|load| load.active() + 1);
+            prop_assert_eq!(expected_delay(weighed, available, load), expected);
+            let idle = candidates.iter().find(|it| available(it) && load(it).active() == 0);
+            let expected = idle.map(|it| it.backend).or(expected);
+            prop_assert_eq!(never_queue(weighed, available, load), expected);
         }
     }
 
     #[test]
     fn usual_weights_have_factors() {
-        let has = |weights: &[u32], most| {
+        let has = |weights: &[u32]| {
             let candidate = |&weight: &u32| Candidate::new(BackendSlot(0), weight);
-            Factors::new(&weights.iter().map(candidate).collect::<Vec<_>>(), most).is_some()
+            Factors::new(&weights.iter().map(candidate).collect::<Vec<_>>()).is_some()
         };
-        assert!(has(&[1, 181], MOST_OVERHEAD) && has(&[100, 10_000], MOST_OVERHEAD));
-        assert!(!has(&[1, 182], MOST_OVERHEAD) && has(&[1, 1024], MOST_ACTIVE));
-        assert!(!has(&[1, u32::MAX], MOST_ACTIVE) && !has(&[], MOST_ACTIVE));
+        // The largest ones in a slow start, too, which multiplies all by 100.
+        assert!(has(&(1..=20).collect::<Vec<_>>()) && has(&[100, 250, 1000]) && has(&[6_553_400, 6_553_500]));
+        assert!(!has(&[65_535, 65_534, 65_533, 65_531]) && !has(&[]));
     }
 }

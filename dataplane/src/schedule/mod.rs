@@ -117,8 +117,8 @@ impl Schedulers {
         let Self { own, team } = self;
         if service.is_limited {
             own.choose::<&Team, true>(team, now, slot, service)
-        } else if team.alone().is_some() {
-            own.choose::<Alone, false>(team, now, slot, service)
+        } else if let Some(alone) = Alone::of(team) {
+            own.choose::<Alone, false>(alone, now, slot, service)
         } else {
             own.choose::<&Team, false>(team, now, slot, service)
         }
@@ -140,14 +140,14 @@ impl Schedulers {
             Plan::Sh(table) => table.pick(opening, within_limits),
             Plan::Mh(table) => table.pick(opening, within_limits),
             Plan::Maglev(it) | Plan::Quic(_, it) => {
-                it.table.pick(it.on.hash(&it.secret, opening), within_limits)
+                it.table.pick(it.on.hash(&it.keys, opening), within_limits)
             }
             Plan::Bounded(it) => {
                 let counted = own.totals.get_mut(usize::from(slot.0))?;
-                let hash = it.on.hash(&it.secret, opening);
+                let hash = it.on.hash(&it.keys, opening);
                 match Alone::of(team) {
-                    Some(sight) => bounded(&it.table, hash, service, counted, sight, within_limits),
-                    None => bounded(&it.table, hash, service, counted, team.as_ref(), within_limits),
+                    Some(sight) if !service.is_limited => bounded(&it.table, hash, service, counted, sight),
+                    _ => bounded_anew(&it.table, hash, service, counted, team.as_ref(), within_limits),
                 }
             }
             Plan::None | Plan::Turns(_) | Plan::Factors(_) | Plan::Lots(_) | Plan::Locality(_) => None,
@@ -160,14 +160,15 @@ impl Own {
     #[inline(never)]
     fn choose<'a, S: Sight<'a>, const LIMITED: bool>(
         &mut self,
-        team: &'a Team,
+        sight: S,
         now: Seconds,
         slot: ServiceSlot,
         service: &Service,
     ) -> Option<BackendSlot> {
-        let sight = S::of(team)?;
+        let team = sight.team();
         let available = |it: &Candidate| !LIMITED || team.has_room(service, it);
-        let load = sight.loads();
+        let loads = sight.loads();
+        let load = move |it: &Candidate| loads(it.backend);
         let (candidates, plan) = (&*service.candidates, &*service.plan);
         let Self { positions, random, .. } = self;
         match service.scheduler {
@@ -222,9 +223,24 @@ impl Own {
     }
 }
 
-/// The backend that a table with bounded loads has for a hash.
-#[inline]
+/// The backend that a table with bounded loads has for a hash, of a service without limits.
+#[inline(always)]
 fn bounded<'a>(
+    table: &Bounded,
+    hash: u64,
+    service: &Service,
+    counted: &mut Counted,
+    sight: impl Sight<'a>,
+) -> Option<BackendSlot> {
+    let loads = sight.loads();
+    let range = counted.range(service, sight.changes());
+    let sure = range.and_then(|range| table.pick_surely(hash, |slot| loads(slot).flows(), range));
+    if sure.is_some() { sure } else { bounded_anew(table, hash, service, counted, sight, |_| true) }
+}
+
+/// The same, if all backends may have to be looked at for their flows.
+#[inline(never)]
+fn bounded_anew<'a>(
     table: &Bounded,
     hash: u64,
     service: &Service,
@@ -233,10 +249,9 @@ fn bounded<'a>(
     available: impl Fn(BackendSlot) -> bool,
 ) -> Option<BackendSlot> {
     let loads = sight.loads();
-    let count = || service.candidates.iter().map(|it| loads(it).flows()).sum();
-    let mut total = counted.total(service, sight.changes(), count);
-    let load = |slot| loads(&Candidate::new(slot, 1)).flows();
-    table.pick(hash, load, &mut total, available)
+    let load = |slot| loads(slot).flows();
+    let count = || service.candidates.iter().map(|it| load(it.backend)).sum();
+    table.pick(hash, load, &mut counted.total(service, sight.changes(), count), available)
 }
 
 /// Whether a backend of a service may have another flow.

@@ -4,9 +4,9 @@ use config::model::Hash;
 use config::words::{HashPart, Scheduler, ServerId};
 
 use super::bounded::Bounded;
-use super::hash::{HashOn, Secret};
+use super::hash::{HashOn, Keys, Secret};
 use super::ipvs_hash::{Dh, Flags, Mh, Sh};
-use super::least::{Factors, MOST_ACTIVE, MOST_OVERHEAD};
+use super::least::Factors;
 use super::locality::Locality;
 use super::maglev::Maglev;
 use super::quic::{Layout, Quic};
@@ -51,7 +51,7 @@ pub enum Plan {
 pub struct Keyed<T> {
     pub(super) table: T,
     pub(super) on: HashOn,
-    pub(super) secret: Secret,
+    pub(super) keys: Keys,
 }
 
 /// What plans are made of, besides the candidates. Most is for tables alone.
@@ -95,13 +95,15 @@ impl Plan {
     ) -> Self {
         let Ingredients { hash, secret, members, .. } = ingredients;
         let size = hash.table_size;
-        let maglev = |on| Keyed { table: Maglev::new(members, size, secret), on, secret: *secret };
+        let keys = || Keys::new(secret);
+        let maglev = |on| Keyed { table: Maglev::new(members, size, secret), on, keys: keys() };
         match scheduler {
             Scheduler::Swrr | Scheduler::DynamicRatio | Scheduler::Observed | Scheduler::Predictive => {
                 Self::Turns(smooth(candidates))
             }
-            Scheduler::Wlc => Self::factors_of(candidates, MOST_OVERHEAD),
-            Scheduler::Sed | Scheduler::Nq => Self::factors_of(candidates, MOST_ACTIVE),
+            Scheduler::Wlc | Scheduler::Sed | Scheduler::Nq => {
+                Factors::new(candidates).map_or(Self::None, Self::Factors)
+            }
             Scheduler::Random => Self::Lots(Lots::weighted(candidates)),
             Scheduler::Twos => Self::Lots(Lots::twos(candidates)),
             Scheduler::Lblc | Scheduler::Lblcr => {
@@ -120,7 +122,7 @@ impl Plan {
             Scheduler::Bounded => Self::Bounded(Keyed {
                 table: Bounded::new(members, size, secret, hash.load_factor),
                 on: hash_on(hash),
-                secret: *secret,
+                keys: keys(),
             }),
             _ => Self::None,
         }
@@ -135,11 +137,6 @@ impl Plan {
             Self::Mh(it) => it.table().shares(),
             _ => Vec::new(),
         }
-    }
-
-    /// The factors of these weights for costs of at most `most`, if they have any.
-    fn factors_of(candidates: &[Candidate], most: u64) -> Self {
-        Factors::new(candidates, most).map_or(Self::None, Self::Factors)
     }
 
     /// Weights as factors.

@@ -1,21 +1,21 @@
 //! What a choice sees of backends: what all workers did, or the only one, which takes fewer looks.
 
 use crate::load::Load;
-use crate::measure::{Mark, Marks};
-use crate::snapshot::Candidate;
+use crate::measure::Mark;
+use crate::snapshot::{BackendSlot, Candidate};
 use crate::stats::{BackendCounters, WorkerStats};
 use crate::team::Team;
 
 /// Who looks at backends.
 pub(super) trait Sight<'a>: Copy {
-    /// Who looks for a team, if that is right for it.
-    fn of(team: &'a Team) -> Option<Self>;
+    /// The team that is looked at.
+    fn team(self) -> &'a Team;
 
     /// How often flows began or ended.
     fn changes(self) -> u64;
 
     /// The flows of a backend.
-    fn loads(self) -> impl Fn(&Candidate) -> Load + Copy;
+    fn loads(self) -> impl Fn(BackendSlot) -> Load + Copy;
 
     /// Its recent packets, in and out.
     fn recent_packets(self) -> impl Fn(&Candidate) -> u64;
@@ -26,8 +26,8 @@ pub(super) trait Sight<'a>: Copy {
 
 impl<'a> Sight<'a> for &'a Team {
     #[inline]
-    fn of(team: &'a Team) -> Option<Self> {
-        Some(team)
+    fn team(self) -> &'a Team {
+        self
     }
 
     #[inline]
@@ -36,8 +36,8 @@ impl<'a> Sight<'a> for &'a Team {
     }
 
     #[inline]
-    fn loads(self) -> impl Fn(&Candidate) -> Load + Copy {
-        move |it: &Candidate| self.load(it.backend)
+    fn loads(self) -> impl Fn(BackendSlot) -> Load + Copy {
+        move |slot| self.load(slot)
     }
 
     #[inline]
@@ -54,14 +54,14 @@ impl<'a> Sight<'a> for &'a Team {
 /// The only worker.
 #[derive(Clone, Copy)]
 pub(super) struct Alone<'a> {
+    team: &'a Team,
     stats: &'a WorkerStats,
-    marks: &'a Marks,
 }
 
 impl<'a> Sight<'a> for Alone<'a> {
     #[inline]
-    fn of(team: &'a Team) -> Option<Self> {
-        team.alone().map(|stats| Self { stats, marks: &team.marks })
+    fn team(self) -> &'a Team {
+        self.team
     }
 
     #[inline]
@@ -70,9 +70,9 @@ impl<'a> Sight<'a> for Alone<'a> {
     }
 
     #[inline]
-    fn loads(self) -> impl Fn(&Candidate) -> Load + Copy {
+    fn loads(self) -> impl Fn(BackendSlot) -> Load + Copy {
         let loads = self.stats.loads.view();
-        move |it: &Candidate| loads.get(it.backend)
+        move |slot| loads.get(slot)
     }
 
     // Counters that nobody asks for would be read all the same, so packets and bytes are apart.
@@ -88,6 +88,12 @@ impl<'a> Sight<'a> for Alone<'a> {
 }
 
 impl<'a> Alone<'a> {
+    /// The only worker of a team, if there is only one.
+    #[inline]
+    pub(super) fn of(team: &'a Team) -> Option<Self> {
+        team.alone().map(|stats| Self { team, stats })
+    }
+
     /// What `count` says of a backend's counters, less what `mark` says of their marks.
     #[inline]
     fn recent(
@@ -96,7 +102,7 @@ impl<'a> Alone<'a> {
         mark: impl Fn(&Mark) -> u64,
     ) -> impl Fn(&Candidate) -> u64 {
         // There are as many of both. That their lengths are one spares a comparison.
-        let (counters, marks) = (self.stats.backends(), self.marks.all());
+        let (counters, marks) = (self.stats.backends(), self.team.marks.all());
         let len = counters.len().min(marks.len());
         let (counters, marks) = (&counters[..len], &marks[..len]);
         move |it: &Candidate| {

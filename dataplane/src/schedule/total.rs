@@ -17,6 +17,20 @@ pub(super) struct Counted {
 }
 
 impl Counted {
+    /// The least and the most flows that a service has, when so many have begun or ended anywhere; none if they have not
+    /// been counted.
+    #[inline(always)]
+    pub(super) fn range(&self, service: &Service, changes: u64) -> Option<(u64, u64)> {
+        let off = changes.wrapping_sub(self.changes);
+        // Both count what happened, which is far from the end of 64 bits.
+        self.is_of(service).then(|| (self.flows.saturating_sub(off), self.flows.wrapping_add(off)))
+    }
+
+    #[inline(always)]
+    fn is_of(&self, service: &Service) -> bool {
+        (self.incarnation, self.version) == (service.incarnation, service.version)
+    }
+
     /// The total of a service whose flows `count` counts, when so many flows have begun or ended anywhere.
     #[inline]
     pub(super) fn total<C: FnMut() -> u64>(
@@ -25,7 +39,7 @@ impl Counted {
         changes: u64,
         count: C,
     ) -> Total<'_, C> {
-        let is_known = (self.incarnation, self.version) == (service.incarnation, service.version);
+        let is_known = self.is_of(service);
         let mut total = Total { counted: self, changes, count };
         if !is_known {
             total.count_anew();
@@ -43,17 +57,11 @@ pub(super) struct Total<'a, C> {
 }
 
 impl<C: FnMut() -> u64> Total<'_, C> {
-    /// The least and the most that it may be.
-    #[inline(always)]
-    pub(super) fn range(&self) -> (u64, u64) {
-        let (near, off) = (self.counted.flows, self.changes.wrapping_sub(self.counted.changes));
-        (near.saturating_sub(off), near.saturating_add(off))
-    }
-
     /// Whether something holds for the total. If it does for a number, it must for all larger ones.
     #[inline]
     pub(super) fn is(&mut self, holds: impl Fn(u64) -> bool) -> bool {
-        let (least, most) = self.range();
+        let (near, off) = (self.counted.flows, self.changes.wrapping_sub(self.counted.changes));
+        let (least, most) = (near.saturating_sub(off), near.saturating_add(off));
         holds(least) || (least < most && holds(most) && holds(self.count_anew()))
     }
 
