@@ -3,7 +3,6 @@
 //! Each worker writes its own table and reads those of all, so that what is weighed is the sum over all workers
 //! and nothing is locked or shared by writers.
 
-use std::hint::cold_path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::prefetch::{gathered, prefetch};
@@ -133,13 +132,16 @@ impl View<'_> {
     pub fn get(self, slot: BackendSlot) -> Load {
         Load(match self.0.get(slot.0 as usize) {
             Some(load) => load.load(Ordering::Relaxed),
-            // Said for the way of all others to be a straight line.
-            None => {
-                cold_path();
-                0
-            }
+            None => nothing(),
         })
     }
+}
+
+/// The load of a slot that there is not: a call, for the way of all others to be a straight line.
+#[cold]
+#[inline(never)]
+fn nothing() -> u64 {
+    0
 }
 
 #[inline]
