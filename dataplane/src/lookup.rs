@@ -39,9 +39,9 @@ impl Key for [u64; 3] {
     }
 }
 
-/// Open addressing with linear probing. Of a small table at most an eighth is full, so that nearly every probe ends
-/// at the first place: a mispredicted second one costs more than the memory. Of a large one it is a half, for
-/// there the memory costs more.
+/// Open addressing with linear probing. Of a small table at most an eighth is full, of a tiny one a 64th, so that nearly
+/// every probe ends at the first place, also those for keys that are not there: a mispredicted second one costs more than
+/// the memory. Of a large one it is a half, for there the memory costs more.
 #[derive(Clone, Debug)]
 pub struct Lookup<K, V> {
     places: Box<[(K, V)]>,
@@ -51,7 +51,12 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
     /// A table of these pairs. No key is all zeros; of equal keys the last one counts.
     pub fn new(pairs: impl ExactSizeIterator<Item = (K, V)>) -> Self {
         const SMALL: usize = 4096;
-        let room = if pairs.len() > SMALL { 2 } else { 8 };
+        const TINY: usize = 16;
+        let room = match pairs.len() {
+            len if len <= TINY => 64,
+            len if len <= SMALL => 8,
+            _ => 2,
+        };
         let size = (pairs.len() * room).next_power_of_two().max(2);
         let mut table = Self { places: prefetch::table(Default::default(), size).into() };
         for (key, value) in pairs {
@@ -68,7 +73,7 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
     #[inline]
     fn start(&self, key: K) -> usize {
         // The highest bits of the hash, scaled, for a shift by a variable takes a register that is needed elsewhere.
-        ((key.hash() >> 32) * self.places.len() as u64 >> 32) as usize
+        (((key.hash() >> 32) * self.places.len() as u64) >> 32) as usize
     }
 
     /// Asks for the value of a key to come into the cache.
