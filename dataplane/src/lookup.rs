@@ -82,6 +82,13 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
         prefetch::prefetch(self.places.as_ptr().wrapping_add(self.start(key)));
     }
 
+    /// What is in the place where a key is looked for first: that key, another one, or all zeros, which says that it is
+    /// nowhere.
+    #[inline(always)]
+    pub fn first(&self, key: K) -> (K, V) {
+        self.places[self.start(key)]
+    }
+
     /// The value of a key.
     #[inline]
     pub fn get(&self, key: K) -> Option<V> {

@@ -31,6 +31,12 @@ pub trait Address: Copy + Ord + Default {
     /// Bits of its distance from `first`, which is not higher.
     fn width_from(self, first: Self) -> u32;
 
+    /// How many addresses it is behind `first`, counted on from the highest one to 0.
+    fn since(self, first: Self) -> Self;
+
+    /// How many addresses are between it and `end`, counted so, too: all others if they are the same.
+    fn more_before(self, end: Self) -> Self;
+
     /// Number of the part that it is in, of 2 to the `shift` addresses each, from `first` on; at most `last`, and 0
     /// below `first`.
     fn part(self, first: Self, shift: u32, last: usize) -> usize;
@@ -52,6 +58,15 @@ impl Address for u32 {
 
     fn width_from(self, first: Self) -> u32 {
         Self::BITS - (self - first).leading_zeros()
+    }
+
+    #[inline]
+    fn since(self, first: Self) -> Self {
+        self.wrapping_sub(first)
+    }
+
+    fn more_before(self, end: Self) -> Self {
+        end.wrapping_sub(self).wrapping_sub(1)
     }
 
     #[inline]
@@ -79,6 +94,15 @@ impl Address for u128 {
 
     fn width_from(self, first: Self) -> u32 {
         Self::BITS - (self - first).leading_zeros()
+    }
+
+    #[inline]
+    fn since(self, first: Self) -> Self {
+        self.wrapping_sub(first)
+    }
+
+    fn more_before(self, end: Self) -> Self {
+        end.wrapping_sub(self).wrapping_sub(1)
     }
 
     #[inline]
@@ -162,6 +186,11 @@ impl<A: Address> RouteTable<A> {
         if let Some(start) = last.next() {
             self.begin(start, outer);
         }
+    }
+
+    /// First addresses of the ranges, ascending; the first one is 0.
+    pub fn starts(&self) -> &[A] {
+        &self.starts
     }
 
     /// Number of the range that an address is in, counted from 0.

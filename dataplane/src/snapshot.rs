@@ -3,7 +3,9 @@
 //! Made by the control thread, read by all workers, changed by nobody; a change is a new snapshot. What
 //! changes with packets (flows, scheduler positions, counters, local ports) belongs to the workers.
 
+mod exit;
 mod parts;
+mod repliers;
 mod service;
 mod sharing;
 mod tables;
@@ -21,35 +23,51 @@ use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::port::PortId;
 use crate::prefetch::{gathered, prefetch};
-use crate::route::{InterfaceId, NextHop};
+use crate::route::{self, InterfaceId, NextHop, RouteTable};
 use crate::wire::eth::{self, LinkHeader, Tags};
+pub use exit::Exit;
+use exit::Exits;
 pub use parts::{
     Backend, BackendSlot, Class, Egress, Gateway, Interface, NeighbourTable, Parts, Pool, PoolSlot, Routes,
     ServiceSlot, Tunnel,
 };
+pub use repliers::Repliers;
 pub(crate) use service::gcd;
 pub use service::{Candidate, Persistence, Service};
 use tables::Tables;
-pub use tables::{Address, Direction, Found, Listener, Local, Repliers};
+pub use tables::{Address, Direction, Found, Listener, Local};
 pub use way::{Carriage, Kept, Way};
 
 /// An address as what routes are looked up for.
-pub trait Routed: Version {
-    /// How to reach the gateway to it.
-    fn gateway(self, snapshot: &Snapshot) -> Option<&Egress>;
+pub trait Routed: Version + route::Address + 'static {
+    /// The routes of its version.
+    fn routes(routes: &Routes) -> &RouteTable<Self>;
+
+    /// The exits of its version.
+    fn exits(snapshot: &Snapshot) -> &Exits<Self>;
 }
 
 impl Routed for u32 {
     #[inline]
-    fn gateway(self, snapshot: &Snapshot) -> Option<&Egress> {
-        snapshot.gateways_v4.get(snapshot.parts.routes.v4.range(self)?)?.as_ref()
+    fn routes(routes: &Routes) -> &RouteTable<u32> {
+        &routes.v4
+    }
+
+    #[inline]
+    fn exits(snapshot: &Snapshot) -> &Exits<u32> {
+        &snapshot.exits_v4
     }
 }
 
 impl Routed for u128 {
     #[inline]
-    fn gateway(self, snapshot: &Snapshot) -> Option<&Egress> {
-        snapshot.gateways_v6.get(snapshot.parts.routes.v6.range(self)?)?.as_ref()
+    fn routes(routes: &Routes) -> &RouteTable<u128> {
+        &routes.v6
+    }
+
+    #[inline]
+    fn exits(snapshot: &Snapshot) -> &Exits<u128> {
+        &snapshot.exits_v6
     }
 }
 
@@ -95,6 +113,9 @@ pub struct Snapshot {
     /// How the gateways of routes are reached, by range of their table; none where stations are on the link.
     gateways_v4: Vec<Option<Egress>>,
     gateways_v6: Vec<Option<Egress>>,
+    /// The same for the fast path.
+    exits_v4: Exits<u32>,
+    exits_v6: Exits<u128>,
     /// Whether there are inside networks, whose packets pass.
     is_gateway: bool,
     /// What is asked for by any service.
@@ -115,6 +136,8 @@ impl Snapshot {
             ways: Arc::default(),
             gateways_v4: Vec::new(),
             gateways_v6: Vec::new(),
+            exits_v4: Exits::default(),
+            exits_v6: Exits::default(),
             is_gateway: parts.interfaces.iter().any(|interface| interface.gateway.is_some()),
             uses: Uses::of(&parts),
             given_up: parts.given_up_since(&[]),
@@ -124,11 +147,13 @@ impl Snapshot {
         let backends = snapshot.parts.backends.iter();
         snapshot.egress =
             Arc::new(gathered(backends.map(|backend| snapshot.egress_to(backend.as_ref()?.address.ip()))));
-        snapshot.ways = ways(&snapshot.parts.backends, &snapshot.egress);
+        snapshot.ways = ways(&snapshot.parts, &snapshot.egress);
         let Routes { v4, v6 } = &*snapshot.parts.routes;
         let reach = |gateway: Option<NextHop>| snapshot.egress_by(gateway?);
         let gateways = (v4.gateways().map(reach).collect(), v6.gateways().map(reach).collect());
         (snapshot.gateways_v4, snapshot.gateways_v6) = gateways;
+        snapshot.exits_v4 = Exits::new(v4, &snapshot.gateways_v4);
+        snapshot.exits_v6 = Exits::new(v6, &snapshot.gateways_v6);
         snapshot
     }
 
@@ -298,6 +323,19 @@ impl Snapshot {
         self.tables.listener(plain)
     }
 
+    /// Whether IPv4 packets go both ways, and one look tells which.
+    #[inline]
+    pub fn goes_both_ways(&self) -> bool {
+        self.tables.goes_both_ways()
+    }
+
+    /// The client and service of whose narrow flow a plain packet is, and whether it is a reply, if that is certain at one
+    /// look.
+    #[inline(always)]
+    pub fn narrow_flow(&self, plain: &Plain<u32>) -> Option<((u32, u16), ServiceSlot, bool)> {
+        self.tables.narrow_flow(plain)
+    }
+
     /// Which way a plain packet goes that this one listens to, if that is certain at one look.
     #[inline(always)]
     pub fn direction<A: Address>(
@@ -321,10 +359,16 @@ impl Snapshot {
         self.tables.vip(service)
     }
 
-    /// How to reach the gateway to an address; `None` if it is on the link, or there is no route.
+    /// The way to the gateway to an address, if that is easy and the usual one.
+    #[inline(always)]
+    pub fn usual_exit<A: Routed>(&self, destination: A) -> Option<&Exit> {
+        A::exits(self).usual(destination)
+    }
+
+    /// The same for any gateway; `None` also if the address is on the link, or there is no route.
     #[inline]
-    pub fn gateway_to<A: Routed>(&self, destination: A) -> Option<&Egress> {
-        destination.gateway(self)
+    pub fn exit_to<A: Routed>(&self, destination: A) -> Option<&Exit> {
+        A::exits(self).of_range(A::routes(&self.parts.routes).range(destination)?)
     }
 
     /// How to reach an address; `None` without a route.
@@ -371,11 +415,13 @@ impl Snapshot {
 }
 
 /// How each backend is reached by the fast path.
-fn ways(backends: &[Option<Backend>], egress: &[Option<Egress>]) -> Arc<Vec<Option<Way>>> {
+fn ways(parts: &Parts, egress: &[Option<Egress>]) -> Arc<Vec<Option<Way>>> {
     let way = |(backend, egress): (&Option<Backend>, &Option<Egress>)| {
-        Way::new(backend.as_ref()?, egress.as_ref()?)
+        let backend = backend.as_ref()?;
+        let service = parts.services.get(usize::from(backend.service.0))?.as_ref()?;
+        Way::new(backend, &service.key, egress.as_ref()?)
     };
-    Arc::new(gathered(backends.iter().zip(egress).map(way)))
+    Arc::new(gathered(parts.backends.iter().zip(egress).map(way)))
 }
 
 fn shortest(parts: &Parts) -> u32 {

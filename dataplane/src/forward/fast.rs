@@ -6,13 +6,16 @@
 //! order, but for those with IP options and pieces, which later ones of their burst may overtake.
 
 mod ahead;
+mod both_ways;
 mod carry;
 mod lane;
 mod one_way;
 mod open;
+mod sights;
 
-use config::words::Protocol;
 use lane::Waiting;
+pub(super) use sights::Sights;
+use sights::{Heading, Lane, Lanes, Narrow, Sighted, Wide, WideLane};
 
 use super::flows::{Hashed, Tabled};
 use super::{Context, Forwarder, Live, Outbox, PREFETCH_AHEAD};
@@ -21,8 +24,6 @@ use crate::burst::{BURST, Burst};
 use crate::drops::DropReason;
 use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, Key, WideKey};
-use crate::local::LocalSlot;
-use crate::packet::Version;
 use crate::parse::plain::{Brief, Kind, L3, NO_FRONT, Plain, Station, Whole, front, glance_v4, glance_v6};
 use crate::port::PortId;
 use crate::rewrite::plain::Rewrite;
@@ -53,134 +54,6 @@ impl Fast for u128 {
 
 /// An address and port.
 type End<A> = (A, u16);
-
-/// Which way a plain packet goes.
-#[derive(Clone, Copy)]
-enum Heading<A> {
-    /// To a service.
-    Request,
-    /// From a NAT backend to a client, by this address and port of a service.
-    Reply { vip: End<A> },
-    /// From a backend of full NAT to the local address and port that stand for this client of a service.
-    LocalReply { local: (LocalSlot, u16), vip: End<A>, client: End<A> },
-}
-
-/// A plain packet, and what its flow must be if it is here.
-#[derive(Clone, Copy)]
-struct Sighted<A, K> {
-    brief: Brief,
-    heading: Heading<A>,
-    key: K,
-    /// Of its client.
-    hash: FlowHash,
-    home: Home,
-}
-
-impl<A: Version, K: Key> Sighted<A, K> {
-    /// Whether it is an opening or the answer to one.
-    #[inline(always)]
-    fn opens(&self) -> bool {
-        self.brief.tcp_flags & tcp::SYN != 0
-    }
-}
-
-/// What is known of the packets of a lane, by their places in the burst. Each part has an array of its own, for a place is
-/// then all that it takes to find it.
-struct Lane<A, K> {
-    len: [u16; BURST],
-    protocol: [Protocol; BURST],
-    tcp_flags: [u8; BURST],
-    home: [Home; BURST],
-    key: [K; BURST],
-    hash: [FlowHash; BURST],
-    /// Of those that are no requests; it is out of date for all others.
-    heading: [Heading<A>; BURST],
-    replies: Live,
-}
-
-impl<A: Version, K: Key> Lane<A, K> {
-    fn new() -> Self {
-        Self {
-            len: [0; BURST],
-            protocol: [Protocol::Tcp; BURST],
-            tcp_flags: [0; BURST],
-            home: [Home::default(); BURST],
-            key: [K::EMPTY; BURST],
-            hash: [FlowHash::ZERO; BURST],
-            heading: [Heading::Request; BURST],
-            replies: Live::default(),
-        }
-    }
-
-    /// What is known of the packet in a place.
-    #[inline(always)]
-    fn at(&self, slot: usize) -> Sighted<A, K> {
-        let heading = if self.replies.has(slot) { self.heading[slot] } else { Heading::Request };
-        Sighted { heading, ..self.request(slot) }
-    }
-
-    /// The same of a request.
-    #[inline(always)]
-    fn request(&self, slot: usize) -> Sighted<A, K> {
-        let (len, protocol, tcp_flags) = (self.len[slot], self.protocol[slot], self.tcp_flags[slot]);
-        let (key, hash, home) = (self.key[slot], self.hash[slot], self.home[slot]);
-        Sighted { brief: Brief { len, protocol, tcp_flags }, heading: Heading::Request, key, hash, home }
-    }
-
-    /// Notes what is known of the packet in a place, but for its heading.
-    #[inline(always)]
-    fn note(&mut self, slot: usize, brief: Brief, key: K, hash: FlowHash, home: Home) {
-        let Brief { len, protocol, tcp_flags } = brief;
-        (self.len[slot], self.protocol[slot], self.tcp_flags[slot]) = (len, protocol, tcp_flags);
-        (self.key[slot], self.hash[slot], self.home[slot]) = (key, hash, home);
-    }
-
-    /// Notes where the packet in a place is heading. All are requests before.
-    #[inline(always)]
-    fn head(&mut self, slot: usize, heading: Heading<A>) {
-        if !matches!(heading, Heading::Request) {
-            self.heading[slot] = heading;
-            self.replies.keep(slot);
-        }
-    }
-}
-
-type Narrow = Lane<u32, FlowKey>;
-type Wide<A> = Lane<A, WideKey>;
-
-/// The plain packets of a burst, by their places in it, in lanes: of each lane all is of one kind, so that its code
-/// asks nothing.
-pub(super) struct Sights {
-    /// IPv4 packets of narrow flows.
-    narrow: Narrow,
-    /// IPv4 packets of wide flows.
-    wide_v4: Wide<u32>,
-    /// IPv6 packets.
-    wide_v6: Wide<u128>,
-}
-
-impl Sights {
-    pub(super) fn new() -> Box<Self> {
-        Box::new(Self { narrow: Lane::new(), wide_v4: Lane::new(), wide_v6: Lane::new() })
-    }
-}
-
-/// Which packets are in which lane.
-#[derive(Default)]
-struct Lanes {
-    narrow: Live,
-    wide_v4: WideLane,
-    wide_v6: WideLane,
-    /// Of either version, for addresses and ports where nobody listens.
-    nobodys: Live,
-}
-
-#[derive(Default)]
-struct WideLane {
-    live: Live,
-    /// Packets for local addresses, whose flows are yet to be found out.
-    behind: Live,
-}
 
 impl<F: Frame> Forwarder<F> {
     /// Takes the plain packets to their ends, but for those that must wait. Returns whether these were all.
@@ -246,45 +119,57 @@ impl<F: Frame> Forwarder<F> {
         {
             *replies = Live::default();
         }
-        let requests = if self.workers == 1 {
-            self.sight_requests(snapshot, station, burst, &mut sights.narrow)
-        } else {
-            0
-        };
-        lanes.narrow = Live::first(requests);
-        let (places, mut padded) = (burst.places(), NO_FRONT);
-        for slot in requests..places.len().min(BURST) {
-            places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
-            let Some(frame) = &places[slot] else { continue };
-            let Some(front) = front(frame.head(), &mut padded) else {
-                waiting.leave(slot);
-                continue;
-            };
-            match station.kind(front) {
-                Some(Kind::V4) => {
-                    let Some(plain) = glance_v4(front, frame.len()) else {
-                        waiting.leave(slot);
-                        continue;
-                    };
-                    let listener = snapshot.listener(&plain);
-                    match listener.and_then(Listener::sole) {
-                        // Nearly all packets are such, so that nothing else is asked for them.
-                        Some(service) if self.workers == 1 => {
-                            lanes.narrow.keep(slot);
-                            let client = ((plain.src, plain.src_port), service);
-                            self.sight_narrow(slot, plain, client, &mut sights.narrow);
-                        }
-                        _ => {
-                            let to = (&mut lanes, &mut waiting);
-                            self.sight_v4(snapshot, slot, plain, listener, sights, to);
-                        }
-                    }
-                }
-                Some(Kind::V6) => self.sight_v6(snapshot, slot, frame, sights, (&mut lanes, &mut waiting)),
-                None => waiting.leave(slot),
+        let (places, both_ways) = (burst.places(), self.workers == 1 && snapshot.goes_both_ways());
+        let mut slot = 0;
+        if self.workers == 1 && !both_ways {
+            slot = self.sight_requests(snapshot, station, burst, &mut sights.narrow);
+            lanes.narrow = Live::first(slot);
+        }
+        while slot < places.len().min(BURST) {
+            if both_ways {
+                let end = self.sight_both_ways(snapshot, station, (burst, slot), &mut sights.narrow);
+                lanes.narrow.join(Live::first(end).without(Live::first(slot)));
+                slot = end;
             }
+            places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
+            if let Some(frame) = places.get(slot).and_then(Option::as_ref) {
+                self.sight_one(snapshot, station, slot, frame, sights, (&mut lanes, &mut waiting));
+            }
+            slot += 1;
         }
         (lanes, waiting)
+    }
+
+    /// The same for one packet, whatever it is.
+    #[inline(always)]
+    fn sight_one(
+        &self,
+        snapshot: &Snapshot,
+        station: Station,
+        slot: usize,
+        frame: &F,
+        sights: &mut Sights,
+        (lanes, waiting): (&mut Lanes, &mut Waiting),
+    ) {
+        let mut padded = NO_FRONT;
+        let Some(front) = front(frame.head(), &mut padded) else { return waiting.leave(slot) };
+        match station.kind(front) {
+            Some(Kind::V4) => {
+                let Some(plain) = glance_v4(front, frame.len()) else { return waiting.leave(slot) };
+                let listener = snapshot.listener(&plain);
+                match listener.and_then(Listener::sole) {
+                    // Nearly all packets are such, so that nothing else is asked for them.
+                    Some(service) if self.workers == 1 => {
+                        lanes.narrow.keep(slot);
+                        let client = ((plain.src, plain.src_port), service);
+                        self.sight_narrow(slot, plain, client, &mut sights.narrow);
+                    }
+                    _ => self.sight_v4(snapshot, slot, plain, listener, sights, (lanes, waiting)),
+                }
+            }
+            Some(Kind::V6) => self.sight_v6(snapshot, slot, frame, sights, (lanes, waiting)),
+            None => waiting.leave(slot),
+        }
     }
 
     /// The same for the first packets of a burst, as long as all are for services whose flows are narrow and here. Returns
@@ -303,7 +188,7 @@ impl<F: Frame> Forwarder<F> {
         let count = places.len().min(BURST);
         for slot in 0..count {
             ahead.get(slot).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
-            let Some(frame) = &places[slot] else { return slot };
+            let Some(Some(frame)) = places.get(slot) else { return slot };
             let Some(front) = frame.head().first_chunk() else { return slot };
             if station.kind(front) != Some(Kind::V4) {
                 return slot;
@@ -336,11 +221,11 @@ impl<F: Frame> Forwarder<F> {
                 let client = ((plain.src, plain.src_port), service);
                 self.sight_narrow(slot, plain, client, &mut sights.narrow);
             }
-            Direction::Reply { service, vip } => {
+            Direction::Reply { service, .. } => {
                 lanes.narrow.keep(slot);
                 let client = ((plain.dst, plain.dst_port), service);
                 self.sight_narrow(slot, plain, client, &mut sights.narrow);
-                sights.narrow.head(slot, Heading::Reply { vip });
+                sights.narrow.head(slot, Heading::Reply);
             }
             _ => self.sight_wide(slot, plain, direction, &mut sights.wide_v4, &mut lanes.wide_v4),
         }
@@ -429,9 +314,7 @@ impl<F: Frame> Forwarder<F> {
             Direction::Request { service, .. } => {
                 (plain.src, plain.src_port, service, plain.dst_port, Heading::Request)
             }
-            Direction::Reply { service, vip } => {
-                (plain.dst, plain.dst_port, service, vip.1, Heading::Reply { vip })
-            }
+            Direction::Reply { service, vip } => (plain.dst, plain.dst_port, service, vip.1, Heading::Reply),
             Direction::LocalReply(local) => {
                 self.flows.prefetch_local(local, plain.protocol, plain.dst_port);
                 let end = Default::default();

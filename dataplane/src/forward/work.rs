@@ -125,6 +125,11 @@ impl Live {
     }
 
     #[inline]
+    pub fn keep_if(&mut self, slot: usize, is_kept: bool) {
+        self.0 |= u32::from(is_kept) << slot;
+    }
+
+    #[inline]
     pub fn leave(&mut self, slot: usize) {
         self.0 &= !(1 << slot);
     }

@@ -29,6 +29,9 @@ pub trait Rewrite: Version {
     /// read as little-endian numbers.
     fn readdress(ip: &mut [u8], src: Option<Self>, dst: Option<Self>) -> Option<Delta>;
 
+    /// The same, where it gets one address: as its source, or else its destination.
+    fn exchange(ip: &mut [u8], is_src: bool, new: Self) -> Option<Delta>;
+
     /// Wraps a packet of `len` bytes whose hop is taken off in an outer header of the same version, which is written to
     /// the end of `before`. `id` identifies it if it may be fragmented.
     fn wrap(
@@ -68,11 +71,18 @@ impl Rewrite for u32 {
                 *address = new.to_be_bytes();
             }
         }
-        header[ipv4::TTL] = header[ipv4::TTL].wrapping_sub(1);
-        let checksum = u16::from_le_bytes([header[ipv4::CHECKSUM], header[ipv4::CHECKSUM + 1]]);
-        // Whatever the time to live is, one less adds as much as this.
-        let checksum = changes.word(1, 0).apply(checksum);
-        header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_le_bytes());
+        age(header, changes);
+        Some(changes)
+    }
+
+    #[inline(always)]
+    fn exchange(ip: &mut [u8], is_src: bool, new: u32) -> Option<Delta> {
+        let header: &mut [u8; ipv4::HEADER_LEN] = ip.first_chunk_mut()?;
+        let at = if is_src { ipv4::SRC } else { ipv4::DST };
+        let address: &mut [u8; 4] = header[at..].first_chunk_mut()?;
+        let changes = Delta::default().long(u32::from_le_bytes(*address), new.swap_bytes());
+        *address = new.to_be_bytes();
+        age(header, changes);
         Some(changes)
     }
 
@@ -124,6 +134,17 @@ impl Rewrite for u128 {
     }
 
     #[inline(always)]
+    fn exchange(ip: &mut [u8], is_src: bool, new: u128) -> Option<Delta> {
+        let header: &mut [u8; ipv6::HEADER_LEN] = ip.first_chunk_mut()?;
+        let at = if is_src { ipv6::SRC } else { ipv6::DST };
+        let address: &mut [u8; 16] = header[at..].first_chunk_mut()?;
+        let changes = Delta::default().wide(u128::from_le_bytes(*address), new.swap_bytes());
+        *address = new.to_be_bytes();
+        age_ipv6(header);
+        Some(changes)
+    }
+
+    #[inline(always)]
     fn wrap(
         before: &mut [u8],
         inner: &[u8],
@@ -144,6 +165,15 @@ impl Rewrite for u128 {
         *before.last_chunk_mut()? = header.bytes();
         Some(())
     }
+}
+
+/// Takes a hop off an IPv4 header in which this has changed, all read as little-endian numbers.
+#[inline(always)]
+fn age(header: &mut [u8; ipv4::HEADER_LEN], changes: Delta) {
+    header[ipv4::TTL] = header[ipv4::TTL].wrapping_sub(1);
+    // Whatever the time to live is, one less adds as much as this.
+    let checksum = changes.word(1, 0).apply(read(header, ipv4::CHECKSUM));
+    header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// Takes a hop off an IPv4 header, which the checksum feels as one more in its first byte, the sum being one of
@@ -180,11 +210,11 @@ pub fn nat<A: Rewrite>(
     let (front, ip) = head.split_first_chunk_mut::<L3>()?;
     let (ip, transport) = ip.split_at_mut_checked(A::HEADER_LEN)?;
     let (ports, rest) = transport.split_first_chunk_mut::<PORTS>()?;
-    let checksum = match protocol {
+    let sum = match protocol {
         Protocol::Tcp => rest[..].get_mut(tcp::CHECKSUM - PORTS..)?,
         Protocol::Udp => rest[..].get_mut(udp::CHECKSUM - PORTS..)?,
     };
-    let checksum: &mut [u8; 2] = checksum.first_chunk_mut()?;
+    let sum: &mut [u8; 2] = sum.first_chunk_mut()?;
     let mut changes = A::readdress(ip, src.map(|end| end.0), dst.map(|end| end.0))?;
     *front = *link;
     for (at, end) in [(tcp::SRC_PORT, src), (tcp::DST_PORT, dst)] {
@@ -193,15 +223,65 @@ pub fn nat<A: Rewrite>(
             *port = new.to_be_bytes();
         }
     }
-    let old = u16::from_le_bytes(*checksum);
-    let new = match protocol {
+    *sum = checksum(protocol, u16::from_le_bytes(*sum), changes).to_le_bytes();
+    Some(())
+}
+
+/// Gives a packet one end, as its source or else its destination, without a jump that depends on which.
+///
+/// Numbers are read as in [`nat`], which does the same.
+#[inline(always)]
+pub fn exchange<A: Rewrite>(
+    head: &mut [u8],
+    protocol: Protocol,
+    is_src: bool,
+    (address, port): (A, u16),
+    link: &Link,
+) -> Option<()> {
+    // One length is checked, and then all fields stand at fixed places; only small UDP packets are shorter.
+    let Some(front) = head.get_mut(..L3 + A::HEADER_LEN + tcp::HEADER_LEN) else {
+        return exchange_short(head, protocol, is_src, (address, port), link);
+    };
+    let (front, ip) = front.split_first_chunk_mut::<L3>()?;
+    let (ip, transport) = ip.split_at_mut_checked(A::HEADER_LEN)?;
+    let transport: &mut [u8; tcp::HEADER_LEN] = transport.first_chunk_mut()?;
+    *front = *link;
+    let changes = A::exchange(ip, is_src, address)?;
+    let at = if is_src { tcp::SRC_PORT } else { tcp::DST_PORT };
+    let changes = changes.word(read(transport, at), port.swap_bytes());
+    transport[at..at + 2].copy_from_slice(&port.to_be_bytes());
+    let at = if protocol == Protocol::Tcp { tcp::CHECKSUM } else { udp::CHECKSUM };
+    let checksum = checksum(protocol, read(transport, at), changes);
+    transport[at..at + 2].copy_from_slice(&checksum.to_le_bytes());
+    Some(())
+}
+
+#[cold]
+fn exchange_short<A: Rewrite>(
+    head: &mut [u8],
+    protocol: Protocol,
+    is_src: bool,
+    end: (A, u16),
+    link: &Link,
+) -> Option<()> {
+    nat(head, protocol, is_src.then_some(end), (!is_src).then_some(end), link)
+}
+
+/// Reads two bytes as a little-endian number.
+#[inline(always)]
+fn read<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// The transport checksum that follows `old`.
+#[inline(always)]
+fn checksum(protocol: Protocol, old: u16, changes: Delta) -> u16 {
+    match protocol {
         Protocol::Tcp => changes.apply(old),
         // 0 means that the sender computed none.
         Protocol::Udp if old == 0 => 0,
         Protocol::Udp => udp::computed(changes.apply(old)),
-    };
-    *checksum = new.to_le_bytes();
-    Some(())
+    }
 }
 
 /// Wraps a packet of `len` bytes in an outer header of its IP version. `id` identifies it if it may be fragmented. `None` also if
@@ -226,6 +306,7 @@ pub fn ipip<F: Frame, A: Rewrite>(
 mod tests {
     use super::*;
     use crate::rewrite::age_ipv4;
+    use proptest::prelude::*;
 
     #[test]
     fn a_hop_changes_every_checksum_as_its_slow_twin_does() {
@@ -237,6 +318,35 @@ mod tests {
             hop_ipv4(&mut header);
             age_ipv4(&mut twin, Delta::default());
             assert_eq!(header, twin, "{checksum:04x}");
+        }
+    }
+
+    /// What `exchange` and its slow twin make of a frame that begins with these bytes.
+    fn exchanged<A: Rewrite>(head: &[u8], protocol: Protocol, is_src: bool, end: (A, u16)) -> [Vec<u8>; 2] {
+        let (mut one, mut other) = (head.to_vec(), head.to_vec());
+        let (src, dst) = (is_src.then_some(end), (!is_src).then_some(end));
+        let done = exchange(&mut one, protocol, is_src, end, &[7; eth::HEADER_LEN]);
+        assert_eq!(nat(&mut other, protocol, src, dst, &[7; eth::HEADER_LEN]), done);
+        [one, other]
+    }
+
+    proptest! {
+        #![proptest_config(crate::samples::cases())]
+
+        /// Whatever the bytes are, and however few.
+        #[test]
+        fn one_end_is_exchanged_as_nat_does(
+            head in prop::collection::vec(prop_oneof![Just(0u8), Just(0xff), any::<u8>()], 0..80),
+            udp: bool,
+            is_src: bool,
+            address: u128,
+            port: u16,
+        ) {
+            let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+            let [one, other] = exchanged(&head, protocol, is_src, (address as u32, port));
+            prop_assert_eq!(one, other);
+            let [one, other] = exchanged(&head, protocol, is_src, (address, port));
+            prop_assert_eq!(one, other);
         }
     }
 }

@@ -22,6 +22,8 @@ impl Snapshot {
             ways: ways_after(before, &parts),
             gateways_v4: before.gateways_v4.clone(),
             gateways_v6: before.gateways_v6.clone(),
+            exits_v4: before.exits_v4.clone(),
+            exits_v6: before.exits_v6.clone(),
             is_gateway: before.is_gateway,
             uses: Uses::of(&parts),
             given_up,
@@ -38,7 +40,7 @@ fn ways_after(before: &Snapshot, parts: &Parts) -> Arc<Vec<Option<Way>>> {
     if pairs.all(|(one, other)| fate(one) == fate(other)) {
         return Arc::clone(&before.ways);
     }
-    ways(&parts.backends, &before.egress)
+    ways(parts, &before.egress)
 }
 
 impl Parts {

@@ -1,11 +1,13 @@
 //! Hash tables of a snapshot: whose address, which service, whose reply.
 
 use std::collections::HashSet;
+use std::hint::select_unpredictable;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::words::{Mode, Protocol};
 
+use super::repliers::{Crowd, Replier, Repliers, replies};
 use super::{Parts, Service, ServiceSlot};
 use crate::local::LocalSlot;
 use crate::lookup::{Key, Lookup};
@@ -102,45 +104,6 @@ struct Choice {
     more: bool,
 }
 
-/// For whom a NAT backend replies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Replier {
-    service: ServiceSlot,
-    /// Ports of the service.
-    first: u16,
-    last: u16,
-    /// What is added to one of them to get the backend's.
-    shift: u16,
-}
-
-/// The services that a backend's packet may be a reply of.
-#[derive(Clone, Copy, Debug)]
-pub struct Repliers<'a> {
-    exact: &'a [Replier],
-    ranges: &'a [Replier],
-    port: u16,
-    is_v4: bool,
-}
-
-impl Repliers<'_> {
-    /// Whether there are none.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.exact.is_empty() && (self.ranges.is_empty() || self.iter().next().is_none())
-    }
-
-    /// The services, each with the port of it that the backend's port stands for.
-    #[inline]
-    pub fn iter(&self) -> impl Iterator<Item = (Found, u16)> + '_ {
-        self.exact.iter().chain(self.ranges).filter_map(|replier| {
-            let port = self.port.wrapping_sub(replier.shift);
-            let found =
-                Found { service: replier.service, narrow: self.is_v4 && replier.first == replier.last };
-            (replier.first..=replier.last).contains(&port).then_some((found, port))
-        })
-    }
-}
-
 /// An address as part of a table's key.
 pub trait Address: Version {
     /// What it is part of.
@@ -186,7 +149,7 @@ impl Address for u128 {
 const ANY: u8 = 3;
 
 #[inline]
-fn number(protocol: Protocol) -> u8 {
+pub(super) fn number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 1,
         Protocol::Udp => 2,
@@ -199,8 +162,8 @@ pub struct Family<A: Address> {
     local: Lookup<A::Key, Local>,
     /// By protocol, address and port; port 0 has the services of several ports.
     services: Lookup<A::Key, Listener>,
-    /// By a NAT backend's protocol, address and port, or port 0: a range of the repliers.
-    replies: Lookup<A::Key, (u32, u32)>,
+    /// By a NAT backend's protocol, address and port, or port 0.
+    replies: Lookup<A::Key, Crowd>,
     /// Addresses of its services, by slot.
     vips: Vec<A>,
 }
@@ -210,7 +173,7 @@ impl<A: Address> Family<A> {
         parts: &Parts,
         locals: &[Keyed<Local>],
         listeners: &[Keyed<Listener>],
-        replies: &[Keyed<(u32, u32)>],
+        replies: &[Keyed<Crowd>],
     ) -> Self {
         let vip = |service: &Option<Arc<Service>>| A::of(service.as_ref()?.key.address);
         Self {
@@ -222,8 +185,8 @@ impl<A: Address> Family<A> {
     }
 
     #[inline]
-    fn repliers(&self, protocol: Protocol, address: A, port: u16) -> (u32, u32) {
-        self.replies.get(address.key(number(protocol), port)).unwrap_or_default()
+    fn repliers<'a>(&self, all: &'a [Replier], protocol: Protocol, address: A, port: u16) -> &'a [Replier] {
+        self.replies.get(address.key(number(protocol), port)).map_or(&[], |crowd| crowd.members(all))
     }
 }
 
@@ -240,6 +203,8 @@ pub struct Tables {
     reply_ranges: bool,
     /// Whether there are local addresses of full NAT.
     snat: bool,
+    /// Whether IPv4 packets may be replies, and have one service or backend at most.
+    both_ways: bool,
 }
 
 impl Tables {
@@ -252,7 +217,8 @@ impl Tables {
         let ranges = listeners.iter().any(|((_, _, port), _)| *port == 0);
         let reply_ranges = replies.iter().any(|((_, _, port), _)| *port == 0);
         let snat = !parts.locals.is_empty();
-        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat }
+        let both_ways = replies.iter().any(|((_, address, _), _)| address.is_ipv4()) && !ranges && !snat;
+        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat, both_ways }
     }
 
     pub(super) fn local(&self, address: IpAddr) -> Option<Local> {
@@ -269,8 +235,7 @@ impl Tables {
 
     #[inline]
     pub(super) fn replies_for_one<A: Address>(&self, protocol: Protocol, (address, port): (A, u16)) -> bool {
-        let (start, end) = A::tables(self).repliers(protocol, address, port);
-        end == start + 1 && !self.reply_ranges
+        A::tables(self).repliers(&self.repliers, protocol, address, port).len() == 1 && !self.reply_ranges
     }
 
     #[inline]
@@ -317,6 +282,31 @@ impl Tables {
         A::tables(self).services.get(plain.dst.key(number(plain.protocol), plain.dst_port))
     }
 
+    /// Whether [`Self::narrow_flow`] may know packets that are not for services.
+    #[inline]
+    pub(super) fn goes_both_ways(&self) -> bool {
+        self.both_ways
+    }
+
+    /// The client and service of whose narrow flow a plain packet is, and whether it is a reply, if the first look at each
+    /// table tells.
+    ///
+    /// Between requests and replies nothing is asked: which one a packet is cannot be foretold, and a wrong guess costs
+    /// more than both looks.
+    #[inline(always)]
+    pub(super) fn narrow_flow(&self, plain: &Plain<u32>) -> Option<((u32, u16), ServiceSlot, bool)> {
+        let number = number(plain.protocol);
+        let (to, from) = (plain.dst.key(number, plain.dst_port), plain.src.key(number, plain.src_port));
+        let ((there, listener), (here, crowd)) = (self.v4.services.first(to), self.v4.replies.first(from));
+        let is_request = there == to;
+        let is_reply = (there == 0) & (here == from) & crowd.is_alone();
+        let is_sole = select_unpredictable(is_request, listener.kind == Kind::Sole, is_reply);
+        let service = select_unpredictable(is_request, listener.number as u16, crowd.service().0);
+        let client = select_unpredictable(is_request, from, to);
+        let client = (((client >> 32) as u32).swap_bytes(), ((client >> 16) as u16).swap_bytes());
+        is_sole.then_some((client, ServiceSlot(service), !is_request))
+    }
+
     /// Which way a plain packet goes, if one look at each table is enough to tell: to a service that is alone on
     /// its address and port, to a local address, or from a NAT backend that serves no other service.
     #[inline(always)]
@@ -340,8 +330,8 @@ impl Tables {
         {
             return if let Local::Snat(slot) = local { Some(Direction::LocalReply(slot)) } else { None };
         }
-        let (start, end) = tables.repliers(plain.protocol, plain.src, plain.src_port);
-        let [replier] = self.repliers.get(start as usize..end as usize)? else { return None };
+        let repliers = tables.repliers(&self.repliers, plain.protocol, plain.src, plain.src_port);
+        let [replier] = repliers else { return None };
         let vip = (self.vip(replier.service)?, replier.first);
         (replier.first == replier.last).then_some(Direction::Reply { service: replier.service, vip })
     }
@@ -356,8 +346,8 @@ impl Tables {
             Some(_) => false,
             None => !passes,
         };
-        let (start, end) = tables.repliers(plain.protocol, plain.src, plain.src_port);
-        untold && start == end && !self.ranges && !self.reply_ranges
+        let repliers = tables.repliers(&self.repliers, plain.protocol, plain.src, plain.src_port);
+        untold && repliers.is_empty() && !self.ranges && !self.reply_ranges
     }
 
     /// The address of a service; of no meaning if it is of another IP version.
@@ -407,25 +397,31 @@ impl Tables {
 
     #[inline]
     pub(super) fn replies_v4(&self, protocol: Protocol, address: u32, port: u16) -> Repliers<'_> {
-        let ranges = if self.reply_ranges { self.v4.repliers(protocol, address, 0) } else { (0, 0) };
-        self.repliers(self.v4.repliers(protocol, address, port), ranges, port, true)
+        self.repliers(&self.v4, protocol, address, port, true)
     }
 
     #[inline]
     pub(super) fn replies_v6(&self, protocol: Protocol, address: u128, port: u16) -> Repliers<'_> {
-        let ranges = if self.reply_ranges { self.v6.repliers(protocol, address, 0) } else { (0, 0) };
-        self.repliers(self.v6.repliers(protocol, address, port), ranges, port, false)
+        self.repliers(&self.v6, protocol, address, port, false)
     }
 
     #[inline]
-    fn repliers(&self, exact: (u32, u32), ranges: (u32, u32), port: u16, is_v4: bool) -> Repliers<'_> {
-        let of = |(start, end): (u32, u32)| self.repliers.get(start as usize..end as usize).unwrap_or(&[]);
-        Repliers { exact: of(exact), ranges: of(ranges), port, is_v4 }
+    fn repliers<A: Address>(
+        &self,
+        tables: &Family<A>,
+        protocol: Protocol,
+        address: A,
+        port: u16,
+        is_v4: bool,
+    ) -> Repliers<'_> {
+        let of = |port| tables.repliers(&self.repliers, protocol, address, port);
+        let ranges = if self.reply_ranges { of(0) } else { &[] };
+        Repliers::new(of(port), ranges, port, is_v4)
     }
 }
 
 /// What tables are made from: number, address and port of each key.
-type Keyed<V> = ((u8, IpAddr, u16), V);
+pub(super) type Keyed<V> = ((u8, IpAddr, u16), V);
 
 fn lookup<A: Address, V: Copy + Default>(pairs: &[Keyed<V>]) -> Lookup<A::Key, V> {
     let of_family = pairs
@@ -493,31 +489,4 @@ fn listeners(parts: &Parts) -> (Vec<Keyed<Listener>>, Vec<Choice>) {
         choices.last_mut().into_iter().for_each(|choice| choice.more = false);
     }
     (listeners, choices)
-}
-
-fn replies(parts: &Parts) -> (Vec<Keyed<(u32, u32)>>, Vec<Replier>) {
-    let mut endpoints: Vec<Keyed<Replier>> = parts
-        .backends
-        .iter()
-        .flatten()
-        .filter(|backend| matches!(backend.mode, Mode::Nat | Mode::FullNat))
-        .filter_map(|backend| {
-            let service = parts.services.get(usize::from(backend.service.0))?.as_ref()?;
-            let ports = service.key.ports;
-            let shift = backend.port_shift;
-            let port = ports.single().map_or(0, |port| port.wrapping_add(shift));
-            let replier = Replier { service: backend.service, first: ports.first, last: ports.last, shift };
-            Some(((number(service.key.protocol), backend.address.ip(), port), replier))
-        })
-        .collect();
-    endpoints.sort_unstable();
-    endpoints.dedup();
-    let mut ranges: Vec<Keyed<(u32, u32)>> = Vec::new();
-    for (index, (key, _)) in endpoints.iter().enumerate() {
-        match ranges.last_mut() {
-            Some((last, (_, end))) if last == key => *end += 1,
-            _ => ranges.push((*key, (index as u32, index as u32 + 1))),
-        }
-    }
-    (ranges, endpoints.into_iter().map(|(_, replier)| replier).collect())
 }

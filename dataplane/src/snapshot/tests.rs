@@ -86,3 +86,42 @@ fn egress_is_known_only_with_route_and_neighbour() {
     parts.routes = Arc::default();
     assert!(Snapshot::new(parts).egress_to(ip("8.8.8.8")).is_none());
 }
+
+#[test]
+fn a_narrow_flow_is_known_as_its_direction_is() {
+    let mut parts = testing::parts();
+    let backend = |service, address| Some(testing::backend(service, address, Mode::Nat));
+    parts.services = vec![
+        Some(testing::service("tcp:192.0.2.100:80", &[(0, 1), (2, 1)]).into()),
+        Some(testing::service("tcp:192.0.2.101:80", &[(1, 1)]).into()),
+    ];
+    // One that both services have, and one that is a client of the other service, too.
+    let (shared, alone) = ("198.51.100.11:8000", "198.51.100.12:8000");
+    parts.backends = vec![backend(0, shared), backend(1, shared), backend(0, alone)];
+    let snapshot = Snapshot::new(parts);
+    assert!(snapshot.goes_both_ways());
+    let (client, vip, other) = ("203.0.113.7:40000", "192.0.2.100:80", "192.0.2.101:80");
+    let end = |text: &str| {
+        let end: std::net::SocketAddrV4 = text.parse().unwrap();
+        (end.ip().to_bits(), end.port())
+    };
+    let flow = |src, dst| {
+        let ((src, src_port), (dst, dst_port)) = (end(src), end(dst));
+        let protocol = Protocol::Tcp;
+        let plain = Plain { src, dst, src_port, dst_port, len: 40, protocol, tcp_flags: 0 };
+        let known = snapshot.narrow_flow(&plain);
+        let direction = match snapshot.direction(&plain, snapshot.listener(&plain)) {
+            Some(Direction::Request { service, .. }) => Some(((src, src_port), service, false)),
+            Some(Direction::Reply { service, .. }) => Some(((dst, dst_port), service, true)),
+            _ => None,
+        };
+        assert_eq!(known, direction);
+        known
+    };
+    assert_eq!(flow(client, vip), Some((end(client), ServiceSlot(0), false)));
+    assert_eq!(flow(alone, client), Some((end(client), ServiceSlot(0), true)));
+    assert_eq!(flow(alone, other), Some((end(alone), ServiceSlot(1), false)));
+    for (src, dst) in [(shared, client), (client, alone), (vip, client), (client, client)] {
+        assert_eq!(flow(src, dst), None);
+    }
+}

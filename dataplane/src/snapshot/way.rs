@@ -2,15 +2,13 @@
 
 use std::net::IpAddr;
 
-use config::words::{ClientAddress, Fate, Mode};
+use config::words::{ClientAddress, Fate, Mode, ServiceKey};
 use ipnet::IpNet;
 
-use super::{Backend, Egress};
+use super::{Backend, Egress, Exit, ServiceSlot};
 use crate::flow::state::View;
 use crate::packet::Version;
-use crate::port::PortId;
 use crate::rewrite::tunnel::Encapsulation;
-use crate::wire::eth;
 
 /// What is done to a packet on its way to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,20 +36,21 @@ pub struct Way {
     pub view: View,
     /// IP version of the backend, and of the packets that go this way.
     is_v4: bool,
+    /// Its service.
+    pub service: ServiceSlot,
+    /// The port of that, if it has one alone.
+    pub service_port: u16,
     /// What is added to a port of the service to get the backend's (modulo 2^16).
     pub port_shift: u16,
-    /// The longest packet that reaches it.
-    pub room: u16,
     /// Which of the snapshot's timeouts its flows have.
     pub timeouts: u16,
-    /// The device port it leaves by.
-    pub port: PortId,
     /// Bits of the outer header's source that follow the flow.
     pub spread: u16,
-    /// Ethernet header.
-    pub link: [u8; eth::HEADER_LEN],
+    /// How it leaves; there is room for the longest packet that reaches the backend.
+    pub exit: Exit,
     backend: Bytes,
-    tunnel: Bytes,
+    /// Our end.
+    near: Bytes,
 }
 
 const _: () = assert!(size_of::<Option<Way>>() <= 64);
@@ -99,15 +98,15 @@ fn keep(address: IpAddr) -> Bytes {
 
 impl Way {
     /// The way to a backend, if the fast path can go it.
-    pub fn new(backend: &Backend, egress: &Egress) -> Option<Self> {
+    pub fn new(backend: &Backend, service: &ServiceKey, egress: &Egress) -> Option<Self> {
         // What becomes of its flows takes a closer look.
         if backend.fate != Fate::Keep {
             return None;
         }
         let address = backend.address.ip();
-        let (carriage, src, spread) = match (backend.mode, backend.tunnel) {
+        let (carriage, near, spread) = match (backend.mode, backend.tunnel) {
             (Mode::Dr, _) => (Carriage::Dr, address, 0),
-            (Mode::Nat, _) => (Carriage::Nat, address, 0),
+            (Mode::Nat, _) => (Carriage::Nat, service.address, 0),
             // More than addresses is changed there.
             (Mode::FullNat, _) if backend.client_address != ClientAddress::None => return None,
             (Mode::FullNat, _) => (Carriage::FullNat, address, 0),
@@ -126,18 +125,18 @@ impl Way {
             Carriage::Nat | Carriage::FullNat => View::Client,
             Carriage::Dr | Carriage::Ipip => View::OneWay,
         };
-        egress.is_plain().then_some(Self {
+        Some(Self {
             carriage,
             view,
             is_v4: address.is_ipv4(),
+            service: backend.service,
+            service_port: service.ports.first,
             port_shift: backend.port_shift,
-            room: backend.room(egress.mtu),
             timeouts: backend.timeouts,
-            port: egress.port,
             spread,
-            link: *egress.link.bytes().first_chunk()?,
+            exit: Exit { room: backend.room(egress.mtu), ..Exit::new(egress)? },
             backend: keep(address),
-            tunnel: keep(src),
+            near: keep(near),
         })
     }
 
@@ -153,9 +152,10 @@ impl Way {
         A::read(&self.backend)
     }
 
-    /// The source of the outer header, of the way's IP version. Bits that follow the flow are 0.
+    /// The address of the service under NAT, of the way's IP version; in a tunnel the source of the outer header, in which
+    /// bits that follow the flow are 0.
     #[inline]
-    pub fn tunnel<A: Kept>(&self) -> A {
-        A::read(&self.tunnel)
+    pub fn near<A: Kept>(&self) -> A {
+        A::read(&self.near)
     }
 }

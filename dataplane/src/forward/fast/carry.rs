@@ -40,16 +40,10 @@ impl<F: Frame> Forwarder<F> {
                 self.count_in(flow.backend(), brief.len);
                 Some(port)
             }
-            Heading::Reply { vip } => {
-                let plain = &brief.plain::<A>(frame.head())?;
-                if way.carriage != Carriage::Nat || way.backend::<A>() != plain.src {
-                    return None;
-                }
-                touch::<K>(&mut self.flows, context, brief.tcp_flags, way, View::Server, (place, flow))?;
-                let port = reach_client(snapshot, plain, vip, None, frame)?;
-                self.count_out(flow.backend(), brief.len);
-                Some(port)
+            Heading::Reply if way.carriage == Carriage::Nat => {
+                self.carry_reply(context, known, way, (place, flow), frame)
             }
+            Heading::Reply => None,
             Heading::LocalReply { local: to, vip, client } => {
                 let plain = &brief.plain::<A>(frame.head())?;
                 let from = (way.backend::<A>(), vip.1.wrapping_add(way.port_shift));
@@ -57,7 +51,7 @@ impl<F: Frame> Forwarder<F> {
                     return None;
                 }
                 touch::<K>(&mut self.flows, context, brief.tcp_flags, way, View::Server, (place, flow))?;
-                let port = reach_client(snapshot, plain, vip, Some(client), frame)?;
+                let port = reach_client(snapshot, plain, vip, client, frame)?;
                 self.count_out(flow.backend(), brief.len);
                 Some(port)
             }
@@ -75,13 +69,13 @@ impl<F: Frame> Forwarder<F> {
         frame: &mut F,
     ) -> Option<PortId> {
         let brief = &known.brief;
-        if brief.len > way.room {
+        if brief.len > way.exit.room {
             return None;
         }
         let mut len = L3 + usize::from(brief.len);
         // A match would become a jump by a table, which costs more than these questions.
         if way.carriage == Carriage::Dr {
-            plain::dr::<A>(frame.head_mut(), &way.link)?;
+            plain::dr::<A>(frame.head_mut(), &way.exit.link)?;
         } else if way.carriage == Carriage::Ipip {
             wrap(&mut self.next_id, way, known, frame)?;
             len += A::HEADER_LEN;
@@ -89,17 +83,17 @@ impl<F: Frame> Forwarder<F> {
             let plain = &brief.plain::<A>(frame.head())?;
             let to = Some(backend(way, plain));
             if way.carriage == Carriage::Nat {
-                plain::nat(frame.head_mut(), brief.protocol, None, to, &way.link)?;
+                plain::nat(frame.head_mut(), brief.protocol, None, to, &way.exit.link)?;
             } else if K::IS_WIDE {
                 let from = Some((A::of(snapshot.local_address(local.0)?)?, local.1));
-                plain::nat(frame.head_mut(), brief.protocol, from, to, &way.link)?;
+                plain::nat(frame.head_mut(), brief.protocol, from, to, &way.exit.link)?;
             } else {
                 return None;
             }
         }
         // Padding ends here: the device adds its own where a frame needs it.
         frame.truncate(len);
-        Some(way.port)
+        Some(way.exit.port)
     }
 }
 
@@ -139,22 +133,20 @@ fn is_over(snapshot: &Snapshot, way: &Way, flow: FlowValue, idle: Seconds) -> bo
     idle > snapshot.shortest_timeout && idle > longest()
 }
 
-/// Makes a reply come from its service and sends it by the gateway to its client, the one that it is addressed to
-/// if it is to no other.
+/// Makes a reply to a local address come from its service and sends it by the gateway to its client.
 #[inline(always)]
 fn reach_client<F: Frame, A: Fast>(
     snapshot: &Snapshot,
     plain: &Plain<A>,
     vip: End<A>,
-    client: Option<End<A>>,
+    client: End<A>,
     frame: &mut F,
 ) -> Option<PortId> {
-    let egress = snapshot.gateway_to(client.map_or(plain.dst, |(address, _)| address))?;
-    let link = egress.link.bytes().first_chunk().filter(|_| egress.is_plain())?;
-    if plain.len > egress.mtu {
+    let exit = snapshot.usual_exit(client.0).or_else(|| snapshot.exit_to(client.0))?;
+    if plain.len > exit.room {
         return None;
     }
-    plain::nat(frame.head_mut(), plain.protocol, Some(vip), client, link)?;
+    plain::nat(frame.head_mut(), plain.protocol, Some(vip), Some(client), &exit.link)?;
     frame.truncate(L3 + usize::from(plain.len));
-    Some(egress.port)
+    Some(exit.port)
 }

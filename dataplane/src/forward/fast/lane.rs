@@ -64,6 +64,11 @@ impl Stop {
     pub fn untried(slot: usize) -> Self {
         Self { slot, way: None, tried: false }
     }
+
+    /// At a packet that leaves by another port.
+    pub fn by(slot: usize, port: PortId) -> Self {
+        Self { slot, way: Some(port), tried: true }
+    }
 }
 
 /// How packets of a lane are taken to their ends, such as [`Forwarder::run`].
@@ -156,9 +161,10 @@ impl<F: Frame> Forwarder<F> {
         let run: Run<F, A, K> = match way.map(|way| way.carriage) {
             Some(Carriage::Dr) => Self::run_dr,
             Some(Carriage::Ipip) => Self::run_ipip,
+            Some(Carriage::Nat) => Self::run_nat,
             _ => Self::run,
         };
-        (run, way.map_or(PortId::default(), |way| way.port))
+        (run, way.map_or(PortId::default(), |way| way.exit.port))
     }
 
     /// Takes packets to their ends as long as they go the shortest way, by one port. Those that it went by are not in

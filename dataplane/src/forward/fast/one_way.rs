@@ -37,7 +37,7 @@ impl<F: Frame> Forwarder<F> {
         burst: &mut Burst<F>,
     ) -> Option<Stop> {
         self.one_way(context).run(Carriage::Dr, rest, port, lane, burst, |_, way, _, frame| {
-            plain::dr::<A>(frame.head_mut(), &way.link)
+            plain::dr::<A>(frame.head_mut(), &way.exit.link)
         })
     }
 
@@ -104,7 +104,7 @@ impl OneWay<'_> {
         let (place, flow) = known.key.get(self.flows, known.home, &known.hash)?;
         let backend = flow.backend().0 as usize;
         let way = self.ways.get(backend)?.as_ref().filter(|way| way.is_of::<A>())?;
-        if way.carriage != carriage || way.port != port || known.brief.len > way.room {
+        if way.carriage != carriage || way.exit.port != port || known.brief.len > way.exit.room {
             return None;
         }
         // A flow of full NAT may have been bound to this backend before it was reached so.
@@ -131,12 +131,12 @@ pub(super) fn wrap<F: Frame, A: Fast, K: Tabled>(
     frame: &mut F,
 ) -> Option<()> {
     let entropy = known.hash.entropy();
-    let src = way.tunnel::<A>().with(entropy & way.spread);
+    let src = way.near::<A>().with(entropy & way.spread);
     let outer = Outer { src, dst: way.backend(), entropy };
     let id = || {
         let id = *next_id;
         *next_id = id.wrapping_add(1);
         id
     };
-    plain::ipip(frame, known.brief.len, &outer, id, &way.link)
+    plain::ipip(frame, known.brief.len, &outer, id, &way.exit.link)
 }

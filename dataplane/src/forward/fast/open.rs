@@ -93,7 +93,7 @@ impl<F: Frame> Forwarder<F> {
         let chosen = Unopened::Chosen(backend);
         let way = snapshot.way(backend).filter(|way| way.is_of::<A>()).ok_or(chosen)?;
         // The stages would take it for the second packet of a flow that is stored here.
-        if plain.len > way.room {
+        if plain.len > way.exit.room {
             return Err(chosen);
         }
         // Of IPv4 clients only flows of full NAT are wide.
@@ -154,7 +154,7 @@ impl<A: Fast, K: Tabled> Sighted<A, K> {
         let service = self.key.service();
         let role = match self.heading {
             Heading::Request => Role::Request(Found { service, narrow: A::IS_V4 }),
-            Heading::Reply { .. } => Role::Reply,
+            Heading::Reply => Role::Reply,
             Heading::LocalReply { local, .. } => Role::LocalReply(local.0),
         };
         let plain = self.brief.plain::<A>(head)?;

@@ -1,0 +1,152 @@
+//! Packets of flows under NAT, of which half may be requests and half replies.
+//!
+//! Which one a packet is cannot be foretold in a burst of both, and a wrong guess costs more than all that is chosen
+//! here without a jump.
+
+use std::hint::select_unpredictable;
+
+use super::super::flows::Tabled;
+use super::super::{Context, Forwarder, Live, PREFETCH_AHEAD};
+use super::carry::touch;
+use super::lane::Stop;
+use super::{Fast, Heading, Lane, Narrow, Sighted};
+use crate::buf::Frame;
+use crate::burst::{BURST, Burst};
+use crate::flow::FlowValue;
+use crate::flow::state::View;
+use crate::flow::table::Place;
+use crate::parse::plain::{Kind, L3, Station, glance_v4};
+use crate::port::PortId;
+use crate::rewrite::plain;
+use crate::snapshot::{Carriage, Snapshot, Way};
+
+impl<F: Frame> Forwarder<F> {
+    /// Finds packets from a place on, as long as all are of narrow flows that are here, whichever way they go. Returns where
+    /// they end.
+    // Nothing else is in the loop, whose registers would not suffice.
+    #[inline(never)]
+    pub(super) fn sight_both_ways(
+        &self,
+        snapshot: &Snapshot,
+        station: Station,
+        (burst, from): (&Burst<F>, usize),
+        narrow: &mut Narrow,
+    ) -> usize {
+        let places = burst.places();
+        let ahead = places.get(PREFETCH_AHEAD..).unwrap_or_default();
+        let count = places.len().min(BURST);
+        for slot in from..count {
+            ahead.get(slot).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
+            let Some(Some(frame)) = places.get(slot) else { return slot };
+            let Some(front) = frame.head().first_chunk() else { return slot };
+            if station.kind(front) != Some(Kind::V4) {
+                return slot;
+            }
+            let Some(plain) = glance_v4(front, frame.len()) else { return slot };
+            let Some((client, service, is_reply)) = snapshot.narrow_flow(&plain) else { return slot };
+            self.sight_narrow(slot, plain, (client, service), narrow);
+            narrow.head_back(slot, is_reply);
+        }
+        count
+    }
+
+    /// The same as [`Self::run`] for packets of flows under NAT. It stops at all others.
+    #[inline(never)]
+    pub(super) fn run_nat<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        rest: &mut Live,
+        port: PortId,
+        lane: &Lane<A, K>,
+        burst: &mut Burst<F>,
+    ) -> Option<Stop> {
+        let (mut live, mut stop) = (*rest, None);
+        for slot in live.by_ref() {
+            let (known, Some(frame)) = (lane.request(slot), burst.get_mut(slot)) else { continue };
+            let is_reply = lane.replies.has(slot);
+            // No narrow flow has others.
+            let is_local = K::IS_WIDE && is_reply && !matches!(lane.heading[slot], Heading::Reply);
+            let way = if is_local { None } else { self.carry_nat(context, &known, is_reply, frame) };
+            if way != Some(port) {
+                stop = Some(way.map_or(Stop::untried(slot), |way| Stop::by(slot, way)));
+                break;
+            }
+        }
+        *rest = live;
+        stop
+    }
+
+    /// The same as [`Self::carry`] for a flow under NAT.
+    #[inline(always)]
+    fn carry_nat<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        is_reply: bool,
+        frame: &mut F,
+    ) -> Option<PortId> {
+        let flow = known.key.get(&self.flows, known.home, &known.hash)?;
+        let way = context.snapshot.way(flow.1.backend()).filter(|way| way.is_of::<A>())?;
+        if way.carriage != Carriage::Nat {
+            return None;
+        }
+        self.exchange(context, known, is_reply, way, flow, frame)
+    }
+
+    /// The same for a reply whose flow and way are known.
+    #[inline(never)]
+    pub(super) fn carry_reply<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        way: &Way,
+        flow: (Place, FlowValue),
+        frame: &mut F,
+    ) -> Option<PortId> {
+        self.exchange(context, known, true, way, flow, frame)
+    }
+
+    /// Gives a packet the backend's end instead of the service's, or the other way.
+    #[inline(always)]
+    fn exchange<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        is_reply: bool,
+        way: &Way,
+        (place, flow): (Place, FlowValue),
+        frame: &mut F,
+    ) -> Option<PortId> {
+        let (snapshot, brief) = (context.snapshot, &known.brief);
+        // Openings may find their flow over, and no flow of full NAT or another service has such an easy way.
+        if known.opens() || K::local_port(&self.flows, place) != 0 || way.service != known.key.service() {
+            return None;
+        }
+        let head = frame.head_mut();
+        let plain = &brief.plain::<A>(head)?;
+        let (backend, vip) = (way.backend::<A>(), way.near::<A>());
+        // Asked of both, for a question to replies alone would become a jump.
+        let old = select_unpredictable(is_reply, plain.src, plain.dst);
+        if old != select_unpredictable(is_reply, backend, vip) {
+            return None;
+        }
+        let view = if is_reply { View::Server } else { View::Client };
+        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, (place, flow))?;
+        let exit = match snapshot.usual_exit(select_unpredictable(is_reply, plain.dst, plain.src)) {
+            Some(usual) => select_unpredictable(is_reply, usual, &way.exit),
+            None if is_reply => snapshot.exit_to(plain.dst)?,
+            None => &way.exit,
+        };
+        if brief.len > exit.room {
+            return None;
+        }
+        let end = (
+            select_unpredictable(is_reply, vip, backend),
+            select_unpredictable(is_reply, way.service_port, plain.dst_port.wrapping_add(way.port_shift)),
+        );
+        plain::exchange(head, brief.protocol, is_reply, end, &exit.link)?;
+        frame.truncate(L3 + usize::from(brief.len));
+        self.count(flow.backend(), is_reply, brief.len);
+        Some(exit.port)
+    }
+}

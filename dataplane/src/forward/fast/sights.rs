@@ -1,0 +1,150 @@
+//! What the fast path knows of the packets of a burst before it looks for their flows.
+
+use config::words::Protocol;
+
+use super::End;
+use crate::burst::BURST;
+use crate::flow::table::{FlowHash, Home};
+use crate::flow::{FlowKey, Key, WideKey};
+use crate::forward::Live;
+use crate::local::LocalSlot;
+use crate::packet::Version;
+use crate::parse::plain::Brief;
+use crate::wire::tcp;
+
+/// Which way a plain packet goes.
+#[derive(Clone, Copy)]
+pub(super) enum Heading<A> {
+    /// To a service.
+    Request,
+    /// From a NAT backend to a client.
+    Reply,
+    /// From a backend of full NAT to the local address and port that stand for this client of a service.
+    LocalReply { local: (LocalSlot, u16), vip: End<A>, client: End<A> },
+}
+
+/// A plain packet, and what its flow must be if it is here.
+#[derive(Clone, Copy)]
+pub(super) struct Sighted<A, K> {
+    pub brief: Brief,
+    pub heading: Heading<A>,
+    pub key: K,
+    /// Of its client.
+    pub hash: FlowHash,
+    pub home: Home,
+}
+
+impl<A: Version, K: Key> Sighted<A, K> {
+    /// Whether it is an opening or the answer to one.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.brief.tcp_flags & tcp::SYN != 0
+    }
+}
+
+/// What is known of the packets of a lane, by their places in the burst. Each part has an array of its own, for a place is
+/// then all that it takes to find it.
+pub(super) struct Lane<A, K> {
+    pub len: [u16; BURST],
+    pub protocol: [Protocol; BURST],
+    pub tcp_flags: [u8; BURST],
+    pub home: [Home; BURST],
+    pub key: [K; BURST],
+    pub hash: [FlowHash; BURST],
+    /// Of those that are no requests; it is out of date for all others.
+    pub heading: [Heading<A>; BURST],
+    pub replies: Live,
+}
+
+impl<A: Version, K: Key> Lane<A, K> {
+    pub fn new() -> Self {
+        Self {
+            len: [0; BURST],
+            protocol: [Protocol::Tcp; BURST],
+            tcp_flags: [0; BURST],
+            home: [Home::default(); BURST],
+            key: [K::EMPTY; BURST],
+            hash: [FlowHash::ZERO; BURST],
+            heading: [Heading::Request; BURST],
+            replies: Live::default(),
+        }
+    }
+
+    /// What is known of the packet in a place.
+    #[inline(always)]
+    pub fn at(&self, slot: usize) -> Sighted<A, K> {
+        let heading = if self.replies.has(slot) { self.heading[slot] } else { Heading::Request };
+        Sighted { heading, ..self.request(slot) }
+    }
+
+    /// The same of a request.
+    #[inline(always)]
+    pub fn request(&self, slot: usize) -> Sighted<A, K> {
+        let (len, protocol, tcp_flags) = (self.len[slot], self.protocol[slot], self.tcp_flags[slot]);
+        let (key, hash, home) = (self.key[slot], self.hash[slot], self.home[slot]);
+        Sighted { brief: Brief { len, protocol, tcp_flags }, heading: Heading::Request, key, hash, home }
+    }
+
+    /// Notes what is known of the packet in a place, but for its heading.
+    #[inline(always)]
+    pub fn note(&mut self, slot: usize, brief: Brief, key: K, hash: FlowHash, home: Home) {
+        let Brief { len, protocol, tcp_flags } = brief;
+        (self.len[slot], self.protocol[slot], self.tcp_flags[slot]) = (len, protocol, tcp_flags);
+        (self.key[slot], self.hash[slot], self.home[slot]) = (key, hash, home);
+    }
+
+    /// Notes where the packet in a place is heading. All are requests before.
+    #[inline(always)]
+    pub fn head(&mut self, slot: usize, heading: Heading<A>) {
+        if !matches!(heading, Heading::Request) {
+            self.heading[slot] = heading;
+            self.replies.keep(slot);
+        }
+    }
+}
+
+impl Narrow {
+    /// Notes whether the packet in a place is a reply, without a jump.
+    #[inline(always)]
+    pub fn head_back(&mut self, slot: usize, is_reply: bool) {
+        self.heading[slot] = Heading::Reply;
+        self.replies.keep_if(slot, is_reply);
+    }
+}
+
+pub(super) type Narrow = Lane<u32, FlowKey>;
+pub(super) type Wide<A> = Lane<A, WideKey>;
+
+/// The plain packets of a burst, by their places in it, in lanes: of each lane all is of one kind, so that its code
+/// asks nothing.
+pub(in crate::forward) struct Sights {
+    /// IPv4 packets of narrow flows.
+    pub(super) narrow: Narrow,
+    /// IPv4 packets of wide flows.
+    pub(super) wide_v4: Wide<u32>,
+    /// IPv6 packets.
+    pub(super) wide_v6: Wide<u128>,
+}
+
+impl Sights {
+    pub fn new() -> Box<Self> {
+        Box::new(Self { narrow: Lane::new(), wide_v4: Lane::new(), wide_v6: Lane::new() })
+    }
+}
+
+/// Which packets are in which lane.
+#[derive(Default)]
+pub(super) struct Lanes {
+    pub narrow: Live,
+    pub wide_v4: WideLane,
+    pub wide_v6: WideLane,
+    /// Of either version, for addresses and ports where nobody listens.
+    pub nobodys: Live,
+}
+
+#[derive(Default)]
+pub(super) struct WideLane {
+    pub live: Live,
+    /// Packets for local addresses, whose flows are yet to be found out.
+    pub behind: Live,
+}
