@@ -110,6 +110,8 @@ pub struct Snapshot {
     egress: Arc<Vec<Option<Egress>>>,
     /// The same for the fast path.
     ways: Arc<Vec<Option<Way>>>,
+    /// Which services are easy, by slot: a byte each, so that those of all are in the cache.
+    easy: Vec<bool>,
     /// How the gateways of routes are reached, by range of their table; none where stations are on the link.
     gateways_v4: Vec<Option<Egress>>,
     gateways_v6: Vec<Option<Egress>>,
@@ -134,6 +136,7 @@ impl Snapshot {
             interfaces: by_port(&parts.interfaces),
             egress: Arc::default(),
             ways: Arc::default(),
+            easy: easy(&parts),
             gateways_v4: Vec::new(),
             gateways_v6: Vec::new(),
             exits_v4: Exits::default(),
@@ -211,7 +214,7 @@ impl Snapshot {
     }
 
     /// Whether an address is one of ours.
-    #[inline]
+    #[inline(always)]
     pub fn is_local<A: Address>(&self, address: A) -> bool {
         self.tables.is_local(address)
     }
@@ -291,6 +294,12 @@ impl Snapshot {
     #[inline]
     pub fn service(&self, slot: ServiceSlot) -> Option<&Service> {
         self.parts.services.get(usize::from(slot.0))?.as_deref()
+    }
+
+    /// Whether the service in a slot takes a client's new flow without further questions.
+    #[inline]
+    pub fn is_easy(&self, slot: ServiceSlot) -> bool {
+        self.easy.get(usize::from(slot.0)).is_some_and(|easy| *easy)
     }
 
     /// The backend in a slot.
@@ -422,6 +431,10 @@ fn ways(parts: &Parts, egress: &[Option<Egress>]) -> Arc<Vec<Option<Way>>> {
         Way::new(backend, &service.key, egress.as_ref()?)
     };
     Arc::new(gathered(parts.backends.iter().zip(egress).map(way)))
+}
+
+fn easy(parts: &Parts) -> Vec<bool> {
+    parts.services.iter().map(|service| service.as_ref().is_some_and(|service| service.is_easy())).collect()
 }
 
 fn shortest(parts: &Parts) -> u32 {

@@ -214,6 +214,62 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         Some((place(line, way), self.lines[line].value(way)))
     }
 
+    /// Stores a flow that is not in the table yet in its home line, unless that is full. Returns where.
+    #[inline(always)]
+    pub fn settle(&mut self, home: Home, key: K, value: FlowValue) -> Option<Place> {
+        debug_assert!(home.0 as usize == self.home(self.hash_of(&key)));
+        let line = &mut self.lines[home.0 as usize];
+        let way = line.free_way()?;
+        line.keys[way] = key;
+        line.set_value(way, value.with_displaced(false));
+        self.flows += 1;
+        Some(place(home.0 as usize, way))
+    }
+
+    /// Whether it is too large for the caches that are near.
+    #[inline]
+    pub fn is_far(&self) -> bool {
+        const NEAR: usize = 1 << 19;
+        self.lines.len() > NEAR / size_of::<Line<K, WAYS>>()
+    }
+
+    /// Whether to find that there is no flow, or to store it, takes more than its home line: that is full, or some
+    /// of its flows live elsewhere.
+    #[inline]
+    pub fn needs_alternate(&self, home: Home) -> bool {
+        let line = &self.lines[home.0 as usize];
+        (line.spilled() != 0) | line.free_way().is_none()
+    }
+
+    /// Asks for the alternate line of a flow to come into the cache.
+    #[inline]
+    pub fn prefetch_alternate(&self, hash: FlowHash) {
+        prefetch(self.lines.as_ptr().wrapping_add(self.alternate(hash)));
+    }
+
+    /// The same of what storing it takes besides both its lines, which should be in the cache by now: if these are full,
+    /// of the lines to which flows could move, or in a table that is nearly full of the home lines of those that may have
+    /// to go.
+    #[inline]
+    pub fn prefetch_moves(&self, hash: FlowHash) {
+        let [home, alternate] = self.lines_of(hash).map(|(line, _)| &self.lines[line]);
+        if home.free_way().is_some() || alternate.free_way().is_some() {
+            return;
+        }
+        let is_nearly_full = self.is_nearly_full();
+        // Flows of the home line are tried first, and one of four can nearly always move.
+        for line in [home, alternate].into_iter().take(if is_nearly_full { 2 } else { 1 }) {
+            for (key, way) in line.keys.iter().zip(0..) {
+                let displaced = line.value(way).is_displaced();
+                if displaced || !is_nearly_full {
+                    let hash = self.hash_of(key);
+                    let other = if displaced { self.home(hash) } else { self.alternate(hash) };
+                    prefetch(self.lines.as_ptr().wrapping_add(other));
+                }
+            }
+        }
+    }
+
     /// The key of the flow in a place.
     #[inline]
     pub fn key(&self, place: Place) -> K {
@@ -275,14 +331,12 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         worth: impl Fn(FlowValue) -> Worth,
     ) -> Inserted<K> {
         debug_assert!(self.find(hash, &key).is_none());
-        // Nearly every home line has room.
-        let home = self.home(hash);
-        if let Some(way) = self.lines[home].free_way() {
-            let place = place(home, way);
-            self.store(place, hash, key, value.with_displaced(false));
-            return Inserted::Placed(place);
+        // Most home lines have room.
+        // A table has fewer than 2^32 lines (`FlowTable::new`).
+        match self.settle(Home(self.home(hash) as u32), key, value) {
+            Some(place) => Inserted::Placed(place),
+            None => self.insert_apart(hash, key, value, worth),
         }
-        self.insert_apart(hash, key, value, worth)
     }
 
     fn insert_apart(

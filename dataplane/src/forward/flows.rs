@@ -357,6 +357,7 @@ impl Flows {
         }
     }
 
+    #[inline]
     fn count_new(&self, flow: FlowValue) {
         self.stats.backend(flow.backend()).conns.add(1);
         self.stats.loads.begin(flow.backend(), flow.state().is_active());

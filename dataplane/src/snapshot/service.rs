@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use config::words::{NoBackend, NoFlow, Scheduler, ServiceKey};
+use config::words::{NoBackend, NoFlow, Protocol, Scheduler, ServiceKey};
 
 use super::{BackendSlot, PoolSlot};
 use crate::limit::Limits;
@@ -158,6 +158,17 @@ impl Service {
         let of_backends = |limits: &Arc<Limits>| limits.config().new_per_sec_per_backend.is_some();
         let is_limited = self.is_limited || limits.as_ref().is_some_and(of_backends);
         Self { is_limited, limits, ..self }
+    }
+
+    /// Whether it takes a client's new flow without further questions, which are for the stages.
+    pub(super) fn is_easy(&self) -> bool {
+        !self.retired
+            && !self.one_packet
+            && !self.is_limited
+            && self.persistence.is_none()
+            && self.limits.is_none()
+            && !matches!(self.scheduler, Scheduler::Quic | Scheduler::Fastest)
+            && (self.mss.is_none() || self.key.protocol == Protocol::Udp)
     }
 
     /// Whether all of its candidates have the same weight.

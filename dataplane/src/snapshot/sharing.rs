@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use config::words::Fate;
 
-use super::{Backend, Parts, Service, Snapshot, Uses, Way, shortest, ways};
+use super::{Backend, Parts, Service, Snapshot, Uses, Way, easy, shortest, ways};
 
 impl Snapshot {
     /// As [`Snapshot::new`], but all tables are shared with another snapshot if only weights, health and options of
@@ -20,6 +20,7 @@ impl Snapshot {
             interfaces: before.interfaces.clone(),
             egress: Arc::clone(&before.egress),
             ways: ways_after(before, &parts),
+            easy: easy(&parts),
             gateways_v4: before.gateways_v4.clone(),
             gateways_v6: before.gateways_v6.clone(),
             exits_v4: before.exits_v4.clone(),

@@ -228,7 +228,7 @@ impl Tables {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_local<A: Address>(&self, address: A) -> bool {
         A::tables(self).local.get(address.key(ANY, 0)).is_some()
     }

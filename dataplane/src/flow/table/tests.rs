@@ -268,6 +268,7 @@ fn the_sweeper_visits_every_line() {
 #[derive(Clone, Debug)]
 enum Step {
     Insert(u32),
+    Settle(u32),
     Remove(u32),
     Touch(u32),
 }
@@ -276,6 +277,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let number = 0..120u32;
     let step = prop_oneof![
         3 => number.clone().prop_map(Step::Insert),
+        3 => number.clone().prop_map(Step::Settle),
         1 => number.clone().prop_map(Step::Remove),
         1 => number.prop_map(Step::Touch),
     ];
@@ -297,6 +299,17 @@ proptest! {
                         other => prop_assert!(false, "{other:?}"),
                     }
                 }
+                Step::Settle(number) if !model.contains_key(&number) => {
+                    let hash = hash(&table, key(number));
+                    let home = Home(table.home(hash) as u32);
+                    let settled = table.settle(home, key(number), value(number));
+                    if settled.is_some() {
+                        prop_assert_eq!(table.find(hash, &key(number)), settled);
+                        model.insert(number, value(number));
+                    }
+                    // What does not settle there is asked for elsewhere early.
+                    prop_assert!(settled.is_some() || table.needs_alternate(home));
+                }
                 Step::Remove(number) => {
                     if let Some(place) = table.find(hash(&table, key(number)), &key(number)) {
                         table.remove(place);
@@ -305,7 +318,7 @@ proptest! {
                         prop_assert!(!model.contains_key(&number));
                     }
                 }
-                Step::Insert(number) | Step::Touch(number) => {
+                Step::Insert(number) | Step::Settle(number) | Step::Touch(number) => {
                     if let Some(place) = table.find(hash(&table, key(number)), &key(number)) {
                         let touched = table.value(place).seen(State::FinWait, 77);
                         table.set(place, touched);

@@ -101,6 +101,26 @@ impl<F: Frame> Forwarder<F> {
         }
     }
 
+    /// Asks for the lines besides their home lines that the flow table will need for a lane's openings.
+    #[inline(never)]
+    pub(super) fn foresee_places<A: Fast, K: Tabled>(&self, live: Live, sighted: &Lane<A, K>) {
+        if !K::is_far(&self.flows) {
+            return;
+        }
+        let mut apart = Live::default();
+        for slot in live {
+            let known = sighted.request(slot);
+            // No jump that depends on it: which it will be cannot be predicted.
+            apart.keep_if(slot, known.may_begin() & known.key.needs_alternate(&self.flows, known.home));
+        }
+        for slot in apart {
+            sighted.key[slot].prefetch_alternate(&self.flows, &sighted.hash[slot]);
+        }
+        for slot in apart {
+            sighted.key[slot].prefetch_moves(&self.flows, &sighted.hash[slot]);
+        }
+    }
+
     #[inline(always)]
     fn prefetch_backend(&self, snapshot: &Snapshot, backend: BackendSlot) {
         snapshot.prefetch_way(backend);

@@ -94,6 +94,7 @@ impl<F: Frame> Forwarder<F> {
         let (mut rest, mut left) = (live, 0);
         let (mut run, port) = self.usual_run(context, live, sighted);
         let mut leaving = Leaving { port, live: Live::default() };
+        let mut foreseen = false;
         loop {
             let before = rest;
             let stop = if waiting.clients == 0 {
@@ -106,6 +107,10 @@ impl<F: Frame> Forwarder<F> {
             let Some(Stop { slot, mut way, tried }) = stop else { break };
             leaving.live.leave(slot);
             let known = &sighted.at(slot);
+            if !foreseen && known.may_begin() {
+                self.foresee_places(before, sighted);
+                foreseen = true;
+            }
             if !tried {
                 way = burst.get_mut(slot).and_then(|frame| self.carry_alone(context, known, frame));
                 // Where it stops soon it was the wrong one.

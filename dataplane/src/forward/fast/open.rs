@@ -1,8 +1,8 @@
 //! What the fast path does with packets that begin, change or end a flow.
 
-use config::words::{Protocol, Scheduler};
+use config::words::Protocol;
 
-use super::super::flows::Tabled;
+use super::super::flows::{Tabled, worth};
 use super::super::{Context, Forwarder, Outbox, Role, Work};
 use super::carry::backend as backend_of;
 use super::{Fast, Heading, Sighted, opens};
@@ -10,12 +10,13 @@ use crate::buf::Frame;
 use crate::burst::Burst;
 use crate::drops::DropReason;
 use crate::flow::state::{self, State, View};
+use crate::flow::table::{Place, Worth};
 use crate::flow::{FlowKey, FlowValue};
 use crate::local::LocalSlot;
 use crate::packet::Version;
 use crate::parse::plain::Plain;
 use crate::port::PortId;
-use crate::snapshot::{BackendSlot, Carriage, Found, Service, Snapshot};
+use crate::snapshot::{BackendSlot, Carriage, Found, ServiceSlot, Snapshot};
 
 /// Why the fast path did not open a flow and send its packet, whose frame is as it was.
 #[derive(Clone, Copy)]
@@ -79,13 +80,15 @@ impl<F: Frame> Forwarder<F> {
     ) -> Result<PortId, Unopened> {
         let snapshot = context.snapshot;
         let plain = &known.brief.plain::<A>(frame.head()).ok_or(Unopened::Unasked)?;
-        let begins = matches!(known.heading, Heading::Request)
-            && (plain.protocol == Protocol::Udp || opens(plain))
-            && !self.is_known(known, plain);
-        let service = snapshot.service(known.key.service());
-        let Some(service) = service.filter(|service| begins && is_easy(snapshot, service, plain)) else {
+        let begins =
+            matches!(known.heading, Heading::Request) && (plain.protocol == Protocol::Udp || opens(plain));
+        if !begins || !is_easy(snapshot, known.key.service(), plain) {
             return Err(Unopened::Unasked);
-        };
+        }
+        let service = snapshot.service(known.key.service()).ok_or(Unopened::Unasked)?;
+        if !self.make_way(context, known, plain) {
+            return Err(Unopened::Unasked);
+        }
         let backend = self
             .schedulers
             .pick(context.now, known.key.service(), service, || plain.into())
@@ -123,7 +126,8 @@ impl<F: Frame> Forwarder<F> {
             Protocol::Udp => State::UdpNew,
         };
         let flow = FlowValue::new(backend, state, context.now);
-        let stored = known.key.store(&mut self.flows, context, known.key.line(known.hash), flow, locals);
+        let of = (known.home, &known.hash);
+        let stored = known.key.store(&mut self.flows, context, of, flow, locals);
         let local = stored.map_err(Unopened::Refused)?;
         // If it cannot be sent, the stages find its flow, as they would have stored it.
         let port = self.reach_backend(snapshot, way, known, local, frame).ok_or(Unopened::Unasked)?;
@@ -139,11 +143,41 @@ impl<F: Frame> Forwarder<F> {
         })
     }
 
-    /// Whether there is a flow of this client and service, in whichever table.
+    /// Makes sure that there is no flow of this client and service, in whichever table: one that is over ends. Returns
+    /// whether it could; else that goes on, or what becomes of it takes a closer look.
     #[inline(always)]
-    fn is_known<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>, plain: &Plain<A>) -> bool {
-        let found = known.key.get(&self.flows, known.home, &known.hash);
-        found.is_some() || (K::IS_WIDE && A::IS_V4 && self.has_narrow(known, plain))
+    fn make_way<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        plain: &Plain<A>,
+    ) -> bool {
+        // The stages look for narrow flows first.
+        if K::IS_WIDE && A::IS_V4 && self.has_narrow(known, plain) {
+            return false;
+        }
+        match known.key.get(&self.flows, known.home, &known.hash) {
+            None => true,
+            Some((place, flow)) => self.unbind::<A, K>(context, plain, (place, flow)),
+        }
+    }
+
+    /// Ends a flow that is over, so that a packet that begins another one takes its place: it has expired, or is
+    /// closing. Returns whether it is.
+    #[inline(never)]
+    fn unbind<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        plain: &Plain<A>,
+        (place, flow): (Place, FlowValue),
+    ) -> bool {
+        let way = context.snapshot.way(flow.backend());
+        let is_closing = way.is_some_and(|way| flow.state().is_closing(way.view));
+        let is_over = worth(context, flow) == Worth::Dead || (opens(plain) && is_closing);
+        if is_over {
+            self.flows.end(context, K::stored(place));
+        }
+        is_over
     }
 }
 
@@ -165,14 +199,6 @@ impl<A: Fast, K: Tabled> Sighted<A, K> {
 
 /// Whether a service takes this new flow of its clients without further questions, which are then all in one table.
 #[inline(always)]
-fn is_easy<A: Fast>(snapshot: &Snapshot, service: &Service, plain: &Plain<A>) -> bool {
-    !service.retired
-        && !service.one_packet
-        && !service.is_limited
-        && service.persistence.is_none()
-        && service.limits.is_none()
-        && !matches!(service.scheduler, Scheduler::Quic | Scheduler::Fastest)
-        && (service.mss.is_none() || plain.protocol == Protocol::Udp)
-        && !A::is_martian(plain)
-        && !snapshot.is_local(plain.src)
+fn is_easy<A: Fast>(snapshot: &Snapshot, service: ServiceSlot, plain: &Plain<A>) -> bool {
+    snapshot.is_easy(service) && !A::is_martian(plain) && !snapshot.is_local(plain.src)
 }

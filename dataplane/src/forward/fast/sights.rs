@@ -40,6 +40,12 @@ impl<A: Version, K: Key> Sighted<A, K> {
     pub fn opens(&self) -> bool {
         self.brief.tcp_flags & tcp::SYN != 0
     }
+
+    /// Whether it may begin a flow, if there is none.
+    #[inline]
+    pub fn may_begin(&self) -> bool {
+        self.opens() || self.brief.protocol == Protocol::Udp
+    }
 }
 
 /// What is known of the packets of a lane, by their places in the burst. Each part has an array of its own, for a place is

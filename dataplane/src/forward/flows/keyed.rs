@@ -1,6 +1,6 @@
 //! Addresses and keys of one kind, for code that knows which kind its packets are of.
 
-use super::Flows;
+use super::{Flows, Stored};
 use crate::drops::DropReason;
 use crate::flow::table::{FlowHash, HashSecret, Home, Place};
 use crate::flow::{FlowKey, FlowValue, Key, WideKey};
@@ -42,10 +42,25 @@ pub trait Tabled: Key {
     /// A flow, and where it is. Its client has the hash `client`, and `home` is known of it already.
     fn get(self, flows: &Flows, home: Home, client: &FlowHash) -> Option<(Place, FlowValue)>;
 
+    /// Whether the table is too large for the caches that are near.
+    fn is_far(flows: &Flows) -> bool;
+
+    /// Whether to find that there is no flow, or to store it, takes more than its home line.
+    fn needs_alternate(self, flows: &Flows, home: Home) -> bool;
+
+    /// Asks for a flow's alternate line to come into the cache.
+    fn prefetch_alternate(self, flows: &Flows, client: &FlowHash);
+
+    /// Asks for what storing a flow takes besides both its lines.
+    fn prefetch_moves(self, flows: &Flows, client: &FlowHash);
+
+    /// How a flow is stored.
+    fn stored(place: Place) -> Stored;
+
     /// Changes a flow.
     fn set(flows: &mut Flows, place: Place, flow: FlowValue);
 
-    /// Stores a new flow. Returns the local address and port by which its backend knows the client: one of `locals`,
+    /// Stores a new flow, of which the home line and its client's hash are known. Returns the local address and port by which its backend knows the client: one of `locals`,
     /// unless these are none, and the flow is narrow.
     ///
     /// # Errors
@@ -55,7 +70,7 @@ pub trait Tabled: Key {
         self,
         flows: &mut Flows,
         context: Context,
-        line: FlowHash,
+        of: (Home, &FlowHash),
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<(LocalSlot, u16), DropReason>;
@@ -86,20 +101,52 @@ impl Tabled for FlowKey {
     }
 
     #[inline(always)]
+    fn is_far(flows: &Flows) -> bool {
+        flows.narrow.is_far()
+    }
+
+    #[inline(always)]
+    fn needs_alternate(self, flows: &Flows, home: Home) -> bool {
+        flows.narrow.needs_alternate(home)
+    }
+
+    #[inline(always)]
+    fn prefetch_alternate(self, flows: &Flows, client: &FlowHash) {
+        flows.narrow.prefetch_alternate(self.line(*client));
+    }
+
+    #[inline(always)]
+    fn prefetch_moves(self, flows: &Flows, client: &FlowHash) {
+        flows.narrow.prefetch_moves(self.line(*client));
+    }
+
+    #[inline(always)]
+    fn stored(place: Place) -> Stored {
+        Stored::Narrow(place)
+    }
+
+    #[inline(always)]
     fn set(flows: &mut Flows, place: Place, flow: FlowValue) {
         flows.narrow.set(place, flow);
     }
 
-    #[inline]
+    #[inline(always)]
     fn store(
         self,
         flows: &mut Flows,
         context: Context,
-        line: FlowHash,
+        (home, client): (Home, &FlowHash),
         flow: FlowValue,
         _: &[LocalSlot],
     ) -> Result<(LocalSlot, u16), DropReason> {
-        flows.store_narrow(context, line, self, flow).map(|_| (LocalSlot(0), 0))
+        // Most home lines have room.
+        match flows.narrow.settle(home, self, flow) {
+            Some(_) => flows.count_new(flow),
+            None => {
+                flows.store_narrow(context, self.line(*client), self, flow)?;
+            }
+        }
+        Ok((LocalSlot(0), 0))
     }
 
     #[inline]
@@ -132,20 +179,49 @@ impl Tabled for WideKey {
     }
 
     #[inline(always)]
+    fn is_far(flows: &Flows) -> bool {
+        flows.wide.is_far()
+    }
+
+    #[inline(always)]
+    fn needs_alternate(self, flows: &Flows, home: Home) -> bool {
+        flows.wide.needs_alternate(home)
+    }
+
+    #[inline(always)]
+    fn prefetch_alternate(self, flows: &Flows, client: &FlowHash) {
+        flows.wide.prefetch_alternate(self.line(*client));
+    }
+
+    #[inline(always)]
+    fn prefetch_moves(self, flows: &Flows, client: &FlowHash) {
+        flows.wide.prefetch_moves(self.line(*client));
+    }
+
+    #[inline(always)]
+    fn stored(place: Place) -> Stored {
+        Stored::Wide(place)
+    }
+
+    #[inline(always)]
     fn set(flows: &mut Flows, place: Place, flow: FlowValue) {
         flows.wide.set(place, flow);
     }
 
-    #[inline]
+    #[inline(always)]
     fn store(
         self,
         flows: &mut Flows,
         context: Context,
-        line: FlowHash,
+        (home, client): (Home, &FlowHash),
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<(LocalSlot, u16), DropReason> {
-        let place = flows.store_wide(context, line, self, flow, locals)?;
+        if locals.is_empty() && flows.wide.settle(home, self, flow).is_some() {
+            flows.count_new(flow);
+            return Ok((LocalSlot(0), 0));
+        }
+        let place = flows.store_wide(context, self.line(*client), self, flow, locals)?;
         Ok((flows.wide.value(place).local(), <Self as Tabled>::local_port(flows, place)))
     }
 
