@@ -17,19 +17,6 @@ pub fn prefetch<T>(place: *const T) {
     let _ = place;
 }
 
-/// Asks for all cache lines of a value.
-#[inline]
-pub fn prefetch_all<T>(value: &T) {
-    let start: *const u8 = (&raw const *value).cast();
-    // A value may begin in the middle of a line.
-    for offset in (0..size_of::<T>()).step_by(LINE).chain([size_of::<T>().saturating_sub(1)]) {
-        prefetch(start.wrapping_add(offset));
-    }
-}
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
 /// Bytes of a huge page.
 const HUGE_PAGE: usize = 1 << 21;
 

@@ -234,8 +234,8 @@ impl Snapshot {
 
     /// Asks for what [`Self::listener`] and [`Self::direction`] read to come into the cache.
     #[inline]
-    pub fn prefetch_direction<A: Address>(&self, plain: &Plain<A>) {
-        self.tables.prefetch_direction(plain);
+    pub fn prefetch_direction<A: Address>(&self, protocol: Protocol, src: (A, u16), dst: (A, u16)) {
+        self.tables.prefetch_direction(protocol, src, dst);
     }
 
     /// Asks for what [`Self::replies_for_one`] reads to come into the cache.

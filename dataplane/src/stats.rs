@@ -189,7 +189,6 @@ impl WorkerStats {
     #[inline]
     pub fn prefetch_backend(&self, slot: BackendSlot) {
         prefetch(self.backends.as_ptr().wrapping_add(slot.0 as usize));
-        self.loads.prefetch(slot);
     }
 
     /// The counters of all backends, by slot.

@@ -69,7 +69,7 @@ impl<F: Frame> Forwarder<F> {
         let far = snapshot.is_large() || self.cold > 0;
         self.cold = self.cold.saturating_sub(1);
         if far {
-            self.foresee_directions(snapshot, port, burst);
+            self.foresee_directions(snapshot, burst);
         }
         let (mut lanes, mut waiting) = self.sight(snapshot, port, burst, &mut sights);
         if snapshot.has_locals() {

@@ -10,14 +10,33 @@ use crate::limit::Limits;
 use crate::schedule::{Ingredients, Plan};
 
 /// A service that is configured, or was and has flows left.
+///
+/// What the choice of a backend reads comes first, in one cache line: of many services that is all that is in the cache.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct Service {
+    /// Backends that take new flows, none with weight 0, in the order of configuration.
+    pub candidates: Vec<Candidate>,
+    /// What its scheduler needs besides.
+    pub plan: Arc<Plan>,
+    /// Tells services apart that have the same slot one after the other.
+    pub incarnation: u64,
+    /// Changes whenever `candidates` does, so that schedulers notice.
+    pub version: u64,
+    /// Largest weight of the candidates.
+    pub max_weight: u32,
+    /// Greatest common divisor of their weights.
+    pub weight_gcd: u32,
+    /// Whose addresses its backends see in full NAT.
+    pub pool: Option<PoolSlot>,
+    /// How a new flow's backend is chosen.
+    pub scheduler: Scheduler,
+    /// Whether any of the candidates has a limit.
+    pub is_limited: bool,
     /// Protocol, address, ports and class.
     pub key: ServiceKey,
     /// Number of its class in the snapshot, if it has one.
     pub class: Option<u16>,
-    /// How a new flow's backend is chosen.
-    pub scheduler: Scheduler,
     /// What a client is told when no backend takes its flow.
     pub no_backend: NoBackend,
     /// What becomes of a TCP segment of no flow that does not open one.
@@ -28,37 +47,23 @@ pub struct Service {
     pub one_packet: bool,
     /// Whether its clients come back to the backend that they had.
     pub persistence: Option<Persistence>,
-    /// Whose addresses its backends see in full NAT.
-    pub pool: Option<PoolSlot>,
     /// Whether its address answers pings.
     pub echo: bool,
     /// Whether it was removed and only its flows remain.
     pub retired: bool,
-    /// Tells services apart that have the same slot one after the other.
-    pub incarnation: u64,
     /// Its place in the configuration: of two classes that a packet is of, the first one counts.
     pub rank: u64,
-    /// Changes whenever `candidates` does, so that schedulers notice.
-    pub version: u64,
-    /// Backends that take new flows, none with weight 0, in the order of configuration.
-    pub candidates: Vec<Candidate>,
     /// Backends for new flows that are too much.
     pub sorry: Vec<Candidate>,
     /// Backends whose flows count for the service, if it may have only so many.
     pub counted: Vec<BackendSlot>,
     /// Its backends, whether or not they take new flows, if it shares templates with other services.
     pub grouped: Vec<BackendSlot>,
-    /// Whether any of the candidates has a limit.
-    pub is_limited: bool,
     /// What it takes at most.
     pub limits: Option<Arc<Limits>>,
-    /// What its scheduler needs besides.
-    pub plan: Arc<Plan>,
-    /// Largest weight of the candidates.
-    pub max_weight: u32,
-    /// Greatest common divisor of their weights.
-    pub weight_gcd: u32,
 }
+
+const _: () = assert!(std::mem::offset_of!(Service, key) <= 64);
 
 /// How a service's clients come back to the backend that they had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

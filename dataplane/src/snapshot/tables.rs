@@ -239,9 +239,11 @@ impl Tables {
     }
 
     #[inline]
-    pub(super) fn prefetch_direction<A: Address>(&self, plain: &Plain<A>) {
-        A::tables(self).services.prefetch(plain.dst.key(number(plain.protocol), plain.dst_port));
-        self.prefetch_replies(plain.protocol, (plain.src, plain.src_port));
+    pub(super) fn prefetch_direction<A: Address>(&self, protocol: Protocol, src: (A, u16), dst: (A, u16)) {
+        A::tables(self).services.prefetch(dst.0.key(number(protocol), dst.1));
+        if !self.repliers.is_empty() {
+            self.prefetch_replies(protocol, src);
+        }
     }
 
     #[inline]

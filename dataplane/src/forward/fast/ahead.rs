@@ -4,39 +4,33 @@
 //! Each step reads only what an earlier one asked for, for all packets of the burst, so that memory works on all of
 //! them at once.
 
+use config::words::Protocol;
+
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Live, PREFETCH_AHEAD};
 use super::carry::backend as backend_of;
-use super::{Fast, Heading, Lane};
+use super::{End, Fast, Heading, Lane};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
-use crate::parse::plain::{Kind, L3, NO_FRONT, Station, front, glance_v4, glance_v6};
-use crate::port::PortId;
-use crate::prefetch::prefetch_all;
-use crate::snapshot::{BackendSlot, Carriage, Snapshot};
+use crate::parse::plain::L3;
+use crate::prefetch::prefetch;
+use crate::snapshot::{Carriage, Snapshot};
+use crate::wire::{ipv4, ipv6};
 
 impl<F: Frame> Forwarder<F> {
     /// Asks for what tells which way packets go.
     #[inline(never)]
-    pub(super) fn foresee_directions(&self, snapshot: &Snapshot, port: PortId, burst: &Burst<F>) {
-        let (station, mut padded) = (Station::new(snapshot.mac(port).unwrap_or_default()), NO_FRONT);
+    pub(super) fn foresee_directions(&self, snapshot: &Snapshot, burst: &Burst<F>) {
         for slot in 0..burst.len().min(PREFETCH_AHEAD) {
             burst.get(slot).inspect(|frame| frame.prefetch());
         }
         for slot in 0..burst.len() {
             burst.get(slot + PREFETCH_AHEAD).inspect(|frame| frame.prefetch());
-            let Some(frame) = burst.get(slot) else { continue };
-            let Some(front) = front(frame.head(), &mut padded) else { continue };
-            match station.kind(front) {
-                Some(Kind::V4) => {
-                    glance_v4(front, frame.len()).inspect(|plain| snapshot.prefetch_direction(plain));
-                }
-                Some(Kind::V6) => {
-                    let ip = frame.head().get(L3..);
-                    ip.and_then(|ip| glance_v6(ip, frame.len()))
-                        .inspect(|plain| snapshot.prefetch_direction(plain));
-                }
-                None => {}
+            let head = burst.get(slot).map(F::head).unwrap_or_default();
+            match head.split_at_checked(L3) {
+                Some(([.., 0x08, 0x00], ip)) => foresee_direction::<u32>(snapshot, ip),
+                Some(([.., 0x86, 0xdd], ip)) => foresee_direction::<u128>(snapshot, ip),
+                _ => {}
             }
         }
     }
@@ -55,7 +49,8 @@ impl<F: Frame> Forwarder<F> {
         for slot in live {
             let known = sighted.at(slot);
             if let Some((_, flow)) = known.key.get(&self.flows, known.home, &known.hash) {
-                self.prefetch_backend(snapshot, flow.backend());
+                snapshot.prefetch_way(flow.backend());
+                self.stats.prefetch_backend(flow.backend());
             } else if matches!(known.heading, Heading::Request) {
                 snapshot.prefetch_service(known.key.service());
                 self.schedulers.prefetch(known.key.service());
@@ -79,7 +74,7 @@ impl<F: Frame> Forwarder<F> {
             Some((service, snapshot.service(service)?))
         };
         for (_, service) in new.filter_map(service_of) {
-            prefetch_all(service);
+            prefetch(service);
         }
         for (slot, service) in new.filter_map(service_of) {
             self.schedulers.prefetch_next(slot, service);
@@ -87,7 +82,11 @@ impl<F: Frame> Forwarder<F> {
         let mut backends = [None; BURST];
         for slot in new {
             let next = service_of(slot).and_then(|(slot, service)| self.schedulers.next(slot, service));
-            next.inspect(|backend| self.prefetch_backend(snapshot, *backend));
+            next.inspect(|backend| {
+                snapshot.prefetch_way(*backend);
+                self.stats.prefetch_backend(*backend);
+                self.stats.loads.prefetch(*backend);
+            });
             backends[slot] = next;
         }
         for slot in new {
@@ -120,10 +119,34 @@ impl<F: Frame> Forwarder<F> {
             sighted.key[slot].prefetch_moves(&self.flows, &sighted.hash[slot]);
         }
     }
+}
 
-    #[inline(always)]
-    fn prefetch_backend(&self, snapshot: &Snapshot, backend: BackendSlot) {
-        snapshot.prefetch_way(backend);
-        self.stats.prefetch_backend(backend);
+#[inline(always)]
+fn foresee_direction<A: Fast>(snapshot: &Snapshot, ip: &[u8]) {
+    if let Some((protocol, src, dst)) = peek::<A>(ip) {
+        snapshot.prefetch_direction(protocol, src, dst);
+    }
+}
+
+/// Protocol and ends of a packet, if it is what nearly all are. Nothing is checked: to ask for what is not needed does no
+/// harm.
+type Glimpse<A> = (Protocol, End<A>, End<A>);
+
+#[inline(always)]
+fn peek<A: Fast>(ip: &[u8]) -> Option<Glimpse<A>> {
+    let (next, len) =
+        if A::IS_V4 { (ipv4::PROTOCOL, ipv4::HEADER_LEN) } else { (ipv6::NEXT, ipv6::HEADER_LEN) };
+    let (src, dst) = A::addresses(ip)?;
+    let ports = u32::from_be_bytes(*ip.get(len..)?.first_chunk()?);
+    let protocol = protocol_of(*ip.get(next)?)?;
+    Some((protocol, (src, (ports >> 16) as u16), (dst, ports as u16)))
+}
+
+#[inline(always)]
+fn protocol_of(number: u8) -> Option<Protocol> {
+    match number {
+        ipv4::PROTOCOL_TCP => Some(Protocol::Tcp),
+        ipv4::PROTOCOL_UDP => Some(Protocol::Udp),
+        _ => None,
     }
 }
