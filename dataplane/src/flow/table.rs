@@ -258,7 +258,8 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         }
         let is_nearly_full = self.is_nearly_full();
         // Flows of the home line are tried first, and one of four can nearly always move.
-        for line in [home, alternate].into_iter().take(if is_nearly_full { 2 } else { 1 }) {
+        let lines = if is_nearly_full || WAYS < 4 { 2 } else { 1 };
+        for line in [home, alternate].into_iter().take(lines) {
             for (key, way) in line.keys.iter().zip(0..) {
                 let displaced = line.value(way).is_displaced();
                 if displaced || !is_nearly_full {
@@ -367,10 +368,13 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         // make a flood dear.
         let victim = if self.is_nearly_full() { self.victim(hash, &worth) } else { None };
         if victim.is_none() {
-            for (line, displaced) in self.lines_of(hash) {
-                if let Some((free, dead)) = self.make_room(line, Self::MOVES, &worth) {
-                    self.store(free, hash, key, value.with_displaced(displaced));
-                    return Inserted::at(free, dead);
+            // One move is enough nearly always, and all that it may need is in the cache by now.
+            for moves in 1..=Self::MOVES {
+                for (line, displaced) in self.lines_of(hash) {
+                    if let Some((free, dead)) = self.make_room(line, moves, &worth) {
+                        self.store(free, hash, key, value.with_displaced(displaced));
+                        return Inserted::at(free, dead);
+                    }
                 }
             }
         }
