@@ -32,7 +32,7 @@ pub mod packet;
 pub mod parse;
 pub mod persist;
 pub mod port;
-mod prefetch;
+pub mod prefetch;
 pub mod publish;
 pub mod rewrite;
 pub mod route;

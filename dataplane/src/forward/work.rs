@@ -102,7 +102,7 @@ impl Work {
 pub(super) type Batch = [Work; BURST];
 
 /// Places in the burst whose packets are still on their way.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Live(u32);
 
 const _: () = assert!(BURST == u32::BITS as usize);

@@ -9,7 +9,7 @@ use super::tunnel::flow_label;
 use config::words::Protocol;
 
 use crate::buf::Frame;
-use crate::csum::Delta;
+use crate::csum::{self, Delta};
 use crate::packet::Version;
 use crate::parse::plain::L3;
 use crate::wire::{eth, ipv4, ipv6, tcp, udp};
@@ -95,19 +95,25 @@ impl Rewrite for u32 {
         id: impl FnOnce() -> u16,
     ) -> Option<()> {
         let inner: &[u8; ipv4::HEADER_LEN] = inner.first_chunk()?;
-        let dont_fragment = inner[ipv4::FRAGMENT] & (ipv4::DONT_FRAGMENT >> 8) as u8 != 0;
-        let header = ipv4::NewHeader {
-            tos: inner[ipv4::TOS],
-            // The packet fits the way to its backend with this header.
-            total_len: len + ipv4::HEADER_LEN as u16,
-            id: if dont_fragment { 0 } else { id() },
-            fragment: if dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
-            ttl: inner[ipv4::TTL],
-            protocol: ipv4::PROTOCOL_IPIP,
-            src: outer.src,
-            dst: outer.dst,
+        // All in the order of little-endian machines, and put together in registers: bytes that were stored one by one are
+        // not loaded at once. The version, the header's length and the type of service are those of the packet inside.
+        let start = u64::from_le_bytes(*inner.first_chunk()?);
+        let fragment = u64::from(ipv4::DONT_FRAGMENT.swap_bytes()) << 48;
+        let fragment = match start & fragment {
+            0 => u64::from(id().swap_bytes()) << 32,
+            _ => fragment,
         };
-        *before.last_chunk_mut()? = header.bytes();
+        // The packet fits the way to its backend with this header.
+        let total_len = u64::from((len + ipv4::HEADER_LEN as u16).swap_bytes());
+        let first = start & 0xffff | total_len << 16 | fragment;
+        let (src, dst) = (outer.src.swap_bytes(), outer.dst.swap_bytes());
+        let ttl = u64::from(inner[ipv4::TTL]);
+        let second = ttl | u64::from(ipv4::PROTOCOL_IPIP) << 8 | u64::from(src) << 32;
+        let second = second | u64::from(!csum::sum_of(first, second, dst)) << 16;
+        let header: &mut [u8; ipv4::HEADER_LEN] = before.last_chunk_mut()?;
+        header[..8].copy_from_slice(&first.to_le_bytes());
+        header[8..16].copy_from_slice(&second.to_le_bytes());
+        header[16..].copy_from_slice(&dst.to_le_bytes());
         Some(())
     }
 }
@@ -307,6 +313,39 @@ mod tests {
     use super::*;
     use crate::rewrite::age_ipv4;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_outer_header_is_what_its_slow_twin_makes() {
+        for number in 0..=u16::MAX {
+            let [tos, low] = number.to_be_bytes();
+            let (ttl, may_fragment) = (low ^ tos, low & 1 != 0);
+            let fragment = if may_fragment { 0 } else { ipv4::DONT_FRAGMENT };
+            let outer =
+                Outer { src: (u32::MAX / 3).wrapping_mul(low.into()), dst: !u32::from(number), entropy: 0 };
+            let len = number % 60_000 + 20;
+            let base = ipv4::NewHeader {
+                tos,
+                total_len: len,
+                id: 7,
+                fragment,
+                ttl,
+                protocol: ipv4::PROTOCOL_TCP,
+                src: 1,
+                dst: 2,
+            };
+            let twin = ipv4::NewHeader {
+                total_len: len + 20,
+                id: if may_fragment { number } else { 0 },
+                protocol: ipv4::PROTOCOL_IPIP,
+                src: outer.src,
+                dst: outer.dst,
+                ..base
+            };
+            let mut before = [0; 24];
+            u32::wrap(&mut before, &base.bytes(), len, &outer, || number).unwrap();
+            assert_eq!(before[4..], twin.bytes(), "{number:04x}");
+        }
+    }
 
     #[test]
     fn a_hop_changes_every_checksum_as_its_slow_twin_does() {

@@ -214,7 +214,7 @@ impl<F: Frame> Forwarder<F> {
         // Most bursts leave as they came.
         if let Some(transmit) = out.transmit.get_mut(usize::from(leaving.port.0))
             && transmit.is_empty()
-            && leaving.live.len() == burst.len()
+            && leaving.live == Live::first(burst.len())
         {
             return std::mem::swap(transmit, burst);
         }

@@ -90,8 +90,8 @@ impl OneWay<'_> {
         stop.or_else(|| rest.next().map(Stop::untried))
     }
 
-    /// Notes a packet in its flow and rewrites it; `None`, and no more has happened than that its flow was seen and its
-    /// padding cut off, for what does not go this way.
+    /// Notes a packet in its flow and rewrites it; `None`, and no more has happened than that its flow was seen, for what
+    /// does not go this way.
     #[inline(always)]
     fn carry<F: Frame, A: Fast, K: Tabled>(
         &mut self,
@@ -112,9 +112,10 @@ impl OneWay<'_> {
             return None;
         }
         touch::<K>(self.flows, self.context, known.brief.tcp_flags, way, View::OneWay, (place, flow))?;
-        // Padding ends here: the device adds its own where a frame needs it.
-        frame.truncate(L3 + usize::from(known.brief.len));
         rewrite(self.next_id, way, known, frame)?;
+        let outer = if carriage == Carriage::Ipip { A::HEADER_LEN } else { 0 };
+        // Padding ends here: the device adds its own where a frame needs it.
+        frame.truncate(L3 + outer + usize::from(known.brief.len));
         let counters = &self.counters[backend];
         counters.in_packets.add(1);
         counters.in_bytes.add(u64::from(known.brief.len));
