@@ -97,7 +97,9 @@ impl<F: Frame> Forwarder<F> {
         let mut foreseen = false;
         loop {
             let before = rest;
-            let stop = if waiting.clients == 0 {
+            // No run takes openings.
+            let opens = before.take(1).any(|slot| sighted.request(slot).opens());
+            let stop = if waiting.clients == 0 && !opens {
                 run(self, context, &mut rest, leaving.port, sighted, burst)
             } else {
                 rest.next().map(|slot| Stop { slot, way: None, tried: true })
