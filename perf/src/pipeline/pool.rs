@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::mem;
 
 use dataplane::buf::Frame;
-use dataplane::prefetch::prefetch;
+use dataplane::prefetch::{prefetch, table};
 
 /// Buffers of a pool: about as many as one queue has descriptors.
 pub const FRAMES: usize = 4096;
@@ -29,7 +29,7 @@ thread_local! {
     static FREE: RefCell<Vec<&'static mut [u8]>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The buffers of this thread, all in one piece of memory.
+/// The buffers of this thread, all in one piece of memory, on huge pages as mbufs are.
 pub struct Pool {
     frames: usize,
 }
@@ -38,7 +38,7 @@ impl Pool {
     /// A pool of free buffers. A thread makes only one.
     pub fn new(frames: usize) -> Self {
         let frames = frames.min(FRAMES);
-        let rooms = vec![Room([0; ROOM]); frames].leak();
+        let rooms = table(Room([0; ROOM]), frames).leak();
         FREE.set(rooms.iter_mut().map(|room| &mut room.0[..]).collect());
         Self { frames }
     }
