@@ -50,7 +50,7 @@ pub use flows::Flows;
 use work::{Batch, Live, Role, Target, Work};
 
 /// Frames ahead of the one being parsed whose headers are asked for.
-const PREFETCH_AHEAD: usize = 4;
+const PREFETCH_AHEAD: usize = 8;
 
 /// Bursts after which what is often used of a small snapshot is in the cache.
 const COLD_BURSTS: u32 = 16;
