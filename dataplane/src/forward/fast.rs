@@ -294,8 +294,8 @@ impl<F: Frame> Forwarder<F> {
     ) {
         let (hash, key) = (self.flows.hash_of(client, port), FlowKey::new(client, port, service));
         let home = FlowKey::prefetch(&self.flows, key.line(hash));
-        let Plain { len, protocol, tcp_flags, .. } = plain;
-        sighted.note(slot, Brief { len, protocol, tcp_flags }, key, hash, home);
+        let Plain { len, tcp_flags, .. } = plain;
+        sighted.note(slot, Brief { len, tcp_flags }, key, hash, home);
     }
 
     /// Notes a packet of a wide flow.
@@ -308,8 +308,7 @@ impl<F: Frame> Forwarder<F> {
         sighted: &mut Wide<A>,
         lane: &mut WideLane,
     ) {
-        let Plain { len, protocol, tcp_flags, .. } = plain;
-        let brief = Brief { len, protocol, tcp_flags };
+        let brief = Brief { len: plain.len, tcp_flags: plain.tcp_flags };
         let (client, port, service, service_port, heading) = match direction {
             Direction::Request { service, .. } => {
                 (plain.src, plain.src_port, service, plain.dst_port, Heading::Request)
@@ -350,7 +349,7 @@ impl<F: Frame> Forwarder<F> {
     #[inline]
     fn look_behind<A: Fast>(&self, snapshot: &Snapshot, lane: &mut WideLane, sighted: &mut Wide<A>) {
         for slot in lane.behind {
-            let protocol = sighted.protocol[slot];
+            let protocol = sighted.request(slot).brief.protocol();
             let Heading::LocalReply { local, vip, client } = &mut sighted.heading[slot] else { continue };
             let Some(key) = self.flows.key_of(local.0, protocol, local.1) else { continue };
             let (Some(address), Some(service)) = (A::of_wide(key.client()), snapshot.vip(key.service()))

@@ -38,17 +38,21 @@ pub struct Plain<A> {
 pub struct Brief {
     /// Length of the packet, IP header included.
     pub len: u16,
-    /// TCP or UDP.
-    pub protocol: Protocol,
     /// TCP flags; 0 for UDP.
     pub tcp_flags: u8,
 }
 
 impl Brief {
+    /// TCP or UDP. No plain TCP packet is without flags.
+    #[inline(always)]
+    pub fn protocol(self) -> Protocol {
+        if self.tcp_flags == 0 { Protocol::Udp } else { Protocol::Tcp }
+    }
+
     /// All of the packet, whose frame begins with `head`; `None` if that is too short.
     #[inline(always)]
     pub fn plain<A: Whole>(&self, head: &[u8]) -> Option<Plain<A>> {
-        let Self { len, protocol, tcp_flags } = *self;
+        let (Self { len, tcp_flags }, protocol) = (*self, self.protocol());
         let (ip, transport) = head.get(L3..)?.split_at_checked(A::HEADER_LEN)?;
         let ports = u32::from_be_bytes(*transport.first_chunk()?);
         let ((src, dst), src_port, dst_port) = (A::addresses(ip)?, (ports >> 16) as u16, ports as u16);
@@ -352,7 +356,7 @@ mod tests {
     }
 
     fn brief<A>(plain: &Plain<A>) -> Brief {
-        Brief { len: plain.len, protocol: plain.protocol, tcp_flags: plain.tcp_flags }
+        Brief { len: plain.len, tcp_flags: plain.tcp_flags }
     }
 
     fn plain_of<A>(headers: &Headers, src: A, dst: A) -> Plain<A> {

@@ -144,7 +144,7 @@ impl<F: Frame> Forwarder<F> {
             select_unpredictable(is_reply, vip, backend),
             select_unpredictable(is_reply, way.service_port, plain.dst_port.wrapping_add(way.port_shift)),
         );
-        plain::exchange(head, brief.protocol, is_reply, end, &exit.link)?;
+        plain::exchange(head, brief.protocol(), is_reply, end, &exit.link)?;
         frame.truncate(L3 + usize::from(brief.len));
         self.count(flow.backend(), is_reply, brief.len);
         Some(exit.port)

@@ -83,10 +83,10 @@ impl<F: Frame> Forwarder<F> {
             let plain = &brief.plain::<A>(frame.head())?;
             let to = Some(backend(way, plain));
             if way.carriage == Carriage::Nat {
-                plain::nat(frame.head_mut(), brief.protocol, None, to, &way.exit.link)?;
+                plain::nat(frame.head_mut(), brief.protocol(), None, to, &way.exit.link)?;
             } else if K::IS_WIDE {
                 let from = Some((A::of(snapshot.local_address(local.0)?)?, local.1));
-                plain::nat(frame.head_mut(), brief.protocol, from, to, &way.exit.link)?;
+                plain::nat(frame.head_mut(), brief.protocol(), from, to, &way.exit.link)?;
             } else {
                 return None;
             }

@@ -44,7 +44,7 @@ impl<A: Version, K: Key> Sighted<A, K> {
     /// Whether it may begin a flow, if there is none.
     #[inline]
     pub fn may_begin(&self) -> bool {
-        self.opens() || self.brief.protocol == Protocol::Udp
+        self.opens() || self.brief.protocol() == Protocol::Udp
     }
 }
 
@@ -52,7 +52,6 @@ impl<A: Version, K: Key> Sighted<A, K> {
 /// then all that it takes to find it.
 pub(super) struct Lane<A, K> {
     pub len: [u16; BURST],
-    pub protocol: [Protocol; BURST],
     pub tcp_flags: [u8; BURST],
     pub home: [Home; BURST],
     pub key: [K; BURST],
@@ -66,7 +65,6 @@ impl<A: Version, K: Key> Lane<A, K> {
     pub fn new() -> Self {
         Self {
             len: [0; BURST],
-            protocol: [Protocol::Tcp; BURST],
             tcp_flags: [0; BURST],
             home: [Home::default(); BURST],
             key: [K::EMPTY; BURST],
@@ -86,16 +84,15 @@ impl<A: Version, K: Key> Lane<A, K> {
     /// The same of a request.
     #[inline(always)]
     pub fn request(&self, slot: usize) -> Sighted<A, K> {
-        let (len, protocol, tcp_flags) = (self.len[slot], self.protocol[slot], self.tcp_flags[slot]);
+        let brief = Brief { len: self.len[slot], tcp_flags: self.tcp_flags[slot] };
         let (key, hash, home) = (self.key[slot], self.hash[slot], self.home[slot]);
-        Sighted { brief: Brief { len, protocol, tcp_flags }, heading: Heading::Request, key, hash, home }
+        Sighted { brief, heading: Heading::Request, key, hash, home }
     }
 
     /// Notes what is known of the packet in a place, but for its heading.
     #[inline(always)]
     pub fn note(&mut self, slot: usize, brief: Brief, key: K, hash: FlowHash, home: Home) {
-        let Brief { len, protocol, tcp_flags } = brief;
-        (self.len[slot], self.protocol[slot], self.tcp_flags[slot]) = (len, protocol, tcp_flags);
+        (self.len[slot], self.tcp_flags[slot]) = (brief.len, brief.tcp_flags);
         (self.key[slot], self.hash[slot], self.home[slot]) = (key, hash, home);
     }
 
