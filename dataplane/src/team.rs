@@ -2,7 +2,7 @@
 //!
 //! A worker joins when it is made. Everyone reads everything; who writes what is said of each part.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::flow::table::HashSecret;
@@ -22,6 +22,8 @@ pub struct Team {
     /// By backend slot: whether it reached its upper limit and has not come below the lower one since. Written by
     /// whoever notices.
     overloaded: Box<[AtomicBool]>,
+    /// By backend slot: flows that were let begin and are not yet among those that the workers count; written by all.
+    claims: Box<[AtomicU32]>,
     /// By backend slot: the bucket of its new flows; written by all.
     paces: Box<[AtomicU64]>,
     /// Which backends clients had; written by all.
@@ -32,6 +34,23 @@ pub struct Team {
     pub times: Times,
 }
 
+/// A backend for a new flow. It is to be given to [`Team::release`].
+#[must_use]
+#[derive(Debug)]
+pub struct Chosen {
+    /// Which one.
+    pub backend: BackendSlot,
+    /// Whether the flow is among the claims.
+    is_claimed: bool,
+}
+
+impl Chosen {
+    /// A backend that takes the flow, however many it has.
+    pub fn freely(backend: BackendSlot) -> Self {
+        Self { backend, is_claimed: false }
+    }
+}
+
 impl Team {
     /// So many workers that are still to be made, backends in slots 0 to `backends` - 1, and room for so many
     /// templates.
@@ -39,6 +58,7 @@ impl Team {
         Arc::new(Self {
             members: (0..workers).map(|_| OnceLock::new()).collect(),
             overloaded: gathered((0..backends).map(|_| AtomicBool::new(false))).into(),
+            claims: gathered((0..backends).map(|_| AtomicU32::new(0))).into(),
             paces: gathered((0..backends).map(|_| AtomicU64::new(0))).into(),
             templates: Templates::new(templates, HashSecret::random()),
             marks: Marks::new(backends),
@@ -92,7 +112,51 @@ impl Team {
     pub fn has_room(&self, service: &Service, candidate: &Candidate) -> bool {
         let pace = || self.paces.get(candidate.backend.0 as usize);
         let may = |limits: &Arc<Limits>| pace().is_none_or(|pace| limits.backend_may(limits.now(), pace));
-        !self.is_overloaded(candidate) && service.limits.as_ref().is_none_or(may)
+        // First this, then those that began: so no flow is in neither.
+        let claims = self.claims.get(candidate.backend.0 as usize);
+        let claimed = claims.map_or(0, |claims| claims.load(Ordering::Acquire));
+        self.has_place(candidate, claimed) && service.limits.as_ref().is_none_or(may)
+    }
+
+    /// Whether a backend may have another flow, besides those that it has and so many that begin on it.
+    fn has_place(&self, candidate: &Candidate, claimed: u32) -> bool {
+        let Candidate { backend, upper, .. } = *candidate;
+        let leaves_one = || self.load(backend).flows() + u64::from(claimed) < u64::from(upper);
+        !self.is_overloaded(candidate) && (claimed == 0 || upper == 0 || leaves_one())
+    }
+
+    /// Lets a flow begin on a backend that a service chose, unless workers that chose at the same moment took the last
+    /// places there. It counts from now on; what is returned is to be given back when the worker counts it, or when it
+    /// does not begin.
+    ///
+    /// One may be refused that comes between a flow's being counted and its being given back; never do more begin than
+    /// may, and a single worker's choice is never refused.
+    #[inline]
+    pub fn claim(&self, service: &Service, backend: BackendSlot) -> Option<Chosen> {
+        // Without flows there is nothing to count.
+        if !service.is_limited || service.one_packet {
+            return Some(Chosen::freely(backend));
+        }
+        let candidate = service.candidates.iter().find(|it| it.backend == backend && it.upper > 0);
+        let (Some(candidate), Some(claims)) = (candidate, self.claims.get(backend.0 as usize)) else {
+            return Some(Chosen::freely(backend));
+        };
+        // As in `has_room`.
+        let before = claims.fetch_add(1, Ordering::AcqRel);
+        let chosen = Chosen { backend, is_claimed: true };
+        if self.has_place(candidate, before) {
+            return Some(chosen);
+        }
+        self.release(chosen);
+        None
+    }
+
+    /// A flow is counted by its worker, or did not begin.
+    pub fn release(&self, chosen: Chosen) {
+        if let Some(claims) = self.claims.get(chosen.backend.0 as usize).filter(|_| chosen.is_claimed) {
+            // Behind the worker's own count.
+            claims.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// A flow began on a backend of a service with limits.
@@ -136,5 +200,87 @@ impl Team {
             overloaded.store(now, Ordering::Relaxed);
         }
         now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use config::words::Scheduler;
+
+    use super::*;
+
+    const UPPER: u32 = 4;
+
+    /// A service whose backend in this slot takes so many flows, and some again below half of them.
+    fn service(slot: BackendSlot) -> Service {
+        let candidate = Candidate { upper: UPPER, lower: UPPER / 2, ..Candidate::new(slot, 1) };
+        Service::new("tcp:192.0.2.100:80".parse().unwrap(), Scheduler::Rr, 1, vec![candidate])
+    }
+
+    fn team(backends: usize) -> (Arc<Team>, [Arc<WorkerStats>; 2]) {
+        let team = Team::new(2, backends, 0);
+        let stats = [(); 2].map(|()| Arc::new(WorkerStats::new(backends)));
+        stats.iter().enumerate().for_each(|(number, stats)| team.join(number, stats));
+        (team, stats)
+    }
+
+    #[test]
+    fn a_place_is_taken_from_when_it_is_claimed() {
+        let (team, [one, other]) = team(1);
+        let slot = BackendSlot(0);
+        let service = service(slot);
+        let has_room = || team.has_room(&service, &service.candidates[0]);
+        (1..UPPER).for_each(|_| one.loads.begin(slot, true));
+        let last = team.claim(&service, slot).unwrap();
+        assert!(!has_room() && team.claim(&service, slot).is_none());
+        team.release(last);
+        assert!(has_room(), "that flow did not begin, and the limit was not reached");
+        let last = team.claim(&service, slot).unwrap();
+        other.loads.begin(slot, true);
+        team.began(&service, slot);
+        team.release(last);
+        one.loads.end(slot, true);
+        one.loads.end(slot, true);
+        assert!(!has_room() && team.claim(&service, slot).is_none(), "it was, until below the lower one");
+        one.loads.end(slot, true);
+        assert!(has_room());
+    }
+
+    #[test]
+    fn workers_that_choose_at_once_reach_the_limit_and_do_not_pass_it() {
+        let turns: usize = if cfg!(miri) { 5 } else { 2000 };
+        let (team, stats) = team(turns);
+        let arrived = AtomicU64::new(0);
+        let work = |worker: usize| {
+            for turn in 0..turns {
+                let slot = BackendSlot(turn as u32);
+                let service = service(slot);
+                // Both poll, for a thread that is woken comes too late; but a core may have both.
+                arrived.fetch_add(1, Ordering::AcqRel);
+                let mut polled = 0;
+                while arrived.load(Ordering::Acquire) < 2 * (turn as u64 + 1) {
+                    polled += 1;
+                    if polled % 1000 == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+                while !team.is_overloaded(&service.candidates[0]) {
+                    let Some(chosen) = team.claim(&service, slot) else { continue };
+                    // It takes a while to store a flow.
+                    (0..1000).for_each(|_| std::hint::spin_loop());
+                    stats[worker].loads.begin(slot, true);
+                    team.began(&service, slot);
+                    team.release(chosen);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| work(0));
+            work(1);
+        });
+        let flows = |turn: usize| team.load(BackendSlot(turn as u32)).flows();
+        let exact = (0..turns).filter(|turn| flows(*turn) == u64::from(UPPER)).count();
+        assert_eq!(exact, turns);
+        assert!(team.claims.iter().all(|claims| claims.load(Ordering::Relaxed) == 0));
     }
 }

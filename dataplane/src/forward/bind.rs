@@ -3,6 +3,7 @@
 use config::words::{Fate, Mode, NoFlow, Protocol, Scheduler};
 
 use super::flows::{Stored, wide_address, worth};
+use super::limits::Admission;
 use super::local::host_of;
 use super::{Batch, Context, Forwarder, Live, Outbox, PuntReason, Role, Target, Work};
 use crate::buf::Frame;
@@ -188,32 +189,52 @@ impl<F: Frame> Forwarder<F> {
         {
             return Err(DropReason::NoFlowNotSyn);
         }
-        // Until the flow counts, or does not begin.
-        let _admitted = self.admit(service, work)?;
+        let (mut first, _admitted) = match self.admit(service, &work.headers)? {
+            Admission::Sorry(chosen) => (Some(chosen), None),
+            Admission::Within(admitted) => {
+                (work.chosen.and_then(|slot| self.team.claim(service, slot)), admitted)
+            }
+        };
         for _ in 0..AMBIGUITY_TRIES {
-            let slot = work.chosen.take().or_else(|| self.choose(context, found, service, &work.headers));
-            let slot = slot.or_else(|| self.overflow(service));
-            let slot = slot.ok_or(DropReason::NoBackend)?;
-            let backend = context.snapshot.backend(slot).ok_or(DropReason::NoBackend)?;
-            work.backend = slot;
-            if service.one_packet && backend.mode != Mode::FullNat {
-                work.target = Target::Backend;
-                return Ok(());
+            let chosen = first.take().or_else(|| self.choose(context, found, service, &work.headers));
+            let chosen = chosen.or_else(|| self.overflow(service)).ok_or(DropReason::NoBackend)?;
+            let begun = self.begin(context, work, found, service, chosen.backend);
+            // The flow counts, or does not begin; as what was admitted.
+            self.team.release(chosen);
+            if begun != Err(DropReason::ReplyAmbiguous) {
+                return begun;
             }
-            if backend.mode == Mode::Nat && !self.make_unambiguous(context, work, backend) {
-                continue;
-            }
-            let stored = self.store(context, work, found, service, backend)?;
-            if service.is_limited {
-                self.team.began(service, slot);
-            }
-            if service.scheduler == Scheduler::Fastest && opens(&work.headers) {
-                self.note_first_syn(work);
-            }
-            work.target = self.backend_target(stored);
-            return Ok(());
         }
         Err(DropReason::ReplyAmbiguous)
+    }
+
+    /// Begins a flow on a backend.
+    fn begin(
+        &mut self,
+        context: Context,
+        work: &mut Work,
+        found: Found,
+        service: &Service,
+        slot: BackendSlot,
+    ) -> Result<(), DropReason> {
+        let backend = context.snapshot.backend(slot).ok_or(DropReason::NoBackend)?;
+        work.backend = slot;
+        if service.one_packet && backend.mode != Mode::FullNat {
+            work.target = Target::Backend;
+            return Ok(());
+        }
+        if backend.mode == Mode::Nat && !self.make_unambiguous(context, work, backend) {
+            return Err(DropReason::ReplyAmbiguous);
+        }
+        let stored = self.store(context, work, found, service, backend)?;
+        if service.is_limited {
+            self.team.began(service, slot);
+        }
+        if service.scheduler == Scheduler::Fastest && opens(&work.headers) {
+            self.note_first_syn(work);
+        }
+        work.target = self.backend_target(stored);
+        Ok(())
     }
 
     /// Stores the flow of a packet for which a backend is chosen.

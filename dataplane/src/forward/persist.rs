@@ -9,6 +9,7 @@ use crate::flow::{FlowOwner, network};
 use crate::packet::Headers;
 use crate::persist::{self, Persistent};
 use crate::snapshot::{BackendSlot, Found, Persistence, Service, Snapshot};
+use crate::team::Chosen;
 
 /// Steps of a housekeeping turn when a round is late: with 1024 flows, less than 100 µs.
 const STEPS_WHEN_LATE: usize = 16;
@@ -47,29 +48,32 @@ impl<F: Frame> Forwarder<F> {
         found: Found,
         service: &Service,
         headers: &Headers,
-    ) -> Option<BackendSlot> {
+    ) -> Option<Chosen> {
         let Some(persistence) = &service.persistence else {
-            return self.schedulers.pick(context.now, found.service, service, || headers.into());
+            return self.pick(context, found, service, headers);
         };
         let key = persistence.key(wide_address(headers.ip.addresses.src()), headers.dst_port);
         let known = self.team.templates.find(context.now, &key);
         let serves = |it: &Self, slot| it.still_serves(context.snapshot, found, service, persistence, slot);
         let there = known.and_then(|slot| serves(self, slot));
-        let backend = match there {
-            Some(backend) => backend,
-            None => self.schedulers.pick(context.now, found.service, service, || headers.into())?,
+        let unfit = known.filter(|_| there.is_none());
+        let chosen = match there {
+            Some(chosen) => chosen,
+            None => self.pick(context, found, service, headers)?,
         };
+        let backend = chosen.backend;
         // Who is sent to a sorry backend comes back to the one that it had, if that serves again in time.
         if context.snapshot.backend(backend).is_none_or(|backend| !backend.persists) {
-            return Some(backend);
+            return Some(chosen);
         }
-        let unfit = known.filter(|_| there.is_none());
         let kept = self.team.templates.keep(context.now, &key, backend, persistence.secs, unfit);
         // Another worker may have chosen for the same client just before.
         if kept == backend || known == Some(kept) {
-            return Some(backend);
+            return Some(chosen);
         }
-        serves(self, kept).or(Some(backend))
+        let Some(other) = serves(self, kept) else { return Some(chosen) };
+        self.team.release(chosen);
+        Some(other)
     }
 
     /// The backend of a service that a template means, if it takes flows of clients that it had.
@@ -80,7 +84,7 @@ impl<F: Frame> Forwarder<F> {
         service: &Service,
         persistence: &Persistence,
         slot: BackendSlot,
-    ) -> Option<BackendSlot> {
+    ) -> Option<Chosen> {
         // Another service has a removed backend's slot later, or a service of its group chose.
         let is_own = snapshot.backend(slot)?.service == found.service;
         let slot = match is_own {
@@ -90,11 +94,14 @@ impl<F: Frame> Forwarder<F> {
         };
         let candidate = service.candidates.iter().find(|candidate| candidate.backend == slot);
         let drained = candidate.is_none_or(|candidate| candidate.weight == 0);
-        let full = || candidate.is_some_and(|candidate| !self.team.has_room(service, candidate));
-        let serves = snapshot.backend(slot)?.persists
-            && !(persistence.expire_when_drained && drained)
-            && !(persistence.respect_limits && full());
-        serves.then_some(slot)
+        if !snapshot.backend(slot)?.persists || (persistence.expire_when_drained && drained) {
+            return None;
+        }
+        if !persistence.respect_limits {
+            return Some(Chosen::freely(slot));
+        }
+        let has_room = candidate.is_none_or(|candidate| self.team.has_room(service, candidate));
+        has_room.then(|| self.team.claim(service, slot)).flatten()
     }
 
     /// How many times a few lines are to be looked at in this housekeeping turn.

@@ -136,6 +136,22 @@ fn replies_of_a_shared_backend_go_back_to_the_right_vip() {
 }
 
 #[test]
+fn a_flow_that_does_not_begin_leaves_its_place_to_another() {
+    let mut path = shared_backend();
+    let mut parts = path.snapshot.parts.clone();
+    let service = Arc::make_mut(parts.services[1].as_mut().unwrap());
+    (service.candidates[0].upper, service.candidates[0].lower) = (1, 1);
+    service.is_limited = true;
+    path.snapshot = Snapshot::new(parts);
+    let through_other = |port| packet((CLIENT, port), ([192, 0, 2, 101], 80));
+    path.send(&request(40000, SYN));
+    assert_eq!(path.send(&through_other(40000)), End::Dropped(DropReason::ReplyAmbiguous));
+    assert_eq!(path.backend_of(&through_other(40001)), 11);
+    path.send(&through_other(40002));
+    assert_eq!(path.stats.answered_for.get(DropReason::NoBackend), 1);
+}
+
+#[test]
 fn one_client_port_reaches_a_shared_backend_through_one_vip_at_a_time() {
     let mut path = shared_backend();
     let through_other = packet((CLIENT, 40000), ([192, 0, 2, 101], 80));

@@ -262,6 +262,26 @@ fn workers_weigh_what_all_of_them_have() {
     assert_eq!(team.load(BackendSlot(0)), crate::load::Load::default());
 }
 
+#[test]
+fn a_place_that_another_worker_takes_at_the_same_moment_is_nobody_elses() {
+    let team = Team::new(2, 16, 64);
+    let parts = world(Scheduler::Fo, Hash::default(), [(9, 2), (1, 1), (1, 0)]);
+    let service = Arc::clone(parts.services[0].as_ref().unwrap());
+    let mut path = Path::in_team(Snapshot::new(parts), 0, &team);
+    let mut owned = (1000u16..).filter(|port| owner_of(*port, 2) == 0);
+    let mut open = || {
+        let port = owned.next().unwrap();
+        opened(&mut path, port..port + 1)
+    };
+    assert_eq!(open(), "A");
+    let [last, only] = [0, 1].map(|slot| team.claim(&service, BackendSlot(slot)).unwrap());
+    assert_eq!(open(), "C");
+    team.release(last);
+    assert_eq!(open(), "A", "its flow did not begin");
+    team.release(only);
+    assert_eq!([open(), open()], ["B", "C"]);
+}
+
 /// The worker that owns a flow of the client's port.
 pub(super) fn owner_of(port: u16, workers: usize) -> usize {
     crate::toeplitz::Owners::new(workers).of_v4(u32::from_be_bytes(CLIENT), port)
