@@ -147,7 +147,7 @@ def test_client_that_is_forgotten_chooses_anew(lab):
         assert len(after) > 1
         assert all(get(lab, web, client) == before[client] for client in CLIENTS[1:])
         assert flush(lab, web) == len(CLIENTS) - 1 and not bound(lab, web)
-        assert f"{len(CLIENTS) - 1} templates are forgotten" in lab.lb.log.read_text()
+        assert f"{len(CLIENTS) - 1} templates are forgotten" in lab.appliance.log.read_text()
 
 
 def test_template_ends_when_its_time_is_over_and_not_while_a_connection_lives(lab):
