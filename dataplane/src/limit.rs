@@ -253,6 +253,7 @@ mod tests {
 
     use super::*;
     use crate::flow::mapped;
+    use crate::testing;
 
     fn millis(count: u64) -> Nanos {
         Nanos(1_000_000_000 + count * 1_000_000)
@@ -369,35 +370,21 @@ mod tests {
 
     #[test]
     fn workers_that_ask_at_once_have_no_more_connections() {
-        let turns: usize = if cfg!(miri) { 10 } else { 5000 };
+        let turns: u32 = if cfg!(miri) { 10 } else { 5000 };
         let config = model::Limits { connections: Some(1), ..model::Limits::default() };
         let services: Vec<_> = (0..turns).map(|_| Limits::new(&config)).collect();
         let counts: Vec<_> = (0..turns).map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect();
-        let flows = |turn: usize| counts[turn].iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
-        let arrived = AtomicU64::new(0);
-        let work = |worker: usize| {
-            for (turn, limits) in services.iter().enumerate() {
-                // Both poll, for a thread that is woken comes too late; but a core may have both.
-                arrived.fetch_add(1, Ordering::AcqRel);
-                let mut polled = 0;
-                while arrived.load(Ordering::Acquire) < 2 * (turn as u64 + 1) {
-                    polled += 1;
-                    if polled % 1000 == 0 {
-                        std::thread::yield_now();
-                    }
-                }
-                let admitted = limits.admit(millis(0), || flows(turn), 7);
-                // It takes a while to store a flow.
-                (0..1000).for_each(|_| std::hint::spin_loop());
-                counts[turn][worker].store(u64::from(admitted.is_ok()), Ordering::Relaxed);
-            }
+        let flows =
+            |turn: u32| counts[turn as usize].iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
+        let work = |turn: u32, worker: usize| {
+            let admitted = services[turn as usize].admit(millis(0), || flows(turn), 7);
+            // It takes a while to store a flow.
+            (0..1000).for_each(|_| std::hint::spin_loop());
+            counts[turn as usize][worker].store(u64::from(admitted.is_ok()), Ordering::Relaxed);
         };
-        std::thread::scope(|scope| {
-            scope.spawn(|| work(0));
-            work(1);
-        });
+        testing::at_once(turns, |turn| work(turn, 0), |turn| work(turn, 1));
         let exact = (0..turns).filter(|turn| flows(*turn) == 1).count();
-        assert_eq!(exact, turns);
+        assert_eq!(exact, services.len());
         assert!(services.iter().all(|limits| limits.admitted.load(Ordering::Relaxed) == 0));
     }
 

@@ -208,6 +208,7 @@ mod tests {
     use config::words::Scheduler;
 
     use super::*;
+    use crate::testing;
 
     const UPPER: u32 = 4;
 
@@ -248,39 +249,24 @@ mod tests {
 
     #[test]
     fn workers_that_choose_at_once_reach_the_limit_and_do_not_pass_it() {
-        let turns: usize = if cfg!(miri) { 5 } else { 2000 };
-        let (team, stats) = team(turns);
-        let arrived = AtomicU64::new(0);
-        let work = |worker: usize| {
-            for turn in 0..turns {
-                let slot = BackendSlot(turn as u32);
-                let service = service(slot);
-                // Both poll, for a thread that is woken comes too late; but a core may have both.
-                arrived.fetch_add(1, Ordering::AcqRel);
-                let mut polled = 0;
-                while arrived.load(Ordering::Acquire) < 2 * (turn as u64 + 1) {
-                    polled += 1;
-                    if polled % 1000 == 0 {
-                        std::thread::yield_now();
-                    }
-                }
-                while !team.is_overloaded(&service.candidates[0]) {
-                    let Some(chosen) = team.claim(&service, slot) else { continue };
-                    // It takes a while to store a flow.
-                    (0..1000).for_each(|_| std::hint::spin_loop());
-                    stats[worker].loads.begin(slot, true);
-                    team.began(&service, slot);
-                    team.release(chosen);
-                }
+        let turns: u32 = if cfg!(miri) { 5 } else { 2000 };
+        let (team, stats) = team(turns as usize);
+        let work = |turn: u32, worker: usize| {
+            let slot = BackendSlot(turn);
+            let service = service(slot);
+            while !team.is_overloaded(&service.candidates[0]) {
+                let Some(chosen) = team.claim(&service, slot) else { continue };
+                // It takes a while to store a flow.
+                (0..1000).for_each(|_| std::hint::spin_loop());
+                stats[worker].loads.begin(slot, true);
+                team.began(&service, slot);
+                team.release(chosen);
             }
         };
-        std::thread::scope(|scope| {
-            scope.spawn(|| work(0));
-            work(1);
-        });
-        let flows = |turn: usize| team.load(BackendSlot(turn as u32)).flows();
+        testing::at_once(turns, |turn| work(turn, 0), |turn| work(turn, 1));
+        let flows = |turn: u32| team.load(BackendSlot(turn)).flows();
         let exact = (0..turns).filter(|turn| flows(*turn) == u64::from(UPPER)).count();
-        assert_eq!(exact, turns);
+        assert_eq!(exact, turns as usize);
         assert!(team.claims.iter().all(|claims| claims.load(Ordering::Relaxed) == 0));
     }
 }

@@ -4,6 +4,7 @@
 use std::hash::RandomState;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use config::words::{ClientAddress, Fate, MacAddr, Mode, NoBackend, Ports, Preset, Scheduler};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -235,4 +236,31 @@ impl Packet {
         let link = eth::header(self.dst_mac, mac(1), eth::TYPE_IPV4);
         [&link[..], &ip, &transport].concat()
     }
+}
+
+/// Two workers do their work at the same moment, so many times. Returns what each turn's came to.
+pub fn at_once<T: Send>(
+    turns: u32,
+    one: impl Fn(u32) -> T + Sync,
+    other: impl Fn(u32) -> T + Sync,
+) -> Vec<(T, T)> {
+    let arrived = AtomicU32::new(0);
+    // Both poll, for a thread that is woken comes too late; but a core may have both.
+    let meet = |turn| {
+        arrived.fetch_add(1, Ordering::AcqRel);
+        let mut polled = 0;
+        while arrived.load(Ordering::Acquire) < 2 * (turn + 1) {
+            polled += 1;
+            if polled % 1000 == 0 {
+                std::thread::yield_now();
+            }
+        }
+    };
+    let run = |work: &(dyn Fn(u32) -> T + Sync)| -> Vec<T> {
+        (0..turns).inspect(|turn| meet(*turn)).map(work).collect()
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| run(&other));
+        run(&one).into_iter().zip(other.join().unwrap()).collect()
+    })
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::flow::mapped;
+use crate::testing::at_once;
 
 const SECRET: HashSecret = HashSecret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
 
@@ -131,33 +132,6 @@ fn where_all_places_are_taken_the_first_to_end_goes() {
     assert_eq!(templates.find(0, &key(1, 1, 0)), None);
     assert_eq!(templates.find(0, &key(1, 99, 0)), Some(BackendSlot(99)));
     assert!((2..9).all(|client| templates.find(0, &key(1, client, 0)).is_some()));
-}
-
-/// Two workers do their work at the same moment, so many times. Returns what each turn's came to.
-fn at_once<T: Send>(
-    turns: u32,
-    one: impl Fn(u32) -> T + Sync,
-    other: impl Fn(u32) -> T + Sync,
-) -> Vec<(T, T)> {
-    let arrived = AtomicU32::new(0);
-    // Both poll, for a thread that is woken comes too late; but a core may have both.
-    let meet = |turn| {
-        arrived.fetch_add(1, Ordering::AcqRel);
-        let mut polled = 0;
-        while arrived.load(Ordering::Acquire) < 2 * (turn + 1) {
-            polled += 1;
-            if polled % 1000 == 0 {
-                std::thread::yield_now();
-            }
-        }
-    };
-    let run = |work: &(dyn Fn(u32) -> T + Sync)| -> Vec<T> {
-        (0..turns).inspect(|turn| meet(*turn)).map(work).collect()
-    };
-    std::thread::scope(|scope| {
-        let other = scope.spawn(|| run(&other));
-        run(&one).into_iter().zip(other.join().unwrap()).collect()
-    })
 }
 
 /// A table of one set for each turn, with such a template.
