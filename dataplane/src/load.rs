@@ -13,18 +13,27 @@ use crate::snapshot::BackendSlot;
 pub struct Load(u64);
 
 /// An active flow: they are counted in the upper half.
-const ACTIVE: u64 = 1 << 32;
+const ACTIVE: u64 = 1 << Load::ACTIVE_SHIFT;
 
 impl Load {
     /// A load of so many flows.
     pub const fn new(active: u32, inactive: u32) -> Self {
-        Self((active as u64) << 32 | inactive as u64)
+        Self((active as u64) << Self::ACTIVE_SHIFT | inactive as u64)
+    }
+
+    /// Where active flows are in the bits of a load; inactive ones are below.
+    pub const ACTIVE_SHIFT: u32 = 32;
+
+    /// The bits of a load.
+    #[inline]
+    pub const fn bits(self) -> u64 {
+        self.0
     }
 
     /// Active flows.
     #[inline]
     pub const fn active(self) -> u64 {
-        self.0 >> 32
+        self.0 >> Self::ACTIVE_SHIFT
     }
 
     /// All other flows.

@@ -46,52 +46,44 @@ impl Traffic {
 
 /// What backends had counted some seconds ago, by slot. Only the control thread writes.
 #[derive(Debug)]
-pub struct Marks(Box<[Mark]>);
-
-/// What a backend had counted.
-#[derive(Debug, Default)]
-pub(crate) struct Mark {
-    packets: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Mark {
-    #[inline]
-    pub(crate) fn packets(&self) -> u64 {
-        self.packets.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
+pub struct Marks {
+    packets: Box<[AtomicU64]>,
+    bytes: Box<[AtomicU64]>,
 }
 
 impl Marks {
     /// Nothing was counted, of backends in slots 0 to `backends` - 1.
     pub(crate) fn new(backends: usize) -> Self {
-        Self(gathered((0..backends).map(|_| Mark::default())).into())
+        let nothing = || gathered((0..backends).map(|_| AtomicU64::new(0))).into();
+        Self { packets: nothing(), bytes: nothing() }
     }
 
     /// The mark of a backend.
     #[inline]
     pub fn get(&self, slot: BackendSlot) -> Traffic {
-        let mark = self.0.get(slot.0 as usize);
-        mark.map_or(Traffic::default(), |mark| Traffic { packets: mark.packets(), bytes: mark.bytes() })
+        let of = |marks: &[AtomicU64]| marks.get(slot.0 as usize).map_or(0, |it| it.load(Ordering::Relaxed));
+        Traffic { packets: of(&self.packets), bytes: of(&self.bytes) }
     }
 
-    /// The marks of all backends, by slot.
+    /// The packets of all marks, by slot.
     #[inline]
-    pub(crate) fn all(&self) -> &[Mark] {
-        &self.0
+    pub(crate) fn packets(&self) -> &[AtomicU64] {
+        &self.packets
+    }
+
+    /// Their bytes.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[AtomicU64] {
+        &self.bytes
     }
 
     /// Moves it.
     pub fn set(&self, slot: BackendSlot, to: Traffic) {
-        if let Some(mark) = self.0.get(slot.0 as usize) {
+        let slot = slot.0 as usize;
+        if let (Some(packets), Some(bytes)) = (self.packets.get(slot), self.bytes.get(slot)) {
             // A reader between the two weighs by one of them alone, and so sees no mixture.
-            mark.packets.store(to.packets, Ordering::Relaxed);
-            mark.bytes.store(to.bytes, Ordering::Relaxed);
+            packets.store(to.packets, Ordering::Relaxed);
+            bytes.store(to.bytes, Ordering::Relaxed);
         }
     }
 }

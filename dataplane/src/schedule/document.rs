@@ -271,9 +271,9 @@ fn traffic() -> String {
         ]
     };
     let head = ["Bytes of A, weight 1", "of B, weight 3", "Flows of A and B", "Chosen"];
-    let cases =
-        [([1000, 2999], [0, 9]), ([1000, 3001], [9, 0]), ([1000, 3000], [2, 5]), ([1000, 3000], [2, 6])];
-    table(head, cases.map(row))
+    let some = [([1000, 2999], [0, 9]), ([1000, 3001], [9, 0]), ([1000, 3000], [9, 0])];
+    let none = [([0, 0], [2, 5]), ([0, 0], [2, 6])];
+    table(head, some.into_iter().chain(none).map(row))
 }
 
 /// Name of a table, and what makes it.

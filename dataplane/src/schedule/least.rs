@@ -5,166 +5,83 @@
 
 use std::hint::select_unpredictable;
 
-use crate::load::Load;
-use crate::snapshot::{BackendSlot, Candidate, Service, gcd};
+use config::words::Scheduler;
 
-/// What IPVS takes for the work of a backend: an active connection counts as much as 257 inactive ones. That is what
-/// the kernel does; its comment says 256.
-#[inline]
-pub(super) fn overhead(load: Load) -> u64 {
-    load.flows() + (load.active() << 8)
+use super::cost::{self, Cost, Delay, Overhead, Queue};
+use super::quotient;
+use crate::load::Load;
+use crate::snapshot::{BackendSlot, Candidate, Service};
+
+/// The choice among all candidates of a service that chooses by what they have to do.
+#[inline(always)]
+pub(super) fn of_all(service: &Service, load: impl Fn(BackendSlot) -> Load + Copy) -> Option<BackendSlot> {
+    match service.scheduler {
+        Scheduler::Lc => cheapest_of_all(&service.candidates, load, Overhead),
+        Scheduler::Wlc => weighed(service, load, Overhead),
+        Scheduler::Sed => weighed(service, load, Delay),
+        Scheduler::Nq => weighed(service, load, Queue),
+        _ => None,
+    }
 }
 
-/// `lc`: least overhead, whatever the weights.
-pub(super) fn connections(
+/// The same among those that are available.
+#[inline(never)]
+pub(super) fn of_available(
+    service: &Service,
+    available: impl Fn(&Candidate) -> bool + Copy,
+    load: impl Fn(&Candidate) -> Load + Copy,
+) -> Option<BackendSlot> {
+    let candidates = &service.candidates;
+    match service.scheduler {
+        Scheduler::Lc => cheapest(candidates, available, |it| Overhead.of(load(it))),
+        Scheduler::Wlc => crosswise(candidates, available, |it| Overhead.of(load(it))),
+        Scheduler::Sed => crosswise(candidates, available, |it| Delay.of(load(it))),
+        Scheduler::Nq => crosswise(candidates, available, |it| Queue.of(load(it))),
+        _ => None,
+    }
+}
+
+/// The candidate with the least overhead for its weight.
+#[inline]
+pub(super) fn weighted_connections(
     candidates: &[Candidate],
     available: impl Fn(&Candidate) -> bool,
     load: impl Fn(&Candidate) -> Load,
 ) -> Option<BackendSlot> {
-    cheapest(candidates, available, move |candidate| overhead(load(candidate)))
+    crosswise(candidates, available, |it| Overhead.of(load(it)))
 }
 
-/// `wlc`: least overhead for its weight.
+/// The candidate of a service whose cost for its weight is the least.
 #[inline(always)]
-pub(super) fn weighted_connections(
-    weighed: Weighed,
-    available: impl Fn(&Candidate) -> bool + Copy,
-    load: impl Fn(&Candidate) -> Load + Copy,
+fn weighed<C: Cost>(
+    service: &Service,
+    load: impl Fn(BackendSlot) -> Load + Copy,
+    cost: C,
 ) -> Option<BackendSlot> {
-    weighed.least(available, move |candidate| overhead(load(candidate)))
+    let candidates = &service.candidates;
+    if service.is_even() {
+        return cheapest_of_all(candidates, load, cost);
+    }
+    let sure = service.plan.divisors().and_then(|divisors| divisors.least(candidates, load, cost));
+    sure.or_else(|| crosswise(candidates, |_| true, |it| cost.of(load(it.backend))))
 }
 
-/// `sed`: least active connections for its weight, with the one that comes.
+/// The candidate whose cost is the least.
 #[inline(always)]
-pub(super) fn expected_delay(
-    weighed: Weighed,
-    available: impl Fn(&Candidate) -> bool + Copy,
-    load: impl Fn(&Candidate) -> Load + Copy,
+fn cheapest_of_all<C: Cost>(
+    candidates: &[Candidate],
+    load: impl Fn(BackendSlot) -> Load + Copy,
+    cost: C,
 ) -> Option<BackendSlot> {
-    weighed.least(available, move |candidate| load(candidate).active() + 1)
-}
-
-/// `nq`: the first one without active connections; if there is none, as [`expected_delay`].
-#[inline(always)]
-pub(super) fn never_queue(
-    weighed: Weighed,
-    available: impl Fn(&Candidate) -> bool + Copy,
-    load: impl Fn(&Candidate) -> Load + Copy,
-) -> Option<BackendSlot> {
-    // Nothing is less than nothing, for any weight.
-    weighed.least(available, move |candidate| {
-        let active = load(candidate).active();
-        active + u64::from(active > 0)
-    })
-}
-
-/// Candidates whose costs are weighed.
-#[derive(Clone, Copy)]
-pub(super) struct Weighed<'a> {
-    candidates: &'a [Candidate],
-    is_even: bool,
-    factors: Option<&'a Factors>,
-}
-
-impl<'a> Weighed<'a> {
-    /// Those of a service.
-    #[inline]
-    pub(super) fn of(service: &'a Service) -> Self {
-        let factors = service.plan.factors();
-        Self { candidates: &service.candidates, is_even: service.is_even(), factors }
-    }
-
-    /// Any, of which nothing is known.
-    #[inline]
-    pub(super) fn any(candidates: &'a [Candidate]) -> Self {
-        Self { candidates, is_even: false, factors: None }
-    }
-
-    /// The first candidate whose cost for its weight is the least.
-    #[inline(always)]
-    fn least(
-        self,
-        available: impl Fn(&Candidate) -> bool + Copy,
-        cost: impl Fn(&Candidate) -> u64 + Copy,
-    ) -> Option<BackendSlot> {
-        match self.factors {
-            _ if self.is_even => cheapest(self.candidates, available, cost),
-            Some(factors) => {
-                let sure = factors.least(self.candidates, available, cost);
-                sure.or_else(|| crosswise(self.candidates, available, cost))
-            }
-            None => crosswise(self.candidates, available, cost),
-        }
-    }
-}
-
-/// Weights as factors, so that a cost for its weight is one number, which waits for no other candidate's: what a common
-/// multiple of all weights is of each.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Factors {
-    /// Bits that no cost may have, for all products to fit 64.
-    too_large: u64,
-    /// By candidate.
-    factors: Box<[u64]>,
-}
-
-impl Factors {
-    /// Bits of a factor at most, so that costs of 20 bits fit at least: 4,000 active flows of one backend.
-    const MOST_BITS: u32 = 44;
-
-    /// The factors of candidates' weights; none if these have no common multiple that is small enough. Weights up to 20 have
-    /// one of 28 bits.
-    pub(super) fn new(candidates: &[Candidate]) -> Option<Self> {
-        let weights = || candidates.iter().map(|it| it.weight.max(1));
-        let least = weights().min()?;
-        let multiple = weights().try_fold(1u64, |multiple, weight| {
-            // The rest is less than the weight, which has 32 bits.
-            let common = gcd(weight, (multiple % u64::from(weight)) as u32);
-            multiple.checked_mul(u64::from(weight / common))
-        })?;
-        let bits = u64::BITS - (multiple / u64::from(least)).leading_zeros();
-        let factors = weights().map(|weight| multiple / u64::from(weight)).collect();
-        (bits <= Self::MOST_BITS).then(|| Self { too_large: !(u64::MAX >> bits), factors })
-    }
-
-    /// The first candidate whose cost for its weight is the least; none, too, if a cost is too large to tell.
-    #[inline(always)]
-    fn least(
-        &self,
-        candidates: &[Candidate],
-        available: impl Fn(&Candidate) -> bool,
-        cost: impl Fn(&Candidate) -> u64,
-    ) -> Option<BackendSlot> {
-        let bid = |candidate: &Candidate, factor: &u64| {
-            let cost = cost(candidate);
-            (
-                cost,
-                if available(candidate) { (candidate.backend, cost.wrapping_mul(*factor)) } else { NOBODY },
-            )
-        };
-        let (mut best, mut bits) = (NOBODY, 0);
-        let (pairs, rest) = candidates.as_chunks::<2>();
-        let (their_factors, its_factor) = self.factors.as_chunks::<2>();
-        for ([one, other], [its, others]) in pairs.iter().zip(their_factors) {
-            let ((cost, one), (other_cost, other)) = (bid(one, its), bid(other, others));
-            bits |= cost | other_cost;
-            best = lower(best, lower(one, other));
-        }
-        if let ([last], [its]) = (rest, its_factor) {
-            let (cost, last) = bid(last, its);
-            bits |= cost;
-            best = lower(best, last);
-        }
-        let (best, _) = best;
-        (bits & self.too_large == 0 && best != BackendSlot::NONE).then_some(best)
-    }
+    let sure = quotient::least(candidates, load, cost);
+    sure.or_else(|| cheapest(candidates, |_| true, |it| cost.of(load(it.backend))))
 }
 
 /// The bid of one who is not available; all costs are less.
 const NOBODY: (BackendSlot, u64) = (BackendSlot::NONE, u64::MAX);
 
-/// The first candidate whose cost is the least.
-#[inline]
+/// The first candidate whose cost is the least, however many there are.
+#[inline(never)]
 fn cheapest(
     candidates: &[Candidate],
     available: impl Fn(&Candidate) -> bool,
@@ -218,7 +135,7 @@ fn crosswise(
     cost: impl Fn(&Candidate) -> u64,
 ) -> Option<BackendSlot> {
     // More than anyone's cost for its weight.
-    const NONE: Bid = Bid { backend: BackendSlot::NONE, cost: MOST, weight: 1 };
+    const NONE: Bid = Bid { backend: BackendSlot::NONE, cost: cost::MOST, weight: 1 };
     let bid = |candidate: &Candidate| {
         let weight = u64::from(candidate.weight).min(MOST_WEIGHT);
         if available(candidate) {
@@ -254,9 +171,7 @@ impl Bid {
     }
 }
 
-/// More than any cost, so that its product with a weight fits 64 bits.
-const MOST: u64 = 1 << 41;
-/// Weights are at most: 65,535 in a slow start, which multiplies all by 100, are.
+/// A product with a cost fits 64 bits. Weights are at most: 65,535 in a slow start, which multiplies all by 100, are.
 const MOST_WEIGHT: u64 = (1 << 23) - 1;
 
 #[inline]
@@ -266,103 +181,87 @@ pub(super) fn times(cost: u64, weight: u32) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Plan;
+    use super::super::quotient::Divisors;
     use super::*;
+    use crate::testing;
     use proptest::prelude::*;
 
-    type Choose = fn(&[Candidate], &dyn Fn(&Candidate) -> Load) -> Option<BackendSlot>;
+    /// A service of backends with these weights, in slots 0, 1, ...
+    fn service(scheduler: Scheduler, weights: &[u32]) -> Service {
+        let weights: Vec<_> = (0..).zip(weights.iter().copied()).collect();
+        let service = testing::service("tcp:192.0.2.100:80", &weights);
+        let plan = Plan::Divisors(Divisors::new(&service.candidates)).into();
+        Service { scheduler, plan, ..service }
+    }
 
     /// The letter of the choice among backends A, B, ... with these weights, active and inactive connections.
-    fn choice(choose: Choose, backends: &[(u32, u32, u32)]) -> char {
-        let candidates: Vec<_> = backends
-            .iter()
-            .enumerate()
-            .map(|(slot, &(weight, ..))| Candidate::new(BackendSlot(slot as u32), weight))
-            .collect();
-        let load = |candidate: &Candidate| {
-            let (_, active, inactive) = backends[candidate.backend.0 as usize];
+    fn choice(scheduler: Scheduler, backends: &[(u32, u32, u32)]) -> char {
+        let service = service(scheduler, &backends.iter().map(|it| it.0).collect::<Vec<_>>());
+        let load = |slot: BackendSlot| {
+            let (_, active, inactive) = backends[slot.0 as usize];
             Load::new(active, inactive)
         };
-        choose(&candidates, &load).map_or('-', |slot| char::from(b'A' + slot.0 as u8))
-    }
-
-    fn lc(candidates: &[Candidate], load: &dyn Fn(&Candidate) -> Load) -> Option<BackendSlot> {
-        connections(candidates, |_| true, load)
-    }
-
-    fn wlc(candidates: &[Candidate], load: &dyn Fn(&Candidate) -> Load) -> Option<BackendSlot> {
-        weighted_connections(Weighed::any(candidates), |_| true, load)
-    }
-
-    fn sed(candidates: &[Candidate], load: &dyn Fn(&Candidate) -> Load) -> Option<BackendSlot> {
-        expected_delay(Weighed::any(candidates), |_| true, load)
-    }
-
-    fn nq(candidates: &[Candidate], load: &dyn Fn(&Candidate) -> Load) -> Option<BackendSlot> {
-        never_queue(Weighed::any(candidates), |_| true, load)
+        let chosen = of_all(&service, load);
+        assert_eq!(chosen, of_available(&service, |_| true, |it| load(it.backend)), "{backends:?}");
+        chosen.map_or('-', |slot| char::from(b'A' + slot.0 as u8))
     }
 
     #[test]
     fn lc_weighs_an_active_connection_as_257_inactive_ones() {
-        assert_eq!(choice(lc, &[(1, 1, 0), (1, 0, 256)]), 'B');
-        assert_eq!(choice(lc, &[(1, 1, 0), (1, 0, 257)]), 'A', "of equal ones the first");
-        assert_eq!(choice(lc, &[(1, 1, 0), (1, 0, 258)]), 'A');
-        assert_eq!(choice(lc, &[(1, 2, 0), (100, 1, 1)]), 'B');
-        assert_eq!(choice(lc, &[]), '-');
+        assert_eq!(choice(Scheduler::Lc, &[(1, 1, 0), (1, 0, 256)]), 'B');
+        assert_eq!(choice(Scheduler::Lc, &[(1, 1, 0), (1, 0, 257)]), 'A', "of equal ones the first");
+        assert_eq!(choice(Scheduler::Lc, &[(1, 1, 0), (1, 0, 258)]), 'A');
+        assert_eq!(choice(Scheduler::Lc, &[(1, 2, 0), (100, 1, 1)]), 'B');
+        assert_eq!(choice(Scheduler::Lc, &[]), '-');
     }
 
     #[test]
     fn wlc_divides_by_weight() {
-        assert_eq!(choice(wlc, &[(1, 1, 0), (3, 2, 0)]), 'B');
-        assert_eq!(choice(wlc, &[(1, 1, 0), (2, 2, 0)]), 'A', "of equal ones the first");
-        assert_eq!(choice(wlc, &[(1, 0, 0), (9, 0, 0)]), 'A');
+        assert_eq!(choice(Scheduler::Wlc, &[(1, 1, 0), (3, 2, 0)]), 'B');
+        assert_eq!(choice(Scheduler::Wlc, &[(1, 1, 0), (2, 2, 0)]), 'A', "of equal ones the first");
+        assert_eq!(choice(Scheduler::Wlc, &[(1, 0, 0), (9, 0, 0)]), 'A');
         let most = u32::MAX;
         assert_eq!(
-            choice(wlc, &[(6_553_500, most, most), (6_553_499, most, most)]),
+            choice(Scheduler::Wlc, &[(6_553_500, most, most), (6_553_499, most, most)]),
             'A',
             "nothing overflows"
         );
-        assert_eq!(choice(wlc, &[(most, most, most), (1, most, most)]), 'A');
+        assert_eq!(choice(Scheduler::Wlc, &[(6_553_500, most, most), (1, most, most)]), 'A');
     }
 
     #[test]
     fn sed_counts_the_connection_that_comes_and_no_inactive_ones() {
-        assert_eq!(choice(sed, &[(1, 0, 0), (3, 1, 900)]), 'B');
-        assert_eq!(choice(sed, &[(1, 0, 0), (3, 2, 0)]), 'A', "1 / 1 and 3 / 3");
+        assert_eq!(choice(Scheduler::Sed, &[(1, 0, 0), (3, 1, 900)]), 'B');
+        assert_eq!(choice(Scheduler::Sed, &[(1, 0, 0), (3, 2, 0)]), 'A', "1 / 1 and 3 / 3");
     }
 
     #[test]
     fn nq_prefers_who_has_nothing_to_do() {
-        assert_eq!(choice(nq, &[(9, 1, 0), (1, 0, 50), (5, 0, 0)]), 'B');
-        assert_eq!(choice(nq, &[(9, 1, 0), (1, 1, 0)]), 'A');
+        assert_eq!(choice(Scheduler::Nq, &[(9, 1, 0), (1, 0, 50), (5, 0, 0)]), 'B');
+        assert_eq!(choice(Scheduler::Nq, &[(9, 1, 0), (1, 1, 0)]), 'A');
     }
 
     #[test]
-    fn whoever_is_not_available_is_not_chosen() {
-        let candidates = [Candidate::new(BackendSlot(0), 1), Candidate::new(BackendSlot(1), 1)];
-        let second = |candidate: &Candidate| candidate.backend.0 == 1;
-        let load = |candidate: &Candidate| Load::new(candidate.backend.0 * 9, 0);
-        for choice in [
-            connections(&candidates, second, load),
-            weighted_connections(Weighed::any(&candidates), second, load),
-            expected_delay(Weighed::any(&candidates), second, load),
-            never_queue(Weighed::any(&candidates), second, load),
-        ] {
-            assert_eq!(choice, Some(BackendSlot(1)));
+    fn thousands_of_backends_are_all_looked_at() {
+        for scheduler in [Scheduler::Lc, Scheduler::Wlc, Scheduler::Sed] {
+            for heavy in [1, 2] {
+                let mut weights = vec![1; 3001];
+                weights[7] = heavy;
+                let service = service(scheduler, &weights);
+                let chosen = of_all(&service, |slot| Load::new(u32::from(slot.0 != 3000) * 5, 0));
+                assert_eq!(chosen, Some(BackendSlot(3000)), "{scheduler} {heavy}");
+            }
         }
-        assert_eq!(never_queue(Weighed::any(&candidates), |_| false, load), None);
     }
 
-    /// Weights whose factors are exact for all costs, and those for which there are none.
+    /// A scheduler, its costs, and whether these are for weights.
+    type Rule = (Scheduler, fn(Load) -> u64, bool);
+
+    /// Weights that are alike, that have small common multiples, and that have none.
     fn weights() -> impl Strategy<Value = Vec<u32>> {
         let of = |most: u32| prop::collection::vec(1..=most, 1..20);
-        prop_oneof![
-            of(1),
-            of(9),
-            of(200),
-            of(1200),
-            of(60_000),
-            of(20).prop_map(|it| it.iter().map(|w| w * 700).collect())
-        ]
+        prop_oneof![of(1), of(9), of(200), of(1200), of(65_535), of(6_553_500)]
     }
 
     proptest! {
@@ -373,41 +272,30 @@ mod tests {
             loads in prop::collection::vec((any::<u32>(), any::<u32>(), 0u32..32), 20),
             away in prop::collection::vec(prop::bool::weighted(0.2), 20),
         ) {
-            let candidates: Vec<_> =
-                weights.iter().zip(0..).map(|(&weight, slot)| Candidate::new(BackendSlot(slot), weight)).collect();
             // Of all sizes, small ones too, so that some are equal for their weights.
-            let load = |it: &Candidate| {
-                let (active, inactive, shift) = loads[it.backend.0 as usize];
+            let load = |slot: BackendSlot| {
+                let (active, inactive, shift) = loads[slot.0 as usize];
                 Load::new(active >> shift, inactive >> shift)
             };
-            let available = |it: &Candidate| !away[it.backend.0 as usize];
-            let by_definition = |cost: &dyn Fn(Load) -> u64| {
-                let there = candidates.iter().filter(|it| available(it));
-                there.map(|it| it.backend).min_by(|one, other| {
-                    let (one, other) = (&candidates[one.0 as usize], &candidates[other.0 as usize]);
-                    times(cost(load(one)), other.weight).cmp(&times(cost(load(other)), one.weight))
-                })
-            };
-            let is_even = weights.iter().all(|it| *it == weights[0]);
-            let factors = Factors::new(&candidates);
-            let weighed = Weighed { candidates: &candidates, is_even, factors: factors.as_ref() };
-            prop_assert_eq!(weighted_connections(weighed, available, load), by_definition(&overhead));
-            let expected = by_definition(&|load| load.active() + 1);
-            prop_assert_eq!(expected_delay(weighed, available, load), expected);
-            let idle = candidates.iter().find(|it| available(it) && load(it).active() == 0);
-            let expected = idle.map(|it| it.backend).or(expected);
-            prop_assert_eq!(never_queue(weighed, available, load), expected);
+            let cases: [Rule; 4] = [
+                (Scheduler::Lc, |load| load.active() * 257 + load.inactive(), false),
+                (Scheduler::Wlc, |load| load.active() * 257 + load.inactive(), true),
+                (Scheduler::Sed, |load| load.active() + 1, true),
+                (Scheduler::Nq, |load| load.active() + u64::from(load.active() > 0), true),
+            ];
+            for (scheduler, cost, weighed) in cases {
+                let weight = |slot: BackendSlot| if weighed { weights[slot.0 as usize] } else { 1 };
+                let costs = |one, other| times(cost(load(one)), weight(other));
+                let least = |slots: &mut dyn Iterator<Item = BackendSlot>| {
+                    slots.min_by(|one, other| costs(*one, *other).cmp(&costs(*other, *one)))
+                };
+                let mut slots = (0..weights.len() as u32).map(BackendSlot);
+                let service = service(scheduler, &weights);
+                prop_assert_eq!(of_all(&service, load), least(&mut slots.clone()), "{}", scheduler);
+                let there = |slot: &BackendSlot| !away[slot.0 as usize];
+                let chosen = of_available(&service, |it| there(&it.backend), |it| load(it.backend));
+                prop_assert_eq!(chosen, least(&mut slots.by_ref().filter(there)), "{}", scheduler);
+            }
         }
-    }
-
-    #[test]
-    fn usual_weights_have_factors() {
-        let has = |weights: &[u32]| {
-            let candidate = |&weight: &u32| Candidate::new(BackendSlot(0), weight);
-            Factors::new(&weights.iter().map(candidate).collect::<Vec<_>>()).is_some()
-        };
-        // The largest ones in a slow start, too, which multiplies all by 100.
-        assert!(has(&(1..=20).collect::<Vec<_>>()) && has(&[100, 250, 1000]) && has(&[6_553_400, 6_553_500]));
-        assert!(!has(&[65_535, 65_534, 65_533, 65_531]) && !has(&[]));
     }
 }

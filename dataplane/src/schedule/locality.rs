@@ -6,7 +6,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::least::{Weighed, overhead, times, weighted_connections};
+use super::cost::{Cost, Overhead};
+use super::least::{times, weighted_connections};
 use crate::clock::Seconds;
 use crate::load::Load;
 use crate::snapshot::{BackendSlot, Candidate};
@@ -87,7 +88,7 @@ impl Locality {
         if let Some(kept) = kept.filter(|it| !is_crowded(it, candidates, load)) {
             return Some(kept.backend);
         }
-        let chosen = weighted_connections(Weighed::any(candidates), available, load)?;
+        let chosen = weighted_connections(candidates, available, load)?;
         for (joined, candidate) in self.joined.iter().zip(candidates) {
             joined.store(u32::from(candidate.backend == chosen), Ordering::Relaxed);
         }
@@ -113,7 +114,7 @@ impl Locality {
         if let Some(least) = least.filter(|it| !is_crowded(it, candidates, load)) {
             return Some(least.backend);
         }
-        let chosen = weighted_connections(Weighed::any(candidates), available, load)?;
+        let chosen = weighted_connections(candidates, available, load)?;
         let last = self.joined.iter().map(|joined| joined.load(Ordering::Relaxed)).max().unwrap_or(0);
         let place = candidates.iter().position(|it| it.backend == chosen)?;
         let joined = self.joined.get(place)?;
@@ -163,7 +164,7 @@ impl Locality {
     ) -> impl Iterator<Item = Member<'a>> {
         self.joined.iter().zip(candidates).filter_map(move |(joined, candidate)| {
             let order = joined.load(Ordering::Relaxed);
-            (order > 0).then(|| Member { candidate, joined, order, overhead: overhead(load(candidate)) })
+            (order > 0).then(|| Member { candidate, joined, order, overhead: Overhead.of(load(candidate)) })
         })
     }
 

@@ -4,6 +4,7 @@
 //! of all workers. What a scheduler needs besides is made with the service ([`Plan`]), when its backends change.
 
 mod bounded;
+mod cost;
 #[cfg(test)]
 mod document;
 pub(crate) mod fastest;
@@ -17,6 +18,7 @@ mod maglev;
 mod measured;
 mod plan;
 pub mod quic;
+mod quotient;
 mod random;
 mod ranked;
 mod round_robin;
@@ -37,7 +39,6 @@ use crate::snapshot::{BackendSlot, Candidate, Service, ServiceSlot};
 use crate::team::Team;
 use bounded::Bounded;
 use hash::Opening;
-use least::Weighed;
 pub use plan::{Ingredients, Plan};
 use random::Random;
 use sight::{Alone, Sight};
@@ -106,7 +107,23 @@ impl Schedulers {
             Scheduler::Wrr if !service.is_limited => {
                 position(&mut self.own.positions, slot, service)?.next_weighted(service, |_| true)
             }
+            _ => self.pick_by_family(now, slot, service, opening),
+        }
+    }
+
+    /// The same, of schedulers that look at more than their own position.
+    #[inline(never)]
+    fn pick_by_family(
+        &mut self,
+        now: Seconds,
+        slot: ServiceSlot,
+        service: &Service,
+        opening: impl Fn() -> Opening,
+    ) -> Option<BackendSlot> {
+        match service.scheduler {
             it if Plan::is_made_of_members(it) => self.look_up(slot, service, &opening()),
+            Scheduler::Lc | Scheduler::Wlc | Scheduler::Sed | Scheduler::Nq => self.least(service),
+            Scheduler::LeastBandwidth | Scheduler::LeastPackets => self.least_traffic(service),
             _ => self.choose(now, slot, service),
         }
     }
@@ -126,8 +143,50 @@ impl Schedulers {
 
     /// The sorry backend with the least overhead for its weight.
     pub fn pick_sorry(&self, service: &Service) -> Option<BackendSlot> {
-        let sorry = Weighed::any(&service.sorry);
-        least::weighted_connections(sorry, |_| true, |it| self.team.load(it.backend))
+        least::weighted_connections(&service.sorry, |_| true, |it| self.team.load(it.backend))
+    }
+
+    /// The backend with the least to do.
+    #[inline(never)]
+    fn least(&self, service: &Service) -> Option<BackendSlot> {
+        let team = &*self.team;
+        if service.is_limited {
+            let has_room = |it: &Candidate| team.has_room(service, it);
+            least::of_available(service, has_room, |it| team.load(it.backend))
+        } else if let Some(alone) = Alone::of(team) {
+            least::of_all(service, alone.loads())
+        } else {
+            self.least_of_team(service)
+        }
+    }
+
+    /// The same, as all workers see it.
+    #[inline(never)]
+    fn least_of_team(&self, service: &Service) -> Option<BackendSlot> {
+        least::of_all(service, |slot| self.team.load(slot))
+    }
+
+    /// The backend with the least traffic.
+    #[inline(never)]
+    fn least_traffic(&self, service: &Service) -> Option<BackendSlot> {
+        let alone = Alone::of(&self.team).filter(|_| !service.is_limited);
+        let sure = alone.and_then(|alone| match service.scheduler {
+            Scheduler::LeastBandwidth => measured::least_of_some(service, alone.recent_bytes()),
+            _ => measured::least_of_some(service, alone.recent_packets()),
+        });
+        if sure.is_some() { sure } else { self.least_traffic_of_team(service) }
+    }
+
+    /// The same, as all workers see it, of a service with limits or without.
+    #[inline(never)]
+    fn least_traffic_of_team(&self, service: &Service) -> Option<BackendSlot> {
+        let team = &*self.team;
+        let available = |it: &Candidate| !service.is_limited || team.has_room(service, it);
+        let traffic = |it: &Candidate| match service.scheduler {
+            Scheduler::LeastBandwidth => team.recent_traffic(it.backend).bytes,
+            _ => team.recent_traffic(it.backend).packets,
+        };
+        measured::least_traffic(&service.candidates, available, traffic, |it| team.load(it.backend))
     }
 
     /// The backend that a table has for a flow.
@@ -150,7 +209,7 @@ impl Schedulers {
                     _ => bounded_anew(&it.table, hash, service, counted, team.as_ref(), within_limits),
                 }
             }
-            Plan::None | Plan::Turns(_) | Plan::Factors(_) | Plan::Lots(_) | Plan::Locality(_) => None,
+            Plan::None | Plan::Turns(_) | Plan::Divisors(_) | Plan::Lots(_) | Plan::Locality(_) => None,
         }
     }
 }
@@ -177,12 +236,6 @@ impl Own {
             Scheduler::Swrr | Scheduler::DynamicRatio | Scheduler::Observed | Scheduler::Predictive => {
                 position(positions, slot, service)?.next_planned(service, available)
             }
-            Scheduler::Lc => least::connections(candidates, available, load),
-            // Equal weights need no look at what the plan has of them.
-            Scheduler::Wlc if service.is_even() => least::connections(candidates, available, load),
-            Scheduler::Wlc => least::weighted_connections(Weighed::of(service), available, load),
-            Scheduler::Sed => least::expected_delay(Weighed::of(service), available, load),
-            Scheduler::Nq => least::never_queue(Weighed::of(service), available, load),
             Scheduler::Fo => ranked::failover(candidates, available),
             Scheduler::Ovf => ranked::overflow(candidates, available, load),
             // Lots are for all candidates.
@@ -197,14 +250,6 @@ impl Own {
             Scheduler::P2c => random.two_choices(candidates, available, load),
             Scheduler::Lblc => plan.locality()?.one(now, candidates, available, load),
             Scheduler::Lblcr => plan.locality()?.set(now, candidates, available, load),
-            Scheduler::LeastBandwidth => {
-                let bytes = sight.recent_bytes();
-                measured::least_traffic((candidates, service.is_even()), available, bytes, load)
-            }
-            Scheduler::LeastPackets => {
-                let packets = sight.recent_packets();
-                measured::least_traffic((candidates, service.is_even()), available, packets, load)
-            }
             Scheduler::Fastest => {
                 let picked = if random.below(fastest::EXPLORE) == 0 {
                     position(positions, slot, service)?.next(service, available)
@@ -213,7 +258,13 @@ impl Own {
                 };
                 picked.inspect(|backend| team.times.ask(*backend))
             }
-            Scheduler::Dh
+            Scheduler::Lc
+            | Scheduler::Wlc
+            | Scheduler::Sed
+            | Scheduler::Nq
+            | Scheduler::LeastBandwidth
+            | Scheduler::LeastPackets
+            | Scheduler::Dh
             | Scheduler::Sh
             | Scheduler::Mh
             | Scheduler::Maglev

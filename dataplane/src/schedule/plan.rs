@@ -6,10 +6,10 @@ use config::words::{HashPart, Scheduler, ServerId};
 use super::bounded::Bounded;
 use super::hash::{HashOn, Keys, Secret};
 use super::ipvs_hash::{Dh, Flags, Mh, Sh};
-use super::least::Factors;
 use super::locality::Locality;
 use super::maglev::Maglev;
 use super::quic::{Layout, Quic};
+use super::quotient::Divisors;
 use super::random::Lots;
 use super::table::Member;
 use crate::clock::Seconds;
@@ -26,8 +26,8 @@ pub enum Plan {
     None,
     /// Candidates in turn, by their places.
     Turns(Box<[u32]>),
-    /// Weights as factors.
-    Factors(Factors),
+    /// Weights by which costs are divided.
+    Divisors(Divisors),
     /// Lots, by candidate.
     Lots(Lots),
     /// The entry of a service.
@@ -101,9 +101,11 @@ impl Plan {
             Scheduler::Swrr | Scheduler::DynamicRatio | Scheduler::Observed | Scheduler::Predictive => {
                 Self::Turns(smooth(candidates))
             }
-            Scheduler::Wlc | Scheduler::Sed | Scheduler::Nq => {
-                Factors::new(candidates).map_or(Self::None, Self::Factors)
-            }
+            Scheduler::Wlc
+            | Scheduler::Sed
+            | Scheduler::Nq
+            | Scheduler::LeastBandwidth
+            | Scheduler::LeastPackets => Self::Divisors(Divisors::new(candidates)),
             Scheduler::Random => Self::Lots(Lots::weighted(candidates)),
             Scheduler::Twos => Self::Lots(Lots::twos(candidates)),
             Scheduler::Lblc | Scheduler::Lblcr => {
@@ -139,10 +141,10 @@ impl Plan {
         }
     }
 
-    /// Weights as factors.
+    /// Weights by which costs are divided.
     #[inline]
-    pub(super) fn factors(&self) -> Option<&Factors> {
-        if let Self::Factors(factors) = self { Some(factors) } else { None }
+    pub(super) fn divisors(&self) -> Option<&Divisors> {
+        if let Self::Divisors(divisors) = self { Some(divisors) } else { None }
     }
 
     /// Lots, by candidate.

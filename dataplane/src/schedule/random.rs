@@ -5,7 +5,8 @@
 
 use std::hint::select_unpredictable;
 
-use super::least::{overhead, times};
+use super::cost::{Cost, Overhead};
+use super::least::times;
 use crate::load::Load;
 use crate::snapshot::{BackendSlot, Candidate};
 
@@ -178,7 +179,7 @@ fn total(candidates: &[Candidate], available: impl Fn(&Candidate) -> bool) -> u6
 /// The one with less overhead for its weight; of equal ones the first.
 #[inline]
 fn better(one: &Candidate, other: &Candidate, load: impl Fn(&Candidate) -> Load) -> Option<BackendSlot> {
-    let cost = |it| overhead(load(it));
+    let cost = |it| Overhead.of(load(it));
     let is_worse = times(cost(one), other.weight) > times(cost(other), one.weight);
     Some(if is_worse { other } else { one }.backend)
 }

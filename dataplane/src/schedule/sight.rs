@@ -1,8 +1,9 @@
 //! What a choice sees of backends: what all workers did, or the only one, which takes fewer looks.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::load::Load;
-use crate::measure::Mark;
-use crate::snapshot::{BackendSlot, Candidate};
+use crate::snapshot::BackendSlot;
 use crate::stats::{BackendCounters, WorkerStats};
 use crate::team::Team;
 
@@ -16,12 +17,6 @@ pub(super) trait Sight<'a>: Copy {
 
     /// The flows of a backend.
     fn loads(self) -> impl Fn(BackendSlot) -> Load + Copy;
-
-    /// Its recent packets, in and out.
-    fn recent_packets(self) -> impl Fn(&Candidate) -> u64;
-
-    /// The bytes of these.
-    fn recent_bytes(self) -> impl Fn(&Candidate) -> u64;
 }
 
 impl<'a> Sight<'a> for &'a Team {
@@ -38,16 +33,6 @@ impl<'a> Sight<'a> for &'a Team {
     #[inline]
     fn loads(self) -> impl Fn(BackendSlot) -> Load + Copy {
         move |slot| self.load(slot)
-    }
-
-    #[inline]
-    fn recent_packets(self) -> impl Fn(&Candidate) -> u64 {
-        move |it: &Candidate| self.recent_traffic(it.backend).packets
-    }
-
-    #[inline]
-    fn recent_bytes(self) -> impl Fn(&Candidate) -> u64 {
-        move |it: &Candidate| self.recent_traffic(it.backend).bytes
     }
 }
 
@@ -74,17 +59,6 @@ impl<'a> Sight<'a> for Alone<'a> {
         let loads = self.stats.loads.view();
         move |slot| loads.get(slot)
     }
-
-    // Counters that nobody asks for would be read all the same, so packets and bytes are apart.
-    #[inline]
-    fn recent_packets(self) -> impl Fn(&Candidate) -> u64 {
-        self.recent(BackendCounters::packets, Mark::packets)
-    }
-
-    #[inline]
-    fn recent_bytes(self) -> impl Fn(&Candidate) -> u64 {
-        self.recent(BackendCounters::bytes, Mark::bytes)
-    }
 }
 
 impl<'a> Alone<'a> {
@@ -94,21 +68,42 @@ impl<'a> Alone<'a> {
         team.alone().map(|stats| Self { team, stats })
     }
 
-    /// What `count` says of a backend's counters, less what `mark` says of their marks.
+    /// Recent packets of a backend, in and out; less than none if its counters were read before its mark.
+    // Counters that nobody asks for would be read all the same, so packets and bytes are apart.
+    #[inline]
+    pub(super) fn recent_packets(self) -> impl Fn(BackendSlot) -> i64 {
+        self.recent(BackendCounters::packets, self.team.marks.packets())
+    }
+
+    /// The bytes of these.
+    #[inline]
+    pub(super) fn recent_bytes(self) -> impl Fn(BackendSlot) -> i64 {
+        self.recent(BackendCounters::bytes, self.team.marks.bytes())
+    }
+
+    /// What `count` says of a backend's counters, less what it was at their mark.
     #[inline]
     fn recent(
         self,
         count: impl Fn(&BackendCounters) -> u64,
-        mark: impl Fn(&Mark) -> u64,
-    ) -> impl Fn(&Candidate) -> u64 {
+        marks: &'a [AtomicU64],
+    ) -> impl Fn(BackendSlot) -> i64 {
         // There are as many of both. That their lengths are one spares a comparison.
-        let (counters, marks) = (self.stats.backends(), self.team.marks.all());
+        let counters = self.stats.backends();
         let len = counters.len().min(marks.len());
         let (counters, marks) = (&counters[..len], &marks[..len]);
-        move |it: &Candidate| {
-            let slot = it.backend.0 as usize;
-            let both = counters.get(slot).zip(marks.get(slot));
-            both.map_or(0, |(counters, its)| count(counters).saturating_sub(mark(its)))
+        move |BackendSlot(slot)| match counters.get(slot as usize).zip(marks.get(slot as usize)) {
+            Some((counters, mark)) => {
+                count(counters).wrapping_sub(mark.load(Ordering::Relaxed)).cast_signed()
+            }
+            None => nothing(),
         }
     }
+}
+
+/// The traffic of a slot that there is not: a call, for the way of all others to be a straight line.
+#[cold]
+#[inline(never)]
+fn nothing() -> i64 {
+    0
 }
