@@ -107,20 +107,6 @@ impl Schedulers {
             Scheduler::Wrr if !service.is_limited => {
                 position(&mut self.own.positions, slot, service)?.next_weighted(service, |_| true)
             }
-            _ => self.pick_by_family(now, slot, service, opening),
-        }
-    }
-
-    /// The same, of schedulers that look at more than their own position.
-    #[inline(never)]
-    fn pick_by_family(
-        &mut self,
-        now: Seconds,
-        slot: ServiceSlot,
-        service: &Service,
-        opening: impl Fn() -> Opening,
-    ) -> Option<BackendSlot> {
-        match service.scheduler {
             it if Plan::is_made_of_members(it) => self.look_up(slot, service, &opening()),
             Scheduler::Lc | Scheduler::Wlc | Scheduler::Sed | Scheduler::Nq => self.least(service),
             Scheduler::LeastBandwidth | Scheduler::LeastPackets => self.least_traffic(service),
