@@ -55,17 +55,20 @@ impl HashSecret {
     }
 
     /// Hash of a client. A folded multiplication, as in wyhash: a product of secret factors spreads every input bit over
-    /// all output bits.
+    /// all output bits. Both factors have the client in them: under one secret of a thousand, multiples of it alone crowd
+    /// where clients follow each other.
     #[inline]
     pub fn hash(&self, client: u32, client_port: u16) -> FlowHash {
-        FlowHash(fold(endpoint(client, client_port) ^ self.0[0], self.0[1]))
+        let endpoint = endpoint(client, client_port);
+        FlowHash(fold(endpoint ^ self.0[0], endpoint.rotate_left(32) ^ self.0[1]))
     }
 
     /// The same of an IPv6 client.
     #[inline]
     pub fn hash_v6(&self, client: u128, client_port: u16) -> FlowHash {
         let address = fold((client >> 64) as u64 ^ self.0[0], client as u64 ^ self.0[1]);
-        FlowHash(fold(address ^ u64::from(client_port) ^ self.0[0], self.0[1] ^ GOLDEN))
+        let endpoint = address ^ u64::from(client_port);
+        FlowHash(fold(endpoint ^ self.0[0], endpoint.rotate_left(32) ^ self.0[1] ^ GOLDEN))
     }
 
     /// The same of a client whose IPv4 address may be mapped; then it is the hash of that.
