@@ -115,8 +115,8 @@ impl Measured {
 pub fn measure(world: &World, event: Event, plan: &Plan, pool: &Pool) -> Result<Measured, String> {
     match event {
         Event::Hit => Measured::new(hits(world, plan, pool)?),
-        Event::New => Measured::new(openings(world, plan, pool)?),
-        Event::Expired => Measured::new(reopenings(world, plan, pool)?),
+        Event::New => Measured::new(stored(world, openings(world, plan, pool)?)?),
+        Event::Expired => Measured::new(stored(world, reopenings(world, plan, pool)?)?),
         Event::None => Measured::new(strangers(world, plan, pool)?),
         Event::Exhausted => Measured::new(newcomers(world, plan, pool)?),
         Event::Pick => Measured::new(pick::choices(world, plan.repeats)?),
@@ -126,6 +126,16 @@ pub fn measure(world: &World, event: Event, plan: &Plan, pool: &Pool) -> Result<
             Ok(Measured { undisturbed, ..Measured::new(while_swept)? })
         }
     }
+}
+
+/// What was timed of flows that begin, of which a table has place for all that it is rated for, but for one of ten
+/// thousand and one more by chance.
+fn stored(world: &World, tally: Tally) -> Result<Tally, String> {
+    let Tally { packets, refused, .. } = tally;
+    if world.shape.fill <= Fill::RATED && refused * 10_000 > packets + 10_000 {
+        return Err(format!("{refused} of {packets} flows found no place in a table of their size"));
+    }
+    Ok(tally)
 }
 
 /// Packets of flows that are in the table, in random order. Where the balancer sees replies, half are such.
