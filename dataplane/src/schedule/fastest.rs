@@ -5,7 +5,6 @@
 
 use std::time::Instant;
 
-use super::least::cheapest_then_idlest;
 use crate::flow::table::FlowHash;
 use crate::load::Load;
 use crate::measure::Times;
@@ -23,7 +22,18 @@ pub(super) fn soonest(
     times: &Times,
     load: impl Fn(&Candidate) -> Load,
 ) -> Option<BackendSlot> {
-    cheapest_then_idlest(candidates, available, |candidate| times.get(candidate.backend), load)
+    // Times change little from one choice to the next, so that jumps are foreseen; and flows are seldom asked for.
+    let (mut best, mut least): (Option<&Candidate>, u64) = (None, u64::MAX);
+    for candidate in candidates.iter().filter(|candidate| available(candidate)) {
+        let time = times.get(candidate.backend);
+        if time <= least {
+            let is_idler = |best| load(candidate).flows() < load(best).flows();
+            if time < least || best.is_none_or(is_idler) {
+                (best, least) = (Some(candidate), time);
+            }
+        }
+    }
+    best.map(|candidate| candidate.backend)
 }
 
 /// A connection that opens, by the hash of its client.

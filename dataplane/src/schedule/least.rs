@@ -77,57 +77,18 @@ fn cheapest_of_all<C: Cost>(
     sure.or_else(|| cheapest(candidates, |_| true, |it| cost.of(load(it.backend))))
 }
 
-/// The bid of one who is not available; all costs are less.
-const NOBODY: (BackendSlot, u64) = (BackendSlot::NONE, u64::MAX);
-
-/// The first candidate whose cost is the least, however many there are.
+/// The first available candidate whose cost is the least, however many there are.
 #[inline(never)]
 fn cheapest(
     candidates: &[Candidate],
     available: impl Fn(&Candidate) -> bool,
     cost: impl Fn(&Candidate) -> u64,
 ) -> Option<BackendSlot> {
-    let bid = |candidate: &Candidate| {
-        if available(candidate) { (candidate.backend, cost(candidate)) } else { NOBODY }
-    };
-    // Neighbours first, so that only half of the comparisons wait for the one before.
-    let (pairs, rest) = candidates.as_chunks::<2>();
-    let best = pairs.iter().fold(NOBODY, |best, [one, other]| lower(best, lower(bid(one), bid(other))));
-    let (best, _) = rest.iter().fold(best, |best, last| lower(best, bid(last)));
-    (best != BackendSlot::NONE).then_some(best)
+    candidates.iter().filter(|it| available(it)).min_by_key(|it| cost(it)).map(|it| it.backend)
 }
 
-/// The candidate whose cost is the least; of equal ones that with the fewest flows, and of those the first.
-#[inline]
-pub(super) fn cheapest_then_idlest(
-    candidates: &[Candidate],
-    available: impl Fn(&Candidate) -> bool,
-    cost: impl Fn(&Candidate) -> u64,
-    load: impl Fn(&Candidate) -> Load,
-) -> Option<BackendSlot> {
-    // What is measured changes little from one choice to the next, so that jumps are foreseen; and flows are seldom
-    // asked for.
-    let (mut best, mut least): (Option<&Candidate>, u64) = (None, u64::MAX);
-    for candidate in candidates.iter().filter(|candidate| available(candidate)) {
-        let cost = cost(candidate);
-        if cost <= least {
-            let is_idler = |best| load(candidate).flows() < load(best).flows();
-            if cost < least || best.is_none_or(is_idler) {
-                (best, least) = (Some(candidate), cost);
-            }
-        }
-    }
-    best.map(|candidate| candidate.backend)
-}
-
-/// The one with less cost; of equal ones the first. Which has less cannot be foreseen, so nothing jumps.
-#[inline]
-fn lower(one: (BackendSlot, u64), other: (BackendSlot, u64)) -> (BackendSlot, u64) {
-    let is_less = other.1 < one.1;
-    (select_unpredictable(is_less, other.0, one.0), select_unpredictable(is_less, other.1, one.1))
-}
-
-/// The first candidate whose cost for its weight is the least, whatever the weights and the costs.
+/// The first candidate whose cost for its weight is the least, whatever the weights and the costs. Which is less cannot be
+/// foreseen, so nothing jumps.
 #[inline(never)]
 fn crosswise(
     candidates: &[Candidate],

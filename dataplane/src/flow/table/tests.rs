@@ -122,7 +122,7 @@ const CLIENTS: [Clients; 6] = [
     |flow| (0x0a00_0001 + flow, 1024),
     |flow| (0xc0a8_0000 + flow % 256, 1024 + (flow / 256) as u16),
     |flow| (0xc0a8_0000 + flow % 16, 1024 + (flow / 16) as u16),
-    |flow| (0x0a00_0001 + (flow / 16 << 8), 1024 + (flow % 16) as u16),
+    |flow| (0x0a00_0001 + flow / 16 * 256, 1024 + (flow % 16) as u16),
     |flow| (0x0a00_0001 + flow, 1024 + flow as u16),
 ];
 
