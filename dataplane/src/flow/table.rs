@@ -200,18 +200,43 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// are what they are there.
     #[inline(always)]
     pub fn get(&self, home: Home, key: &K, hash: impl FnOnce() -> FlowHash) -> Option<(Place, FlowValue)> {
-        let line = &self.lines[home.0 as usize];
-        if let Some(way) = line.way_of(key) {
-            return Some((place(home.0 as usize, way), FlowValue(line.values[way])));
+        if let Some(found) = self.get_in(home, key) {
+            return Some(found);
         }
-        if line.spilled() == 0 { None } else { self.get_spilled(hash(), key) }
+        if self.lines[home.0 as usize].spilled() == 0 {
+            return None;
+        }
+        let place = self.find_spilled(hash(), key)?;
+        Some((place, self.value(place)))
     }
 
+    // What it returns fits registers. With the flow it would not, and then a flow from its home line would go through memory,
+    // too.
     #[cold]
-    fn get_spilled(&self, hash: FlowHash, key: &K) -> Option<(Place, FlowValue)> {
+    #[inline(never)]
+    fn find_spilled(&self, hash: FlowHash, key: &K) -> Option<Place> {
         let line = self.alternate(hash);
-        let way = self.lines[line].way_of(key)?;
-        Some((place(line, way), self.lines[line].value(way)))
+        Some(place(line, self.lines[line].way_of(key)?))
+    }
+
+    /// The same of a flow that is in one line.
+    #[inline(always)]
+    pub fn get_in(&self, line: Home, key: &K) -> Option<(Place, FlowValue)> {
+        let of = &self.lines[line.0 as usize];
+        let way = of.way_of(key)?;
+        Some((place(line.0 as usize, way), FlowValue(of.values[way])))
+    }
+
+    /// The line where a flow may be that is not in its home line. Asks for it to come into the cache. `None` if there is no
+    /// other, or it was the one that was looked at.
+    #[inline]
+    pub fn elsewhere(&self, line: Home, key: &K, hash: FlowHash) -> Option<Home> {
+        let (of, alternate) = (&self.lines[line.0 as usize], self.alternate(hash));
+        if of.spilled() == 0 || of.way_of(key).is_some() || line.0 as usize == alternate {
+            return None;
+        }
+        prefetch(self.lines.as_ptr().wrapping_add(alternate));
+        Some(Home(alternate as u32))
     }
 
     /// Stores a flow that is not in the table yet in its home line, unless that is full. Returns where.

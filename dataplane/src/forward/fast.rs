@@ -87,14 +87,14 @@ impl<F: Frame> Forwarder<F> {
         // wait in the other lane, and so do their replies.
         if !lanes.wide_v4.live.is_empty() {
             ended +=
-                self.carry_lane(context, (lanes.wide_v4.live, &mut waiting), &sights.wide_v4, burst, out);
+                self.carry_lane(context, (lanes.wide_v4.live, &mut waiting), &mut sights.wide_v4, burst, out);
         }
         if !lanes.narrow.is_empty() {
-            ended += self.carry_lane(context, (lanes.narrow, &mut waiting), &sights.narrow, burst, out);
+            ended += self.carry_lane(context, (lanes.narrow, &mut waiting), &mut sights.narrow, burst, out);
         }
         if !lanes.wide_v6.live.is_empty() {
             ended +=
-                self.carry_lane(context, (lanes.wide_v6.live, &mut waiting), &sights.wide_v6, burst, out);
+                self.carry_lane(context, (lanes.wide_v6.live, &mut waiting), &mut sights.wide_v6, burst, out);
         }
         self.sights = Some(sights);
         ended == received
@@ -377,11 +377,11 @@ impl<F: Frame> Forwarder<F> {
         let Some(taken) = burst.take(0) else { return false };
         frame = taken;
         let narrow =
-            !lanes.narrow.is_empty() && self.carry(context, &sights.narrow.at(0), &mut frame).is_some();
+            !lanes.narrow.is_empty() && self.carry_alone(context, &sights.narrow.at(0), &mut frame).is_some();
         let wide_v4 = !lanes.wide_v4.live.is_empty()
-            && self.carry(context, &sights.wide_v4.at(0), &mut frame).is_some();
+            && self.carry_alone(context, &sights.wide_v4.at(0), &mut frame).is_some();
         let wide_v6 = !lanes.wide_v6.live.is_empty()
-            && self.carry(context, &sights.wide_v6.at(0), &mut frame).is_some();
+            && self.carry_alone(context, &sights.wide_v6.at(0), &mut frame).is_some();
         narrow || wide_v4 || wide_v6
     }
 }

@@ -48,10 +48,12 @@ impl<F: Frame> Forwarder<F> {
         let mut new = Live::default();
         for slot in live {
             let known = sighted.at(slot);
-            if let Some((_, flow)) = known.key.get(&self.flows, known.home, &known.hash) {
+            if let Some((_, flow)) = known.key.get_in(&self.flows, known.home) {
                 snapshot.prefetch_way(flow.backend());
                 self.stats.prefetch_backend(flow.backend());
-            } else if matches!(known.heading, Heading::Request) {
+            } else if known.key.elsewhere(&self.flows, known.home, &known.hash).is_none()
+                && matches!(known.heading, Heading::Request)
+            {
                 snapshot.prefetch_service(known.key.service());
                 self.schedulers.prefetch(known.key.service());
                 new.keep(slot);

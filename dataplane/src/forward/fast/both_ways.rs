@@ -57,10 +57,10 @@ impl<F: Frame> Forwarder<F> {
         context: Context,
         rest: &mut Live,
         port: PortId,
-        lane: &Lane<A, K>,
+        lane: &mut Lane<A, K>,
         burst: &mut Burst<F>,
     ) -> Option<Stop> {
-        let (mut live, mut stop) = (*rest, None);
+        let (mut live, mut late, mut stop) = (*rest, Live::default(), None);
         for slot in live.by_ref() {
             let (known, Some(frame)) = (lane.request(slot), burst.get_mut(slot)) else { continue };
             let is_reply = lane.replies.has(slot);
@@ -68,11 +68,15 @@ impl<F: Frame> Forwarder<F> {
             let is_local = K::IS_WIDE && is_reply && !matches!(lane.heading[slot], Heading::Reply);
             let way = if is_local { None } else { self.carry_nat(context, &known, is_reply, frame) };
             if way != Some(port) {
+                if way.is_none() && lane.look_elsewhere(slot, &self.flows) {
+                    late.keep(slot);
+                    continue;
+                }
                 stop = Some(way.map_or(Stop::untried(slot), |way| Stop::by(slot, way)));
                 break;
             }
         }
-        *rest = live;
+        *rest = live.with(late);
         stop
     }
 
@@ -85,7 +89,7 @@ impl<F: Frame> Forwarder<F> {
         is_reply: bool,
         frame: &mut F,
     ) -> Option<PortId> {
-        let flow = known.key.get(&self.flows, known.home, &known.hash)?;
+        let flow = known.key.get_in(&self.flows, known.home)?;
         let way = context.snapshot.way(flow.1.backend()).filter(|way| way.is_of::<A>())?;
         if way.carriage != Carriage::Nat {
             return None;

@@ -23,17 +23,21 @@ impl<F: Frame> Forwarder<F> {
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
+        (place, flow): (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
         let (snapshot, brief) = (context.snapshot, &known.brief);
-        let (place, flow) = known.key.get(&self.flows, known.home, &known.hash)?;
+        // Openings may find their flow over.
+        if known.opens() {
+            return None;
+        }
         let way = snapshot.way(flow.backend()).filter(|way| way.is_of::<A>())?;
         let local = (flow.local(), K::local_port(&self.flows, place));
         // A flow of the kind that its backend's mode makes.
         if K::IS_WIDE && (way.carriage == Carriage::FullNat) != (local.1 != 0) {
             return None;
         }
-        match known.heading {
+        match *known.heading {
             Heading::Request => {
                 touch::<K>(&mut self.flows, context, brief.tcp_flags, way, way.view, (place, flow))?;
                 let port = self.reach_backend(snapshot, way, known, local, frame)?;
@@ -44,14 +48,14 @@ impl<F: Frame> Forwarder<F> {
                 self.carry_reply(context, known, way, (place, flow), frame)
             }
             Heading::Reply => None,
-            Heading::LocalReply { local: to, vip, client } => {
+            Heading::LocalReply { local: to, ref vip, ref client } => {
                 let plain = &brief.plain::<A>(frame.head())?;
                 let from = (way.backend::<A>(), vip.1.wrapping_add(way.port_shift));
                 if way.carriage != Carriage::FullNat || from != (plain.src, plain.src_port) || local != to {
                     return None;
                 }
                 touch::<K>(&mut self.flows, context, brief.tcp_flags, way, View::Server, (place, flow))?;
-                let port = reach_client(snapshot, plain, vip, client, frame)?;
+                let port = reach_client(snapshot, plain, *vip, *client, frame)?;
                 self.count_out(flow.backend(), brief.len);
                 Some(port)
             }

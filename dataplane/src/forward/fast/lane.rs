@@ -71,9 +71,10 @@ impl Stop {
     }
 }
 
-/// How packets of a lane are taken to their ends, such as [`Forwarder::run`].
+/// How packets of a lane are taken to their ends, such as [`Forwarder::run`]. They go by packets whose flows live elsewhere
+/// than in their home lines, and leave them: in the next run these are near ([`Lane::look_elsewhere`]).
 type Run<F, A, K> =
-    fn(&mut Forwarder<F>, Context, &mut Live, PortId, &Lane<A, K>, &mut Burst<F>) -> Option<Stop>;
+    fn(&mut Forwarder<F>, Context, &mut Live, PortId, &mut Lane<A, K>, &mut Burst<F>) -> Option<Stop>;
 
 /// A run through fewer packets than these does not pay.
 const FEW: usize = 4;
@@ -87,11 +88,12 @@ impl<F: Frame> Forwarder<F> {
         &mut self,
         context: Context,
         (live, waiting): (Live, &mut Waiting),
-        sighted: &Lane<A, K>,
+        sighted: &mut Lane<A, K>,
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) -> usize {
         let (mut rest, mut left) = (live, 0);
+        sighted.elsewhere = Live::default();
         let (mut run, port) = self.usual_run(context, live, sighted);
         let mut leaving = Leaving { port, live: Live::default() };
         let mut foreseen = false;
@@ -99,15 +101,19 @@ impl<F: Frame> Forwarder<F> {
             let before = rest;
             // No run takes openings.
             let opens = before.take(1).any(|slot| sighted.request(slot).opens());
-            let stop = if waiting.clients == 0 && !opens {
-                run(self, context, &mut rest, leaving.port, sighted, burst)
-            } else {
-                rest.next().map(|slot| Stop { slot, way: None, tried: true })
-            };
+            let mut stop = None;
+            if waiting.clients != 0 || opens {
+                stop = rest.next().map(|slot| Stop { slot, way: None, tried: true });
+            }
+            while stop.is_none() && !rest.is_empty() {
+                stop = run(self, context, &mut rest, leaving.port, sighted, burst);
+            }
             let gone = before.without(rest);
             leaving.live.join(gone);
             let Some(Stop { slot, mut way, tried }) = stop else { break };
             leaving.live.leave(slot);
+            // What becomes of this packet may move their flows.
+            sighted.look_home(&self.flows);
             let known = &sighted.at(slot);
             if !foreseen && known.may_begin() {
                 self.foresee_places(before, sighted);
@@ -183,31 +189,37 @@ impl<F: Frame> Forwarder<F> {
         context: Context,
         rest: &mut Live,
         port: PortId,
-        lane: &Lane<A, K>,
+        lane: &mut Lane<A, K>,
         burst: &mut Burst<F>,
     ) -> Option<Stop> {
-        let (mut live, mut stop) = (*rest, None);
+        let (mut live, mut late, mut stop) = (*rest, Live::default(), None);
         for slot in live.by_ref() {
             let (known, Some(frame)) = (lane.at(slot), burst.get_mut(slot)) else { continue };
-            let way = if known.opens() { None } else { self.carry(context, &known, frame) };
+            let flow = known.key.get_in(&self.flows, known.home);
+            let way = flow.and_then(|flow| self.carry(context, &known, flow, frame));
             if way != Some(port) {
+                if way.is_none() && lane.look_elsewhere(slot, &self.flows) {
+                    late.keep(slot);
+                    continue;
+                }
                 stop = Some(Stop { slot, way, tried: true });
                 break;
             }
         }
-        *rest = live;
+        *rest = live.with(late);
         stop
     }
 
     /// The same as [`Self::carry`], for packets that others wait before.
     #[inline(never)]
-    fn carry_alone<A: Fast, K: Tabled>(
+    pub(super) fn carry_alone<A: Fast, K: Tabled>(
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
         frame: &mut F,
     ) -> Option<PortId> {
-        if known.opens() { None } else { self.carry(context, known, frame) }
+        let flow = known.key.get(&self.flows, known.home, &known.hash)?;
+        self.carry(context, known, flow, frame)
     }
 
     /// Hands packets to the port that they leave by.

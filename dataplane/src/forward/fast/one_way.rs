@@ -33,7 +33,7 @@ impl<F: Frame> Forwarder<F> {
         context: Context,
         rest: &mut Live,
         port: PortId,
-        lane: &Lane<A, K>,
+        lane: &mut Lane<A, K>,
         burst: &mut Burst<F>,
     ) -> Option<Stop> {
         self.one_way(context).run(Carriage::Dr, rest, port, lane, burst, |_, way, _, frame| {
@@ -48,7 +48,7 @@ impl<F: Frame> Forwarder<F> {
         context: Context,
         rest: &mut Live,
         port: PortId,
-        lane: &Lane<A, K>,
+        lane: &mut Lane<A, K>,
         burst: &mut Burst<F>,
     ) -> Option<Stop> {
         self.one_way(context).run(Carriage::Ipip, rest, port, lane, burst, wrap)
@@ -71,23 +71,28 @@ impl OneWay<'_> {
         carriage: Carriage,
         rest: &mut Live,
         port: PortId,
-        lane: &Lane<A, K>,
+        lane: &mut Lane<A, K>,
         burst: &mut Burst<F>,
         rewrite: impl Fn(&mut u16, &Way, &Sighted<A, K>, &mut F) -> Option<()>,
     ) -> Option<Stop> {
         let (all, places) = (*rest, burst.places_mut());
         let mut requests = all.before(lane.replies);
-        let mut stop = None;
+        let (mut late, mut stop) = (Live::default(), None);
         for slot in requests.by_ref() {
             let (known, Some(frame)) = (lane.request(slot), &mut places[slot]) else { continue };
             if self.carry(carriage, port, &known, frame, &rewrite).is_none() {
+                if lane.look_elsewhere(slot, self.flows) {
+                    late.keep(slot);
+                    continue;
+                }
                 stop = Some(Stop::untried(slot));
                 break;
             }
         }
-        *rest = all.without(all.before(lane.replies)).with(requests);
-        // The next is a reply.
-        stop.or_else(|| rest.next().map(Stop::untried))
+        let mut replies = all.without(all.before(lane.replies));
+        let stop = stop.or_else(|| replies.next().map(Stop::untried));
+        *rest = replies.with(requests).with(late);
+        stop
     }
 
     /// Notes a packet in its flow and rewrites it; `None`, and no more has happened than that its flow was seen, for what
@@ -101,7 +106,7 @@ impl OneWay<'_> {
         frame: &mut F,
         rewrite: impl Fn(&mut u16, &Way, &Sighted<A, K>, &mut F) -> Option<()>,
     ) -> Option<()> {
-        let (place, flow) = known.key.get(self.flows, known.home, &known.hash)?;
+        let (place, flow) = known.key.get_in(self.flows, known.home)?;
         let backend = flow.backend().0 as usize;
         let way = self.ways.get(backend)?.as_ref().filter(|way| way.is_of::<A>())?;
         if way.carriage != carriage || way.exit.port != port || known.brief.len > way.exit.room {

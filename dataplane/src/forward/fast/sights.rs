@@ -7,6 +7,7 @@ use crate::burst::BURST;
 use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, Key, WideKey};
 use crate::forward::Live;
+use crate::forward::flows::{Flows, Tabled};
 use crate::local::LocalSlot;
 use crate::packet::Version;
 use crate::parse::plain::Brief;
@@ -25,16 +26,18 @@ pub(super) enum Heading<A> {
 
 /// A plain packet, and what its flow must be if it is here.
 #[derive(Clone, Copy)]
-pub(super) struct Sighted<A, K> {
+pub(super) struct Sighted<'a, A, K> {
     pub brief: Brief,
-    pub heading: Heading<A>,
+    /// Where it is kept: of a copy the processor would load by wide words what it has just stored by narrow ones, for which
+    /// it waits.
+    pub heading: &'a Heading<A>,
     pub key: K,
     /// Of its client.
     pub hash: FlowHash,
     pub home: Home,
 }
 
-impl<A: Version, K: Key> Sighted<A, K> {
+impl<A: Version, K: Key> Sighted<'_, A, K> {
     /// Whether it is an opening or the answer to one.
     #[inline(always)]
     pub fn opens(&self) -> bool {
@@ -59,6 +62,8 @@ pub(super) struct Lane<A, K> {
     /// Of those that are no requests; it is out of date for all others.
     pub heading: [Heading<A>; BURST],
     pub replies: Live,
+    /// Those whose home is their alternate line for now.
+    pub elsewhere: Live,
 }
 
 impl<A: Version, K: Key> Lane<A, K> {
@@ -71,22 +76,23 @@ impl<A: Version, K: Key> Lane<A, K> {
             hash: [FlowHash::ZERO; BURST],
             heading: [Heading::Request; BURST],
             replies: Live::default(),
+            elsewhere: Live::default(),
         }
     }
 
     /// What is known of the packet in a place.
     #[inline(always)]
-    pub fn at(&self, slot: usize) -> Sighted<A, K> {
-        let heading = if self.replies.has(slot) { self.heading[slot] } else { Heading::Request };
+    pub fn at(&self, slot: usize) -> Sighted<'_, A, K> {
+        let heading = if self.replies.has(slot) { &self.heading[slot] } else { &Heading::Request };
         Sighted { heading, ..self.request(slot) }
     }
 
     /// The same of a request.
     #[inline(always)]
-    pub fn request(&self, slot: usize) -> Sighted<A, K> {
+    pub fn request(&self, slot: usize) -> Sighted<'_, A, K> {
         let brief = Brief { len: self.len[slot], tcp_flags: self.tcp_flags[slot] };
         let (key, hash, home) = (self.key[slot], self.hash[slot], self.home[slot]);
-        Sighted { brief, heading: Heading::Request, key, hash, home }
+        Sighted { brief, heading: &Heading::Request, key, hash, home }
     }
 
     /// Notes what is known of the packet in a place, but for its heading.
@@ -112,6 +118,29 @@ impl Narrow {
     pub fn head_back(&mut self, slot: usize, is_reply: bool) {
         self.heading[slot] = Heading::Reply;
         self.replies.keep_if(slot, is_reply);
+    }
+}
+
+impl<A, K: Tabled> Lane<A, K> {
+    /// Takes another line for the home of a packet's flow, if it lives there and not in its home line, and asks for it: it
+    /// may be far. Returns whether it does.
+    #[cold]
+    #[inline(never)]
+    pub fn look_elsewhere(&mut self, slot: usize, flows: &Flows) -> bool {
+        let Some(line) = self.key[slot].elsewhere(flows, self.home[slot], &self.hash[slot]) else {
+            return false;
+        };
+        self.home[slot] = line;
+        self.elsewhere.keep(slot);
+        true
+    }
+
+    /// Takes home lines for home again.
+    #[inline]
+    pub fn look_home(&mut self, flows: &Flows) {
+        for slot in std::mem::take(&mut self.elsewhere) {
+            self.home[slot] = K::prefetch(flows, self.key[slot].line(self.hash[slot]));
+        }
     }
 }
 

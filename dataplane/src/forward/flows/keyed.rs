@@ -42,6 +42,13 @@ pub trait Tabled: Key {
     /// A flow, and where it is. Its client has the hash `client`, and `home` is known of it already.
     fn get(self, flows: &Flows, home: Home, client: &FlowHash) -> Option<(Place, FlowValue)>;
 
+    /// The same of a flow that is in one line.
+    fn get_in(self, flows: &Flows, line: Home) -> Option<(Place, FlowValue)>;
+
+    /// Asks for the line where a flow may be that is not in its home line, and returns which that is; `None` if there is no
+    /// other, or it was the one that was looked at.
+    fn elsewhere(self, flows: &Flows, line: Home, client: &FlowHash) -> Option<Home>;
+
     /// Whether the table is too large for the caches that are near.
     fn is_far(flows: &Flows) -> bool;
 
@@ -98,6 +105,16 @@ impl Tabled for FlowKey {
     #[inline(always)]
     fn get(self, flows: &Flows, home: Home, client: &FlowHash) -> Option<(Place, FlowValue)> {
         flows.narrow.get(home, &self, || self.line(*client))
+    }
+
+    #[inline(always)]
+    fn get_in(self, flows: &Flows, line: Home) -> Option<(Place, FlowValue)> {
+        flows.narrow.get_in(line, &self)
+    }
+
+    #[inline]
+    fn elsewhere(self, flows: &Flows, line: Home, client: &FlowHash) -> Option<Home> {
+        flows.narrow.elsewhere(line, &self, self.line(*client))
     }
 
     #[inline(always)]
@@ -176,6 +193,16 @@ impl Tabled for WideKey {
     #[inline(always)]
     fn get(self, flows: &Flows, home: Home, client: &FlowHash) -> Option<(Place, FlowValue)> {
         flows.wide.get(home, &self, || self.line(*client))
+    }
+
+    #[inline(always)]
+    fn get_in(self, flows: &Flows, line: Home) -> Option<(Place, FlowValue)> {
+        flows.wide.get_in(line, &self)
+    }
+
+    #[inline]
+    fn elsewhere(self, flows: &Flows, line: Home, client: &FlowHash) -> Option<Home> {
+        flows.wide.elsewhere(line, &self, self.line(*client))
     }
 
     #[inline(always)]

@@ -65,7 +65,7 @@ fn steps() -> impl Strategy<Value = Step> {
 
 /// Frames and counts in an order that both paths have in common. Outer headers are numbered in the order of
 /// their making, which is not.
-fn settled(mut ends: Vec<End>) -> Vec<String> {
+pub(super) fn settled(mut ends: Vec<End>) -> Vec<String> {
     for end in &mut ends {
         if let End::Sent(frame) = end
             && frame[14 + ipv4::PROTOCOL] == ipv4::PROTOCOL_IPIP
@@ -79,14 +79,14 @@ fn settled(mut ends: Vec<End>) -> Vec<String> {
     ends
 }
 
-fn flows(path: &Path) -> Vec<(FlowOwner, FlowValue)> {
+pub(super) fn flows(path: &Path) -> Vec<(FlowOwner, FlowValue)> {
     let mut flows = Vec::new();
     let table = path.forwarder.flows();
     (0..table.lines()).for_each(|line| table.visit(line, |owner, value| flows.push((owner, value))));
     flows
 }
 
-fn counts(path: &Path) -> Vec<u64> {
+pub(super) fn counts(path: &Path) -> Vec<u64> {
     let drops = DropReason::ALL.iter().map(|why| path.stats.drops.get(*why));
     let backends = (0..6).flat_map(|slot| {
         let its = path.stats.backend(BackendSlot(slot));

@@ -2,6 +2,7 @@
 
 mod answers;
 mod client_address;
+mod crowded;
 mod echo;
 mod fast;
 mod fate;
