@@ -97,11 +97,24 @@ impl Delta {
         Self(self.0 + longs(!old) + longs(new))
     }
 
+    /// The same as one word, by which [`follow`] changes checksums.
+    pub fn folded(self) -> u16 {
+        fold(self.0)
+    }
+
     /// The checksum that follows `hc`: HC' = ~(~HC + ~m + m'), RFC 1624, equation 3.
     #[inline(always)]
     pub fn apply(self, hc: u16) -> u16 {
         !fold(self.0 + u64::from(!hc))
     }
+}
+
+/// The checksum that follows `hc` where a [`Delta`] was folded to this word, that of no field alone.
+#[inline(always)]
+pub fn follow(hc: u16, delta: u16) -> u16 {
+    let (sum, carry) = delta.overflowing_add(!hc);
+    // Where that carried, little is left of the sum, and one more fits.
+    !(sum + u16::from(carry))
 }
 
 /// Adds the parts of a sum until 16 bits are left. Added to itself turned by half, a number has the sum of its

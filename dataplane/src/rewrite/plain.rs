@@ -4,6 +4,8 @@
 //! The functions of [`dr`](super::dr), [`nat`](super::nat) and [`tunnel`](super::tunnel) are their slow twins. Here
 //! `None` says that the frame is shorter than a plain packet's, and nothing was done.
 
+use std::net::SocketAddrV4;
+
 use super::age_ipv6;
 use super::tunnel::flow_label;
 use config::words::Protocol;
@@ -11,7 +13,7 @@ use config::words::Protocol;
 use crate::buf::Frame;
 use crate::csum::{self, Delta};
 use crate::packet::Version;
-use crate::parse::plain::L3;
+use crate::parse::plain::{Front, L3};
 use crate::wire::{eth, ipv4, ipv6, tcp, udp};
 
 /// An Ethernet header without tags.
@@ -177,9 +179,15 @@ impl Rewrite for u128 {
 #[inline(always)]
 fn age(header: &mut [u8; ipv4::HEADER_LEN], changes: Delta) {
     header[ipv4::TTL] = header[ipv4::TTL].wrapping_sub(1);
+    let checksum = aged(changes).apply(read(header, ipv4::CHECKSUM));
+    write(header, ipv4::CHECKSUM, checksum);
+}
+
+/// The same changes, and a hop less.
+#[inline(always)]
+fn aged(changes: Delta) -> Delta {
     // Whatever the time to live is, one less adds as much as this.
-    let checksum = changes.word(1, 0).apply(read(header, ipv4::CHECKSUM));
-    header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_le_bytes());
+    changes.word(1, 0)
 }
 
 /// Takes a hop off an IPv4 header, which the checksum feels as one more in its first byte, the sum being one of
@@ -189,7 +197,7 @@ fn hop_ipv4(header: &mut [u8; ipv4::HEADER_LEN]) {
     header[ipv4::TTL] = header[ipv4::TTL].wrapping_sub(1);
     let checksum = u16::from_le_bytes([header[ipv4::CHECKSUM], header[ipv4::CHECKSUM + 1]]);
     let next = checksum.wrapping_add(1 + u16::from(checksum >= 0xfffe));
-    header[ipv4::CHECKSUM..][..2].copy_from_slice(&next.to_le_bytes());
+    write(header, ipv4::CHECKSUM, next);
 }
 
 /// Sends a packet on to a backend on the link.
@@ -233,6 +241,65 @@ pub fn nat<A: Rewrite>(
     Some(())
 }
 
+/// An end that packets get instead of another one, and what that changes, all as it stands in a packet and is read by a
+/// little-endian machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swap {
+    /// The address.
+    pub address: u32,
+    /// The port.
+    pub port: u16,
+    /// What the checksum of the IP header follows, a hop included.
+    pub header: u16,
+    /// What that of TCP or UDP follows.
+    pub transport: u16,
+}
+
+impl Swap {
+    /// For packets that get `new` instead of `old`.
+    pub fn new(old: SocketAddrV4, new: SocketAddrV4) -> Self {
+        let [(old, old_port), (address, port)] =
+            [old, new].map(|end| (end.ip().to_bits().swap_bytes(), end.port().swap_bytes()));
+        let changes = Delta::default().long(old, address);
+        let (header, transport) = (aged(changes).folded(), changes.word(old_port, port).folded());
+        Self { address, port, header, transport }
+    }
+
+    /// Whether a packet has this end, as its source or else its destination.
+    #[inline(always)]
+    pub fn is_in(&self, front: &Front, is_src: bool) -> bool {
+        let (address, port) = places(is_src);
+        read(front, port) == self.port && front[address..address + 4] == self.address.to_le_bytes()
+    }
+
+    /// Gives a packet this end, without a jump that depends on which. [`exchange`] is the twin that finds out what changes.
+    #[inline(always)]
+    pub fn put(&self, front: &mut Front, protocol: Protocol, is_src: bool, link: &Link) {
+        const HEADER: usize = L3 + ipv4::CHECKSUM;
+        let (address, port) = places(is_src);
+        front[..L3].copy_from_slice(link);
+        front[L3 + ipv4::TTL] = front[L3 + ipv4::TTL].wrapping_sub(1);
+        write(front, HEADER, csum::follow(read(front, HEADER), self.header));
+        front[address..address + 4].copy_from_slice(&self.address.to_le_bytes());
+        write(front, port, self.port);
+        let at =
+            L3 + ipv4::HEADER_LEN + if protocol == Protocol::Tcp { tcp::CHECKSUM } else { udp::CHECKSUM };
+        let old = read(front, at);
+        let new = csum::follow(old, self.transport);
+        write(front, at, if protocol == Protocol::Tcp { new } else { datagrams(old, new) });
+    }
+}
+
+/// Where a packet's source address and port stand, or else its destination.
+#[inline(always)]
+fn places(is_src: bool) -> (usize, usize) {
+    if is_src {
+        (L3 + ipv4::SRC, L3 + ipv4::HEADER_LEN + tcp::SRC_PORT)
+    } else {
+        (L3 + ipv4::DST, L3 + ipv4::HEADER_LEN + tcp::DST_PORT)
+    }
+}
+
 /// Gives a packet one end, as its source or else its destination, without a jump that depends on which.
 ///
 /// Numbers are read as in [`nat`], which does the same.
@@ -258,7 +325,7 @@ pub fn exchange<A: Rewrite>(
     transport[at..at + 2].copy_from_slice(&port.to_be_bytes());
     let at = if protocol == Protocol::Tcp { tcp::CHECKSUM } else { udp::CHECKSUM };
     let checksum = checksum(protocol, read(transport, at), changes);
-    transport[at..at + 2].copy_from_slice(&checksum.to_le_bytes());
+    write(transport, at, checksum);
     Some(())
 }
 
@@ -273,6 +340,12 @@ fn exchange_short<A: Rewrite>(
     nat(head, protocol, is_src.then_some(end), (!is_src).then_some(end), link)
 }
 
+/// Writes a little-endian number as two bytes.
+#[inline(always)]
+fn write<const N: usize>(bytes: &mut [u8; N], at: usize, number: u16) {
+    bytes[at..at + 2].copy_from_slice(&number.to_le_bytes());
+}
+
 /// Reads two bytes as a little-endian number.
 #[inline(always)]
 fn read<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
@@ -284,10 +357,15 @@ fn read<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
 fn checksum(protocol: Protocol, old: u16, changes: Delta) -> u16 {
     match protocol {
         Protocol::Tcp => changes.apply(old),
-        // 0 means that the sender computed none.
-        Protocol::Udp if old == 0 => 0,
-        Protocol::Udp => udp::computed(changes.apply(old)),
+        Protocol::Udp => datagrams(old, changes.apply(old)),
     }
+}
+
+/// That of a datagram, by the sum that follows.
+#[inline(always)]
+fn datagrams(old: u16, new: u16) -> u16 {
+    // 0 means that the sender computed none.
+    if old == 0 { 0 } else { udp::computed(new) }
 }
 
 /// Wraps a packet of `len` bytes in an outer header of its IP version. `id` identifies it if it may be fragmented. `None` also if
@@ -311,6 +389,7 @@ pub fn ipip<F: Frame, A: Rewrite>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse::plain::NO_FRONT;
     use crate::rewrite::age_ipv4;
     use proptest::prelude::*;
 
@@ -386,6 +465,33 @@ mod tests {
             prop_assert_eq!(one, other);
             let [one, other] = exchanged(&head, protocol, is_src, (address, port));
             prop_assert_eq!(one, other);
+        }
+
+        /// Whatever else the bytes are.
+        #[test]
+        fn ends_are_swapped_as_they_are_exchanged(
+            head in prop::collection::vec(prop_oneof![Just(0u8), Just(0xff), any::<u8>()], NO_FRONT.len()),
+            udp: bool,
+            is_src: bool,
+            address in prop_oneof![Just(0u32), Just(u32::MAX), any::<u32>()],
+            port: u16,
+            same: bool,
+        ) {
+            let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+            let mut front: Front = head.try_into().unwrap();
+            let (at, port_at) = places(is_src);
+            let old_address = u32::from_be_bytes(front[at..at + 4].try_into().unwrap());
+            let old = (old_address, u16::from_be_bytes([front[port_at], front[port_at + 1]]));
+            let new = if same { old } else { (address, port) };
+            let [old_end, new_end] = [old, new].map(|(address, port)| SocketAddrV4::new(address.into(), port));
+            let [there, back] = [Swap::new(old_end, new_end), Swap::new(new_end, old_end)];
+            prop_assert!(back.is_in(&front, is_src));
+            prop_assert_eq!(there.is_in(&front, is_src), old == new);
+            let [one, _] = exchanged(&front, protocol, is_src, new);
+            there.put(&mut front, protocol, is_src, &[7; eth::HEADER_LEN]);
+            prop_assert_eq!(&front[..], &one[..]);
+            let neighbour = Swap::new(old_end, SocketAddrV4::new(new.0.into(), new.1 ^ 1));
+            prop_assert!(there.is_in(&front, is_src) && !neighbour.is_in(&front, is_src));
         }
     }
 }

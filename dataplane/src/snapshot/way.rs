@@ -1,6 +1,6 @@
 //! How the fast path reaches a backend: all that it needs to know of one, in one cache line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use config::words::{ClientAddress, Fate, Mode, ServiceKey};
 use ipnet::IpNet;
@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::{Backend, Egress, Exit, ServiceSlot};
 use crate::flow::state::View;
 use crate::packet::Version;
+use crate::rewrite::plain::Swap;
 use crate::rewrite::tunnel::Encapsulation;
 
 /// What is done to a packet on its way to a backend.
@@ -23,8 +24,23 @@ pub enum Carriage {
     Ipip,
 }
 
-/// An address of either IP version, the lowest byte first.
-type Bytes = [u8; 16];
+/// An address of either IP version, the lowest word first. Behind one of IPv4 there may be a [`Swap`].
+type Words = [u32; 4];
+
+impl Swap {
+    /// Keeps it behind its address.
+    fn keep(self, words: &mut Words) {
+        words[1] = self.address;
+        words[2] = u32::from(self.port) | u32::from(self.header) << 16;
+        words[3] = self.transport.into();
+    }
+
+    #[inline(always)]
+    fn read(words: &Words) -> Self {
+        let [_, address, second, third] = *words;
+        Self { address, port: second as u16, header: (second >> 16) as u16, transport: third as u16 }
+    }
+}
 
 /// The way to a backend whose next hop is known and behind an untagged interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +64,8 @@ pub struct Way {
     pub spread: u16,
     /// How it leaves; there is room for the longest packet that reaches the backend.
     pub exit: Exit,
-    backend: Bytes,
-    /// Our end.
-    near: Bytes,
+    /// The backend's end, and ours.
+    ends: [Words; 2],
 }
 
 const _: () = assert!(size_of::<Option<Way>>() <= 64);
@@ -58,7 +73,7 @@ const _: () = assert!(size_of::<Option<Way>>() <= 64);
 /// An address as it is kept in a [`Way`].
 pub trait Kept: Version {
     /// The address.
-    fn read(bytes: &Bytes) -> Self;
+    fn read(words: &Words) -> Self;
 
     /// The address with these low bits set.
     #[must_use]
@@ -67,8 +82,8 @@ pub trait Kept: Version {
 
 impl Kept for u32 {
     #[inline]
-    fn read(bytes: &Bytes) -> Self {
-        bytes.first_chunk().map_or(0, |bytes| Self::from_le_bytes(*bytes))
+    fn read(words: &Words) -> Self {
+        words[0]
     }
 
     #[inline]
@@ -79,8 +94,9 @@ impl Kept for u32 {
 
 impl Kept for u128 {
     #[inline]
-    fn read(bytes: &Bytes) -> Self {
-        Self::from_le_bytes(*bytes)
+    fn read(words: &Words) -> Self {
+        let [first, second, third, fourth] = words.map(u128::from);
+        fourth << 96 | third << 64 | second << 32 | first
     }
 
     #[inline]
@@ -89,11 +105,24 @@ impl Kept for u128 {
     }
 }
 
-fn keep(address: IpAddr) -> Bytes {
-    match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()).to_le_bytes(),
-        IpAddr::V6(address) => address.to_bits().to_le_bytes(),
-    }
+fn keep(address: IpAddr) -> Words {
+    let number = match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    [0, 32, 64, 96].map(|shift| (number >> shift) as u32)
+}
+
+/// Both ends, with what packets get that get them instead of each other.
+fn exchanged(ends: [SocketAddr; 2]) -> [Words; 2] {
+    let [backend, near] = ends;
+    [(backend, near), (near, backend)].map(|(new, old)| {
+        let mut words = keep(new.ip());
+        if let (SocketAddr::V4(old), SocketAddr::V4(new)) = (old, new) {
+            Swap::new(old, new).keep(&mut words);
+        }
+        words
+    })
 }
 
 impl Way {
@@ -125,18 +154,19 @@ impl Way {
             Carriage::Nat | Carriage::FullNat => View::Client,
             Carriage::Dr | Carriage::Ipip => View::OneWay,
         };
+        let port = service.ports.first;
+        let ends = [(address, port.wrapping_add(backend.port_shift)), (near, port)];
         Some(Self {
             carriage,
             view,
             is_v4: address.is_ipv4(),
             service: backend.service,
-            service_port: service.ports.first,
+            service_port: port,
             port_shift: backend.port_shift,
             timeouts: backend.timeouts,
             spread,
             exit: Exit { room: backend.room(egress.mtu), ..Exit::new(egress)? },
-            backend: keep(address),
-            near: keep(near),
+            ends: exchanged(ends.map(SocketAddr::from)),
         })
     }
 
@@ -146,16 +176,22 @@ impl Way {
         self.is_v4 == A::IS_V4
     }
 
+    /// The end that IPv4 packets of a service with one port get under NAT: the backend's or, if they are replies, ours.
+    #[inline(always)]
+    pub fn swap(&self, is_reply: bool) -> Swap {
+        Swap::read(&self.ends[usize::from(is_reply)])
+    }
+
     /// The backend's address, of the way's IP version.
     #[inline]
     pub fn backend<A: Kept>(&self) -> A {
-        A::read(&self.backend)
+        A::read(&self.ends[0])
     }
 
     /// The address of the service under NAT, of the way's IP version; in a tunnel the source of the outer header, in which
     /// bits that follow the flow are 0.
     #[inline]
     pub fn near<A: Kept>(&self) -> A {
-        A::read(&self.near)
+        A::read(&self.ends[1])
     }
 }

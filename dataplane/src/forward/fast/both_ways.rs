@@ -18,7 +18,7 @@ use crate::flow::table::Place;
 use crate::parse::plain::{Kind, L3, Station, glance_v4};
 use crate::port::PortId;
 use crate::rewrite::plain;
-use crate::snapshot::{Carriage, Snapshot, Way};
+use crate::snapshot::{Carriage, Exit, Snapshot, Way};
 
 impl<F: Frame> Forwarder<F> {
     /// Finds packets from a place on, as long as all are of narrow flows that are here, whichever way they go. Returns where
@@ -94,7 +94,41 @@ impl<F: Frame> Forwarder<F> {
         if way.carriage != Carriage::Nat {
             return None;
         }
-        self.exchange(context, known, is_reply, way, flow, frame)
+        if K::IS_WIDE {
+            self.exchange(context, known, is_reply, way, flow, frame)
+        } else {
+            self.swap(context, known, is_reply, way, flow, frame)
+        }
+    }
+
+    /// The same for a narrow flow, whose ends are both known.
+    #[inline(always)]
+    fn swap<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        is_reply: bool,
+        way: &Way,
+        flow: (Place, FlowValue),
+        frame: &mut F,
+    ) -> Option<PortId> {
+        let (brief, backend) = (&known.brief, flow.1.backend());
+        let front = frame.head_mut().first_chunk_mut()?;
+        // Openings may find their flow over, and no flow of another service has such an easy way.
+        if known.opens() || way.service != known.key.service() || !way.swap(!is_reply).is_in(front, is_reply)
+        {
+            return None;
+        }
+        let view = if is_reply { View::Server } else { View::Client };
+        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, flow)?;
+        let exit = exit(context.snapshot, way, is_reply, known.key.client_address::<A>())?;
+        if brief.len > exit.room {
+            return None;
+        }
+        way.swap(is_reply).put(front, brief.protocol(), is_reply, &exit.link);
+        frame.truncate(L3 + usize::from(brief.len));
+        self.count(backend, is_reply, brief.len);
+        Some(exit.port)
     }
 
     /// The same for a reply whose flow and way are known.
@@ -136,11 +170,7 @@ impl<F: Frame> Forwarder<F> {
         }
         let view = if is_reply { View::Server } else { View::Client };
         touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, (place, flow))?;
-        let exit = match snapshot.usual_exit(select_unpredictable(is_reply, plain.dst, plain.src)) {
-            Some(usual) => select_unpredictable(is_reply, usual, &way.exit),
-            None if is_reply => snapshot.exit_to(plain.dst)?,
-            None => &way.exit,
-        };
+        let exit = exit(snapshot, way, is_reply, select_unpredictable(is_reply, plain.dst, plain.src))?;
         if brief.len > exit.room {
             return None;
         }
@@ -152,5 +182,16 @@ impl<F: Frame> Forwarder<F> {
         frame.truncate(L3 + usize::from(brief.len));
         self.count(flow.backend(), is_reply, brief.len);
         Some(exit.port)
+    }
+}
+
+/// How a packet of a client's flow leaves.
+#[inline(always)]
+fn exit<'a, A: Fast>(snapshot: &'a Snapshot, way: &'a Way, is_reply: bool, client: A) -> Option<&'a Exit> {
+    match snapshot.usual_exit(client) {
+        // Asked of both, for a question to replies alone would become a jump.
+        Some(usual) => Some(select_unpredictable(is_reply, usual, &way.exit)),
+        None if is_reply => snapshot.exit_to(client),
+        None => Some(&way.exit),
     }
 }

@@ -85,6 +85,9 @@ pub trait Tabled: Key {
     /// The service.
     fn service(self) -> ServiceSlot;
 
+    /// The client's address, of the IP version that it is of.
+    fn client_address<A: Version>(self) -> A;
+
     /// The port by which a flow's backend knows the client; 0 but in full NAT.
     fn local_port(flows: &Flows, place: Place) -> u16;
 }
@@ -172,6 +175,11 @@ impl Tabled for FlowKey {
     }
 
     #[inline(always)]
+    fn client_address<A: Version>(self) -> A {
+        A::of_wide(Self::client(self).wide()).unwrap_or_default()
+    }
+
+    #[inline(always)]
     fn local_port(_: &Flows, _: Place) -> u16 {
         0
     }
@@ -255,6 +263,11 @@ impl Tabled for WideKey {
     #[inline]
     fn service(self) -> ServiceSlot {
         Self::service(&self)
+    }
+
+    #[inline(always)]
+    fn client_address<A: Version>(self) -> A {
+        A::of_wide(Self::client(&self)).unwrap_or_default()
     }
 
     #[inline(always)]
