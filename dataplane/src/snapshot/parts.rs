@@ -222,11 +222,11 @@ impl NeighbourTable {
 
 /// Not 0, by its high bit.
 fn station_v4(interface: InterfaceId, address: u32) -> u64 {
-    1 << 63 | u64::from(interface.0) << 32 | u64::from(address)
+    u64::from(address) << 32 | u64::from(interface.0) << 16 | 1
 }
 
 fn station_v6(interface: InterfaceId, address: u128) -> [u64; 3] {
-    [(address >> 64) as u64, address as u64, 1 << 63 | u64::from(interface.0)]
+    [(address >> 64) as u64, address as u64, u64::from(interface.0) << 16 | 1]
 }
 
 /// What a snapshot is made from.

@@ -301,7 +301,7 @@ impl Tables {
         let (to, from) = (plain.dst.key(number, plain.dst_port), plain.src.key(number, plain.src_port));
         let ((there, listener), (here, crowd)) = (self.v4.services.first(to), self.v4.replies.first(from));
         let is_request = there == to;
-        let is_reply = (there == 0) & (here == from) & crowd.is_alone();
+        let is_reply = !there.is_passed() & (here == from) & crowd.is_alone();
         let is_sole = select_unpredictable(is_request, listener.kind == Kind::Sole, is_reply);
         let service = select_unpredictable(is_request, listener.number as u16, crowd.service().0);
         let client = select_unpredictable(is_request, from, to);
@@ -429,7 +429,7 @@ fn lookup<A: Address, V: Copy + Default>(pairs: &[Keyed<V>]) -> Lookup<A::Key, V
     let of_family = pairs
         .iter()
         .filter_map(|((number, address, port), value)| Some((A::of(*address)?.key(*number, *port), *value)));
-    Lookup::new(of_family.collect::<Vec<_>>().into_iter())
+    Lookup::new(of_family)
 }
 
 /// A VIP answers pings only if all services on it do. Own addresses come last: of equal keys the last counts.
