@@ -125,3 +125,33 @@ fn a_narrow_flow_is_known_as_its_direction_is() {
         assert_eq!(flow(src, dst), None);
     }
 }
+
+/// Backends that are clients of services which are not in the first place of their table.
+#[cfg(not(miri))]
+#[test]
+fn no_request_is_taken_for_a_reply_in_a_crowded_table() {
+    // In no order, so that no hash is without crowds.
+    let vip = |service: u32| (format!("192.0.2.{}", service % 200 + 1), 1 + service * service * 7 % 60_013);
+    let mut parts = testing::parts();
+    for service in 0..5000 {
+        let (address, port) = vip(service);
+        parts.services.push(Some(testing::service(&format!("tcp:{address}:{port}"), &[(service, 1)]).into()));
+        let address = format!("198.51.{}.{}:80", 100 + service / 250, 1 + service % 250);
+        let backend = testing::backend(service as u16, &address, Mode::Nat);
+        parts.backends.push(Some(Backend { port_shift: 80u16.wrapping_sub(port as u16), ..backend }));
+    }
+    let snapshot = Snapshot::new(parts);
+    let (src, src_port) = (u32::from(std::net::Ipv4Addr::new(198, 51, 100, 1)), 80);
+    let mut known = 0;
+    for service in 0..5000 {
+        let (address, port) = vip(service);
+        let (dst, dst_port) = (address.parse::<std::net::Ipv4Addr>().unwrap().to_bits(), port as u16);
+        let protocol = Protocol::Tcp;
+        let plain = Plain { src, dst, src_port, dst_port, len: 40, protocol, tcp_flags: 0 };
+        if let Some(flow) = snapshot.narrow_flow(&plain) {
+            assert_eq!(flow, ((src, src_port), ServiceSlot(service as u16), false));
+            known += 1;
+        }
+    }
+    assert!((3500..5000).contains(&known), "{known}");
+}
