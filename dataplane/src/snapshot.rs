@@ -150,7 +150,7 @@ impl Snapshot {
         let backends = snapshot.parts.backends.iter();
         snapshot.egress =
             Arc::new(gathered(backends.map(|backend| snapshot.egress_to(backend.as_ref()?.address.ip()))));
-        snapshot.ways = ways(&snapshot.parts, &snapshot.egress);
+        snapshot.ways = ways(&snapshot.parts, &snapshot.egress, &snapshot.tables);
         let Routes { v4, v6 } = &*snapshot.parts.routes;
         let reach = |gateway: Option<NextHop>| snapshot.egress_by(gateway?);
         let gateways = (v4.gateways().map(reach).collect(), v6.gateways().map(reach).collect());
@@ -219,12 +219,6 @@ impl Snapshot {
         self.tables.is_local(address)
     }
 
-    /// Whether a NAT backend with this address and port replies for one service alone, and one port of it.
-    #[inline]
-    pub fn replies_for_one<A: Address>(&self, protocol: Protocol, backend: (A, u16)) -> bool {
-        self.tables.replies_for_one(protocol, backend)
-    }
-
     /// Whether it has too many services or backends for the caches, so that it pays to ask for them early.
     #[inline]
     pub fn is_large(&self) -> bool {
@@ -236,12 +230,6 @@ impl Snapshot {
     #[inline]
     pub fn prefetch_direction<A: Address>(&self, protocol: Protocol, src: (A, u16), dst: (A, u16)) {
         self.tables.prefetch_direction(protocol, src, dst);
-    }
-
-    /// Asks for what [`Self::replies_for_one`] reads to come into the cache.
-    #[inline]
-    pub fn prefetch_replies<A: Address>(&self, protocol: Protocol, backend: (A, u16)) {
-        self.tables.prefetch_replies(protocol, backend);
     }
 
     /// Asks for what [`Self::service`] reads to come into the cache.
@@ -424,11 +412,11 @@ impl Snapshot {
 }
 
 /// How each backend is reached by the fast path.
-fn ways(parts: &Parts, egress: &[Option<Egress>]) -> Arc<Vec<Option<Way>>> {
+fn ways(parts: &Parts, egress: &[Option<Egress>], tables: &Tables) -> Arc<Vec<Option<Way>>> {
     let way = |(backend, egress): (&Option<Backend>, &Option<Egress>)| {
         let backend = backend.as_ref()?;
         let service = parts.services.get(usize::from(backend.service.0))?.as_ref()?;
-        Way::new(backend, &service.key, egress.as_ref()?)
+        Way::new(backend, &service.key, egress.as_ref()?, tables)
     };
     Arc::new(gathered(parts.backends.iter().zip(egress).map(way)))
 }

@@ -77,9 +77,9 @@ impl<F: Frame> Forwarder<F> {
             self.look_behind(snapshot, &mut lanes.wide_v6, &mut sights.wide_v6);
         }
         if far {
-            self.foresee_backends(context, lanes.narrow, &sights.narrow, burst);
-            self.foresee_backends(context, lanes.wide_v4.live, &sights.wide_v4, burst);
-            self.foresee_backends(context, lanes.wide_v6.live, &sights.wide_v6, burst);
+            self.foresee_backends(context, lanes.narrow, &sights.narrow);
+            self.foresee_backends(context, lanes.wide_v4.live, &sights.wide_v4);
+            self.foresee_backends(context, lanes.wide_v6.live, &sights.wide_v6);
         }
         let received = burst.len();
         let mut ended = self.drop_nobodys(snapshot, port, lanes.nobodys, burst);

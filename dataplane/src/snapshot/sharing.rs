@@ -41,7 +41,7 @@ fn ways_after(before: &Snapshot, parts: &Parts) -> Arc<Vec<Option<Way>>> {
     if pairs.all(|(one, other)| fate(one) == fate(other)) {
         return Arc::clone(&before.ways);
     }
-    ways(parts, &before.egress)
+    ways(parts, &before.egress, &before.tables)
 }
 
 impl Parts {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::hint::select_unpredictable;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use config::words::{Mode, Protocol};
@@ -233,22 +233,18 @@ impl Tables {
         A::tables(self).local.get(address.key(ANY, 0)).is_some()
     }
 
-    #[inline]
-    pub(super) fn replies_for_one<A: Address>(&self, protocol: Protocol, (address, port): (A, u16)) -> bool {
-        A::tables(self).repliers(&self.repliers, protocol, address, port).len() == 1 && !self.reply_ranges
+    /// Whether a NAT backend with this address and port replies for one service alone, and one port of it.
+    pub(super) fn replies_for_one(&self, protocol: Protocol, backend: SocketAddr) -> bool {
+        let repliers = self.replies_of(protocol, backend.ip(), backend.port());
+        repliers.iter().count() == 1 && !self.reply_ranges
     }
 
     #[inline]
     pub(super) fn prefetch_direction<A: Address>(&self, protocol: Protocol, src: (A, u16), dst: (A, u16)) {
         A::tables(self).services.prefetch(dst.0.key(number(protocol), dst.1));
         if !self.repliers.is_empty() {
-            self.prefetch_replies(protocol, src);
+            A::tables(self).replies.prefetch(src.0.key(number(protocol), src.1));
         }
-    }
-
-    #[inline]
-    pub(super) fn prefetch_replies<A: Address>(&self, protocol: Protocol, (address, port): (A, u16)) {
-        A::tables(self).replies.prefetch(address.key(number(protocol), port));
     }
 
     #[inline]

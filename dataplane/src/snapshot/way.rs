@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use config::words::{ClientAddress, Fate, Mode, ServiceKey};
 use ipnet::IpNet;
 
+use super::tables::Tables;
 use super::{Backend, Egress, Exit, ServiceSlot};
 use crate::flow::state::View;
 use crate::packet::Version;
@@ -50,6 +51,8 @@ pub struct Way {
     pub carriage: Carriage,
     /// Which packets of its flows are seen, of those to it.
     pub view: View,
+    /// Whether what the backend sends from its end is, under NAT, for this service alone.
+    pub replies_alone: bool,
     /// IP version of the backend, and of the packets that go this way.
     is_v4: bool,
     /// Its service.
@@ -127,7 +130,7 @@ fn exchanged(ends: [SocketAddr; 2]) -> [Words; 2] {
 
 impl Way {
     /// The way to a backend, if the fast path can go it.
-    pub fn new(backend: &Backend, service: &ServiceKey, egress: &Egress) -> Option<Self> {
+    pub fn new(backend: &Backend, service: &ServiceKey, egress: &Egress, tables: &Tables) -> Option<Self> {
         // What becomes of its flows takes a closer look.
         if backend.fate != Fate::Keep {
             return None;
@@ -155,10 +158,11 @@ impl Way {
             Carriage::Dr | Carriage::Ipip => View::OneWay,
         };
         let port = service.ports.first;
-        let ends = [(address, port.wrapping_add(backend.port_shift)), (near, port)];
+        let ends = [(address, port.wrapping_add(backend.port_shift)), (near, port)].map(SocketAddr::from);
         Some(Self {
             carriage,
             view,
+            replies_alone: carriage == Carriage::Nat && tables.replies_for_one(service.protocol, ends[0]),
             is_v4: address.is_ipv4(),
             service: backend.service,
             service_port: port,
@@ -166,7 +170,7 @@ impl Way {
             timeouts: backend.timeouts,
             spread,
             exit: Exit { room: backend.room(egress.mtu), ..Exit::new(egress)? },
-            ends: exchanged(ends.map(SocketAddr::from)),
+            ends: exchanged(ends),
         })
     }
 

@@ -8,13 +8,12 @@ use config::words::Protocol;
 
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Live, PREFETCH_AHEAD};
-use super::carry::backend as backend_of;
 use super::{End, Fast, Heading, Lane};
 use crate::buf::Frame;
-use crate::burst::{BURST, Burst};
+use crate::burst::Burst;
 use crate::parse::plain::L3;
 use crate::prefetch::prefetch;
-use crate::snapshot::{Carriage, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::wire::{ipv4, ipv6};
 
 impl<F: Frame> Forwarder<F> {
@@ -42,7 +41,6 @@ impl<F: Frame> Forwarder<F> {
         context: Context,
         live: Live,
         sighted: &Lane<A, K>,
-        burst: &Burst<F>,
     ) {
         let snapshot = context.snapshot;
         let mut new = Live::default();
@@ -60,17 +58,11 @@ impl<F: Frame> Forwarder<F> {
             }
         }
         if !new.is_empty() {
-            self.foresee_openings(snapshot, new, sighted, burst);
+            self.foresee_openings(snapshot, new, sighted);
         }
     }
 
-    fn foresee_openings<A: Fast, K: Tabled>(
-        &self,
-        snapshot: &Snapshot,
-        new: Live,
-        sighted: &Lane<A, K>,
-        burst: &Burst<F>,
-    ) {
+    fn foresee_openings<A: Fast, K: Tabled>(&self, snapshot: &Snapshot, new: Live, sighted: &Lane<A, K>) {
         let service_of = |slot: usize| {
             let service = sighted.key[slot].service();
             Some((service, snapshot.service(service)?))
@@ -81,23 +73,11 @@ impl<F: Frame> Forwarder<F> {
         for (slot, service) in new.filter_map(service_of) {
             self.schedulers.prefetch_next(slot, service);
         }
-        let mut backends = [None; BURST];
-        for slot in new {
-            let next = service_of(slot).and_then(|(slot, service)| self.schedulers.next(slot, service));
-            next.inspect(|backend| {
-                snapshot.prefetch_way(*backend);
-                self.stats.prefetch_backend(*backend);
-                self.stats.loads.prefetch(*backend);
-            });
-            backends[slot] = next;
-        }
-        for slot in new {
-            let way = backends[slot].and_then(|backend| snapshot.way(backend));
-            if let Some(way) = way.filter(|way| way.carriage == Carriage::Nat && way.is_of::<A>())
-                && let Some(plain) =
-                    burst.get(slot).and_then(|frame| sighted.at(slot).brief.plain(frame.head()))
-            {
-                snapshot.prefetch_replies(plain.protocol, backend_of::<A>(way, &plain));
+        for (slot, service) in new.filter_map(service_of) {
+            if let Some(backend) = self.schedulers.next(slot, service) {
+                snapshot.prefetch_way(backend);
+                self.stats.prefetch_backend(backend);
+                self.stats.loads.prefetch(backend);
             }
         }
     }

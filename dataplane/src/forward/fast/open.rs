@@ -4,7 +4,6 @@ use config::words::Protocol;
 
 use super::super::flows::{Tabled, worth};
 use super::super::{Context, Forwarder, Outbox, Role, Work};
-use super::carry::backend as backend_of;
 use super::{Fast, Heading, Sighted, opens};
 use crate::buf::Frame;
 use crate::burst::Burst;
@@ -108,7 +107,7 @@ impl<F: Frame> Forwarder<F> {
         let view = match way.carriage {
             Carriage::Dr | Carriage::Ipip => View::OneWay,
             Carriage::Nat => {
-                if !snapshot.replies_for_one(plain.protocol, backend_of(way, plain)) {
+                if !way.replies_alone {
                     return Err(chosen);
                 }
                 View::Client
