@@ -71,6 +71,12 @@ impl Stop {
     }
 }
 
+/// A packet whose way is known, or why it has none.
+struct Ended {
+    slot: usize,
+    way: Result<PortId, Unopened>,
+}
+
 /// How packets of a lane are taken to their ends, such as [`Forwarder::run`]. They go by packets whose flows live elsewhere
 /// than in their home lines, and leave them: in the next run these are near ([`Lane::look_elsewhere`]).
 type Run<F, A, K> =
@@ -97,12 +103,27 @@ impl<F: Frame> Forwarder<F> {
         let (mut run, port) = self.usual_run(context, live, sighted);
         let mut leaving = Leaving { port, live: Live::default() };
         let mut foreseen = false;
-        loop {
+        while !rest.is_empty() {
             let before = rest;
             // No run takes openings.
             let opens = before.take(1).any(|slot| sighted.request(slot).opens());
             let mut stop = None;
-            if waiting.clients != 0 || opens {
+            if opens && waiting.clients == 0 {
+                if !foreseen {
+                    self.foresee_places(before, sighted);
+                    foreseen = true;
+                }
+                sighted.look_home(&self.flows);
+                let stop = self.open_all(context, &mut rest, (leaving.port, waiting.opening), sighted, burst);
+                leaving.live.join(before.without(rest));
+                if let Some((slot, way)) = stop {
+                    let end = Ended { slot, way };
+                    left +=
+                        usize::from(!self.end(context, end, (&mut leaving, waiting), sighted, burst, out));
+                }
+                continue;
+            }
+            if waiting.clients != 0 {
                 stop = rest.next().map(|slot| Stop { slot, way: None, tried: true });
             }
             while stop.is_none() && !rest.is_empty() {
@@ -111,7 +132,6 @@ impl<F: Frame> Forwarder<F> {
             let gone = before.without(rest);
             leaving.live.join(gone);
             let Some(Stop { slot, mut way, tried }) = stop else { break };
-            leaving.live.leave(slot);
             // What becomes of this packet may move their flows.
             sighted.look_home(&self.flows);
             let known = &sighted.at(slot);
@@ -128,6 +148,7 @@ impl<F: Frame> Forwarder<F> {
             }
             if waiting.clients != 0 {
                 if waiting.has(known.hash) {
+                    leaving.live.leave(slot);
                     waiting.leave(slot);
                     left += 1;
                     continue;
@@ -139,25 +160,73 @@ impl<F: Frame> Forwarder<F> {
                 (None, Some(frame)) if slot < waiting.opening => self.open(context, known, frame),
                 _ => Err(Unopened::Unasked),
             };
-            match way {
-                Ok(port) if port == leaving.port || leaving.live.is_empty() => {
-                    leaving.port = port;
-                    leaving.live.keep(slot);
-                }
-                Ok(port) => burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out)),
-                Err(why) => {
-                    // It may go the same way.
-                    self.depart(leaving, burst, out);
-                    leaving.live = Live::default();
-                    if slot >= waiting.opening || !self.take_up(context, known, why, slot, burst, out) {
-                        waiting.add(known.hash);
-                        left += 1;
-                    }
-                }
-            }
+            let end = Ended { slot, way };
+            left += usize::from(!self.end(context, end, (&mut leaving, waiting), sighted, burst, out));
         }
         self.depart(leaving, burst, out);
         live.len() - left
+    }
+
+    /// Opens the flows of packets in a row, as long as these are openings that leave by one port and before a place in the
+    /// burst. They and the one where it stopped are not in `rest` any more.
+    // Nothing else is in the loop.
+    #[inline(never)]
+    fn open_all<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        rest: &mut Live,
+        (port, until): (PortId, usize),
+        lane: &Lane<A, K>,
+        burst: &mut Burst<F>,
+    ) -> Option<(usize, Result<PortId, Unopened>)> {
+        for slot in *rest {
+            let known = lane.at(slot);
+            if !known.opens() {
+                return None;
+            }
+            rest.leave(slot);
+            let way = match burst.get_mut(slot) {
+                Some(frame) if slot < until => self.open(context, &known, frame),
+                _ => Err(Unopened::Unasked),
+            };
+            if !matches!(way, Ok(way) if way == port) {
+                return Some((slot, way));
+            }
+        }
+        None
+    }
+
+    /// Has a packet leave whose way is known, after those that wait; or takes it to another end. Returns whether it could; else
+    /// it waits for the stages.
+    #[inline(never)]
+    fn end<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        Ended { slot, way }: Ended,
+        (leaving, waiting): (&mut Leaving, &mut Waiting),
+        lane: &Lane<A, K>,
+        burst: &mut Burst<F>,
+        out: &mut Outbox<F>,
+    ) -> bool {
+        leaving.live.leave(slot);
+        match way {
+            Ok(port) if port == leaving.port || leaving.live.is_empty() => {
+                leaving.port = port;
+                leaving.live.keep(slot);
+            }
+            Ok(port) => burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out)),
+            Err(why) => {
+                // It may go the same way.
+                self.depart(*leaving, burst, out);
+                leaving.live = Live::default();
+                let known = &lane.at(slot);
+                if slot >= waiting.opening || !self.take_up(context, known, why, slot, burst, out) {
+                    waiting.add(known.hash);
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// What most packets of a lane probably need and the port that they leave by, by the first of them.
