@@ -82,6 +82,8 @@ pub struct Uses {
     pub quic: bool,
     /// The time of handshakes.
     pub fastest: bool,
+    /// Headroom for outer headers.
+    pub tunnels: bool,
 }
 
 impl Uses {
@@ -93,6 +95,7 @@ impl Uses {
             limits: any(|service| service.limits.is_some()),
             quic: any(|service| service.scheduler == Scheduler::Quic),
             fastest: any(|service| service.scheduler == Scheduler::Fastest),
+            tunnels: parts.backends.iter().flatten().any(|backend| backend.tunnel.is_some()),
         }
     }
 }

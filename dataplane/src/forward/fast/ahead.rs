@@ -82,11 +82,24 @@ impl<F: Frame> Forwarder<F> {
         }
     }
 
-    /// Asks for the lines besides their home lines that the flow table will need for a lane's openings.
+    /// Asks for the lines besides their home lines that the flow table will need for a lane's openings, and for those of
+    /// outer headers.
     #[inline(never)]
-    pub(super) fn foresee_places<A: Fast, K: Tabled>(&self, live: Live, sighted: &Lane<A, K>) {
+    pub(super) fn foresee_places<A: Fast, K: Tabled>(
+        &self,
+        snapshot: &Snapshot,
+        live: Live,
+        sighted: &Lane<A, K>,
+        burst: &Burst<F>,
+    ) {
         if !K::is_far(&self.flows) {
             return;
+        }
+        // What is stored for an opening is more than can wait for such a line.
+        if snapshot.uses.tunnels {
+            for frame in live.filter_map(|slot| burst.get(slot)) {
+                prefetch(frame.head().as_ptr().wrapping_sub(A::HEADER_LEN));
+            }
         }
         let mut apart = Live::default();
         for slot in live {

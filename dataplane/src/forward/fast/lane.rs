@@ -110,7 +110,7 @@ impl<F: Frame> Forwarder<F> {
             let mut stop = None;
             if opens && waiting.clients == 0 {
                 if !foreseen {
-                    self.foresee_places(before, sighted);
+                    self.foresee_places(context.snapshot, before, sighted, burst);
                     foreseen = true;
                 }
                 sighted.look_home(&self.flows);
@@ -136,7 +136,7 @@ impl<F: Frame> Forwarder<F> {
             sighted.look_home(&self.flows);
             let known = &sighted.at(slot);
             if !foreseen && known.may_begin() {
-                self.foresee_places(before, sighted);
+                self.foresee_places(context.snapshot, before, sighted, burst);
                 foreseen = true;
             }
             if !tried {
