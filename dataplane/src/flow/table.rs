@@ -272,6 +272,13 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         prefetch(self.lines.as_ptr().wrapping_add(self.alternate(hash)));
     }
 
+    /// Whether both lines of a flow are full often enough to ask early for what storing it takes then: of lines of four
+    /// that are half full on the average they rarely are.
+    #[inline]
+    pub fn is_crowded(&self) -> bool {
+        WAYS < 4 || self.flows > self.lines.len() * WAYS / 16 * 9
+    }
+
     /// The same of what storing it takes besides both its lines, which should be in the cache by now: if these are full,
     /// of the lines to which flows could move, or in a table that is nearly full of the home lines of those that may have
     /// to go.

@@ -110,6 +110,9 @@ impl<F: Frame> Forwarder<F> {
         for slot in apart {
             sighted.key[slot].prefetch_alternate(&self.flows, &sighted.hash[slot]);
         }
+        if !K::is_crowded(&self.flows) {
+            return;
+        }
         for slot in apart {
             sighted.key[slot].prefetch_moves(&self.flows, &sighted.hash[slot]);
         }

@@ -58,6 +58,9 @@ pub trait Tabled: Key {
     /// Asks for a flow's alternate line to come into the cache.
     fn prefetch_alternate(self, flows: &Flows, client: &FlowHash);
 
+    /// Whether [`Self::prefetch_moves`] may pay.
+    fn is_crowded(flows: &Flows) -> bool;
+
     /// Asks for what storing a flow takes besides both its lines.
     fn prefetch_moves(self, flows: &Flows, client: &FlowHash);
 
@@ -133,6 +136,11 @@ impl Tabled for FlowKey {
     #[inline(always)]
     fn prefetch_alternate(self, flows: &Flows, client: &FlowHash) {
         flows.narrow.prefetch_alternate(self.line(*client));
+    }
+
+    #[inline(always)]
+    fn is_crowded(flows: &Flows) -> bool {
+        flows.narrow.is_crowded()
     }
 
     #[inline(always)]
@@ -226,6 +234,11 @@ impl Tabled for WideKey {
     #[inline(always)]
     fn prefetch_alternate(self, flows: &Flows, client: &FlowHash) {
         flows.wide.prefetch_alternate(self.line(*client));
+    }
+
+    #[inline(always)]
+    fn is_crowded(flows: &Flows) -> bool {
+        flows.wide.is_crowded()
     }
 
     #[inline(always)]
