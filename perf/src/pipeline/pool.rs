@@ -1,12 +1,12 @@
 //! Buffers for frames, sized and spaced as the mbufs of a DPDK mempool.
 //!
-//! A frame is a pointer to what is known of it, and that points to its buffer: moving the frame moves a
+//! A frame is a pointer to its buffer, which begins with what is known of it: moving the frame moves a
 //! pointer, and dropping it gives the buffer back, as with an mbuf. Buffers live as long as the program. Where a frame
 //! lies in its buffer is not checked again at every look, as it is not in an mbuf.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
-use std::mem;
+use std::ptr;
 
 use dataplane::buf::Frame;
 use dataplane::prefetch::{prefetch, table};
@@ -16,19 +16,32 @@ pub const FRAMES: usize = 4096;
 
 /// Bytes before the first one of a new frame, as many as DPDK leaves.
 const HEADROOM: u16 = 128;
-/// Bytes of a buffer: a headroom, 2 KiB, and as many more as keep buffers apart by an odd number of cache
+/// Bytes for a frame: a headroom, 2 KiB, and as many more as keep buffers apart by an odd number of cache
 /// lines, so that they use all sets of a cache; mempools are spaced so too.
-const ROOM: usize = 128 + 2048 + 128 + 64;
+const ROOM: usize = 128 + 2048 + 128;
+
+/// A buffer, in which a frame has a cache line for what is known of it.
+#[derive(Clone)]
+#[repr(C)]
+struct Buffer {
+    known: Known,
+    room: [u8; ROOM],
+}
 
 #[derive(Clone)]
 #[repr(align(64))]
-struct Room([u8; ROOM]);
+struct Known {
+    /// Offset of the frame's first byte in its room.
+    start: u16,
+    /// Bytes of the frame.
+    len: u16,
+}
 
-const _: () = assert!(size_of::<Room>() / 64 % 2 == 1);
+const _: () = assert!(size_of::<Buffer>() / 64 % 2 == 1);
 
 thread_local! {
     /// This thread's free buffers.
-    static FREE: RefCell<Vec<&'static mut [u8]>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<&'static mut Buffer>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The buffers of this thread, all in one piece of memory, on huge pages as mbufs are.
@@ -40,8 +53,8 @@ impl Pool {
     /// A pool of free buffers. A thread makes only one.
     pub fn new(frames: usize) -> Self {
         let frames = frames.min(FRAMES);
-        let rooms = table(Room([0; ROOM]), frames).leak();
-        FREE.set(rooms.iter_mut().map(|room| &mut room.0[..]).collect());
+        let empty = Buffer { known: Known { start: HEADROOM, len: 0 }, room: [0; ROOM] };
+        FREE.set(table(empty, frames).leak().iter_mut().collect());
         Self { frames }
     }
 
@@ -64,38 +77,30 @@ impl Pool {
 
 /// The same, of this thread's pool.
 fn filled(write: impl FnOnce(&mut [u8]) -> usize) -> Option<PoolFrame> {
-    let room = FREE.with_borrow_mut(Vec::pop)?;
-    let len = write(&mut room[usize::from(HEADROOM)..]).min(ROOM - usize::from(HEADROOM)) as u16;
-    Some(PoolFrame(Box::new(Buffer { start: HEADROOM, len, room })))
-}
-
-/// What is known of a frame, in a cache line of its own, and where its bytes are.
-#[repr(align(64))]
-struct Buffer {
-    /// Offset of the frame's first byte in `room`.
-    start: u16,
-    /// Bytes of the frame.
-    len: u16,
-    room: &'static mut [u8],
+    let buffer = FREE.with_borrow_mut(Vec::pop)?;
+    let len = write(&mut buffer.room[usize::from(HEADROOM)..]).min(ROOM - usize::from(HEADROOM)) as u16;
+    buffer.known = Known { start: HEADROOM, len };
+    Some(PoolFrame(buffer))
 }
 
 /// A frame in a pool's buffer; dropping it makes the buffer free.
-pub struct PoolFrame(Box<Buffer>);
+pub struct PoolFrame(&'static mut Buffer);
 
 const _: () = assert!(size_of::<Option<PoolFrame>>() == size_of::<*mut u8>());
 
 impl Drop for PoolFrame {
     #[inline]
     fn drop(&mut self) {
-        let room = mem::take(&mut self.0.room);
-        FREE.with_borrow_mut(|free| free.push(room));
+        // SAFETY: this was the only reference to the buffer, which lives as long as the program, and it is not used again.
+        let buffer = unsafe { &mut *ptr::from_mut(self.0) };
+        FREE.with_borrow_mut(|free| free.push(buffer));
     }
 }
 
 impl Frame for PoolFrame {
     #[inline(always)]
     fn head(&self) -> &[u8] {
-        let Buffer { start, len, room } = &*self.0;
+        let Buffer { known: Known { start, len }, room } = &*self.0;
         let start = usize::from(*start);
         // SAFETY: the frame is in its buffer: it begins so, and grows only by what is before it.
         unsafe { room.get_unchecked(start..start + usize::from(*len)) }
@@ -103,7 +108,7 @@ impl Frame for PoolFrame {
 
     #[inline(always)]
     fn head_mut(&mut self) -> &mut [u8] {
-        let Buffer { start, len, room } = &mut *self.0;
+        let Buffer { known: Known { start, len }, room } = &mut *self.0;
         let start = usize::from(*start);
         // SAFETY: as in `head`.
         unsafe { room.get_unchecked_mut(start..start + usize::from(*len)) }
@@ -111,15 +116,15 @@ impl Frame for PoolFrame {
 
     #[inline(always)]
     fn len(&self) -> usize {
-        usize::from(self.0.len)
+        usize::from(self.0.known.len)
     }
 
     #[inline(always)]
     fn grow_front(&mut self, count: usize) -> bool {
         let Ok(grown) = u16::try_from(count) else { return false };
-        let Some(start) = self.0.start.checked_sub(grown) else { return false };
-        self.0.start = start;
-        self.0.len += grown;
+        let Some(start) = self.0.known.start.checked_sub(grown) else { return false };
+        self.0.known.start = start;
+        self.0.known.len += grown;
         true
     }
 
@@ -129,8 +134,8 @@ impl Frame for PoolFrame {
             return false;
         }
         // Less than the length, which is 16 bits.
-        self.0.start += count as u16;
-        self.0.len -= count as u16;
+        self.0.known.start += count as u16;
+        self.0.known.len -= count as u16;
         true
     }
 
@@ -138,7 +143,7 @@ impl Frame for PoolFrame {
     fn truncate(&mut self, len: usize) {
         if len < self.len() {
             // Less than a number of 16 bits.
-            self.0.len = len as u16;
+            self.0.known.len = len as u16;
         }
     }
 
@@ -156,7 +161,7 @@ impl Frame for PoolFrame {
 
     #[inline(always)]
     fn prefetch(&self) {
-        prefetch(self.0.room.as_ptr().wrapping_add(usize::from(self.0.start)));
+        prefetch(self.0.room.as_ptr().wrapping_add(usize::from(self.0.known.start)));
     }
 }
 
