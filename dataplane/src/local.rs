@@ -147,6 +147,10 @@ impl LocalPorts {
         let words = address.words;
         let ports = address.ports_mut(protocol);
         let port = ports.free.pop_front()?;
+        // The next one is known already, and its place is rarely in the cache.
+        if let Some(next) = ports.free.front() {
+            prefetch(ports.places.as_ptr().wrapping_add(self.owners.place(words ^ next)));
+        }
         *ports.places.get_mut(self.owners.place(words ^ port))? = Place::new(port, back);
         Some(port)
     }
