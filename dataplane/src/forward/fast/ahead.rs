@@ -8,7 +8,7 @@ use config::words::Protocol;
 
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Live, PREFETCH_AHEAD};
-use super::{End, Fast, Heading, Lane};
+use super::{End, Fast, Heading, Lane, Sighted};
 use crate::buf::Frame;
 use crate::burst::Burst;
 use crate::parse::plain::L3;
@@ -82,8 +82,7 @@ impl<F: Frame> Forwarder<F> {
         }
     }
 
-    /// Asks for the lines besides their home lines that the flow table will need for a lane's openings, and for those of
-    /// outer headers.
+    /// Asks for what openings of a lane need of the flow table besides their home lines, and of local ports and headroom.
     #[inline(never)]
     pub(super) fn foresee_places<A: Fast, K: Tabled>(
         &self,
@@ -101,6 +100,9 @@ impl<F: Frame> Forwarder<F> {
                 prefetch(frame.head().as_ptr().wrapping_sub(A::HEADER_LEN));
             }
         }
+        if K::IS_WIDE && snapshot.has_locals() {
+            self.foresee_local_ports(live, sighted);
+        }
         let mut apart = Live::default();
         for slot in live {
             let known = sighted.request(slot);
@@ -115,6 +117,17 @@ impl<F: Frame> Forwarder<F> {
         }
         for slot in apart {
             sighted.key[slot].prefetch_moves(&self.flows, &sighted.hash[slot]);
+        }
+    }
+
+    /// The same of the local ports that flows give back which are over.
+    #[inline(never)]
+    fn foresee_local_ports<A: Fast, K: Tabled>(&self, live: Live, sighted: &Lane<A, K>) {
+        for known in live.map(|slot| sighted.request(slot)).filter(Sighted::may_begin) {
+            if let Some((place, flow)) = known.key.get_in(&self.flows, known.home) {
+                let port = K::local_port(&self.flows, place);
+                self.flows.prefetch_local(flow.local(), known.brief.protocol(), port);
+            }
         }
     }
 }
