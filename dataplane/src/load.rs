@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::prefetch::{gathered, prefetch};
+use crate::prefetch::{Table, gathered, prefetch};
 use crate::snapshot::BackendSlot;
 
 /// Flows of a backend, those in states that IPVS calls active apart from the others. Both are less than 2^32.
@@ -59,7 +59,7 @@ impl Load {
 /// Loads as one worker makes them, by backend slot.
 #[derive(Debug)]
 pub struct Loads {
-    loads: Box<[AtomicU64]>,
+    loads: Table<AtomicU64>,
     /// How many flows began or ended.
     changes: AtomicU64,
 }
@@ -67,7 +67,7 @@ pub struct Loads {
 impl Loads {
     /// No flows yet, of backends in slots 0 to `backends` - 1.
     pub fn new(backends: usize) -> Self {
-        let loads = gathered((0..backends).map(|_| AtomicU64::new(0))).into();
+        let loads = gathered((0..backends).map(|_| AtomicU64::new(0)));
         Self { loads, changes: AtomicU64::new(0) }
     }
 

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use config::words::Protocol;
 
-use crate::prefetch::{prefetch, table};
+use crate::prefetch::{Table, prefetch, table};
 use crate::rewrite::sequence::Introduction;
 use crate::snapshot::ServiceSlot;
 use crate::toeplitz::{self, Owners};
@@ -73,7 +73,7 @@ struct Ports {
     /// packets of its last flow may still be on their way.
     free: VecDeque<u16>,
     /// By [`Owners::place`].
-    places: Box<[Place]>,
+    places: Table<Place>,
 }
 
 /// One worker's ports of a pool address.
@@ -94,7 +94,7 @@ impl LocalAddress {
             let mut owned: Vec<u16> = owned.collect();
             let secret = RandomState::new();
             owned.sort_by_cached_key(|port| secret.hash_one(port));
-            Ports { free: owned.into(), places: table(Place::default(), owners.places(worker)).into() }
+            Ports { free: owned.into(), places: table(Place::default(), owners.places(worker)) }
         };
         Self { words, tcp: ports(), udp: ports() }
     }

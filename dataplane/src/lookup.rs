@@ -1,6 +1,6 @@
 //! An immutable hash table from small keys to small values, made once for a snapshot and only read.
 
-use crate::prefetch;
+use crate::prefetch::{self, Table};
 
 /// What can be looked up: a 64-bit number, such as an IPv4 endpoint, or a 192-bit one, such as an IPv6 endpoint.
 ///
@@ -82,7 +82,7 @@ impl Key for [u64; 3] {
 /// unless others passed that place.
 #[derive(Clone, Debug)]
 pub struct Lookup<K, V> {
-    places: Box<[(K, V)]>,
+    places: Table<(K, V)>,
     factor: u64,
 }
 
@@ -99,7 +99,7 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
         };
         let size = (pairs.len() * room).next_power_of_two().max(2);
         let mut table =
-            Self { places: prefetch::table(Default::default(), size).into(), factor: factor(&pairs, size) };
+            Self { places: prefetch::table(Default::default(), size), factor: factor(&pairs, size) };
         for (key, value) in pairs {
             table.put(key, value);
         }

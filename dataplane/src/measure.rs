@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::prefetch::gathered;
+use crate::prefetch::{Table, gathered};
 use crate::snapshot::BackendSlot;
 use crate::stats::WorkerStats;
 
@@ -47,14 +47,14 @@ impl Traffic {
 /// What backends had counted some seconds ago, by slot. Only the control thread writes.
 #[derive(Debug)]
 pub struct Marks {
-    packets: Box<[AtomicU64]>,
-    bytes: Box<[AtomicU64]>,
+    packets: Table<AtomicU64>,
+    bytes: Table<AtomicU64>,
 }
 
 impl Marks {
     /// Nothing was counted, of backends in slots 0 to `backends` - 1.
     pub(crate) fn new(backends: usize) -> Self {
-        let nothing = || gathered((0..backends).map(|_| AtomicU64::new(0))).into();
+        let nothing = || gathered((0..backends).map(|_| AtomicU64::new(0)));
         Self { packets: nothing(), bytes: nothing() }
     }
 
@@ -92,7 +92,7 @@ impl Marks {
 ///
 /// All workers write. Two that write at once may lose one of their samples, of which there are more.
 #[derive(Debug)]
-pub struct Times(Box<[AtomicU64]>);
+pub struct Times(Table<AtomicU64>);
 
 impl Times {
     /// Of a backend that nobody asked yet.
@@ -102,7 +102,7 @@ impl Times {
 
     /// Nobody was asked, of backends in slots 0 to `backends` - 1.
     pub(crate) fn new(backends: usize) -> Self {
-        Self(gathered((0..backends).map(|_| AtomicU64::new(Self::UNASKED))).into())
+        Self(gathered((0..backends).map(|_| AtomicU64::new(Self::UNASKED))))
     }
 
     /// The time of a backend.

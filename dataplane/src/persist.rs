@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::clock::Seconds;
 use crate::flow::table::HashSecret;
-use crate::prefetch::gathered;
+use crate::prefetch::{Table, gathered};
 use crate::snapshot::BackendSlot;
 
 /// Places for an entry.
@@ -77,7 +77,7 @@ pub struct Template {
 /// The templates of all services.
 #[derive(Debug)]
 pub struct Templates {
-    entries: Box<[Entry]>,
+    entries: Table<Entry>,
     secret: HashSecret,
 }
 
@@ -85,7 +85,7 @@ impl Templates {
     /// Room for so many, at least.
     pub fn new(capacity: usize, secret: HashSecret) -> Self {
         let entries = capacity.next_multiple_of(WAYS);
-        Self { entries: gathered((0..entries).map(|_| Entry::default())).into(), secret }
+        Self { entries: gathered((0..entries).map(|_| Entry::default())), secret }
     }
 
     /// The backend that a client has, if it has one.

@@ -3,6 +3,8 @@
 
 use std::iter;
 
+use aligned_vec::{AVec, RuntimeAlign};
+
 /// Asks for the cache line of `*place` early; wrong addresses do no harm.
 #[inline(always)]
 pub fn prefetch<T>(place: *const T) {
@@ -20,33 +22,40 @@ pub fn prefetch<T>(place: *const T) {
 /// Bytes of a huge page.
 const HUGE_PAGE: usize = 1 << 21;
 
-/// A vector of `len` equal values, on huge pages as [`gathered`] ones are.
-pub fn table<T: Clone>(value: T, len: usize) -> Vec<T> {
+/// A table that is read at random places. One of more than half a huge page begins with such a page, where the kernel
+/// gives any, and has none to share: tables that are read so miss the cache for the address of a page otherwise, before
+/// they miss it for the value.
+pub type Table<T> = AVec<T, RuntimeAlign>;
+
+/// A table of `len` equal values.
+pub fn table<T: Clone>(value: T, len: usize) -> Table<T> {
     gathered(iter::repeat_n(value, len))
 }
 
-/// A vector of these values, on transparent huge pages where the kernel gives any: tables that are read at random
-/// places miss the cache for the address of a page otherwise, before they miss it for the value.
-pub fn gathered<T>(values: impl ExactSizeIterator<Item = T>) -> Vec<T> {
-    let mut table = Vec::with_capacity(values.len());
-    advise_huge_pages(table.spare_capacity_mut());
-    table.extend(values);
+/// A table of these values.
+pub fn gathered<T>(values: impl ExactSizeIterator<Item = T>) -> Table<T> {
+    let bytes = values.len() * size_of::<T>();
+    let mut table = if bytes > HUGE_PAGE / 2 {
+        let bytes = bytes.next_multiple_of(HUGE_PAGE);
+        let mut table = Table::with_capacity(HUGE_PAGE, bytes.div_ceil(size_of::<T>()));
+        advise_huge_pages(&mut table, bytes);
+        table
+    } else {
+        Table::with_capacity(align_of::<T>(), values.len())
+    };
+    values.for_each(|value| table.push(value));
     table
 }
 
-/// Asks for huge pages before memory is touched for the first time: a page keeps the size that it began with.
-fn advise_huge_pages<T>(memory: &mut [T]) {
+/// Asks for huge pages before memory is touched for the first time: a page keeps the size that it began with. The table
+/// has room for so many bytes.
+fn advise_huge_pages<T>(table: &mut Table<T>, bytes: usize) {
     #[cfg(all(target_os = "linux", not(miri)))]
-    {
-        let range = memory.as_mut_ptr_range();
-        let start = range.start.addr().next_multiple_of(HUGE_PAGE);
-        let len = range.end.addr().saturating_sub(start) / HUGE_PAGE * HUGE_PAGE;
-        if len > 0 {
-            // SAFETY: whole pages within memory that is borrowed here; the advice changes neither their
-            // contents nor who may use them (madvise(2), MADV_HUGEPAGE). That it may fail does no harm.
-            unsafe { libc::madvise(range.start.with_addr(start).cast(), len, libc::MADV_HUGEPAGE) };
-        }
-    }
+    // SAFETY: whole pages of memory that is borrowed here, since it begins with one; the advice changes neither their
+    // contents nor who may use them (madvise(2), MADV_HUGEPAGE). That it may fail does no harm.
+    unsafe {
+        libc::madvise(table.as_mut_ptr().cast(), bytes, libc::MADV_HUGEPAGE)
+    };
     #[cfg(not(all(target_os = "linux", not(miri))))]
-    let _ = memory;
+    let _ = (table, bytes);
 }

@@ -11,6 +11,7 @@ mod sharing;
 mod tables;
 mod way;
 
+use std::iter;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::local::LocalSlot;
 use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::port::PortId;
-use crate::prefetch::{gathered, prefetch};
+use crate::prefetch::{Table, gathered, prefetch};
 use crate::route::{self, InterfaceId, NextHop, RouteTable};
 use crate::wire::eth::{self, LinkHeader, Tags};
 pub use exit::Exit;
@@ -110,9 +111,9 @@ pub struct Snapshot {
     /// Interface numbers by device port, and whether it is untagged.
     interfaces: Vec<Vec<(Tags, InterfaceId)>>,
     /// How each backend is reached, by slot.
-    egress: Arc<Vec<Option<Egress>>>,
+    egress: Arc<Table<Option<Egress>>>,
     /// The same for the fast path.
-    ways: Arc<Vec<Option<Way>>>,
+    ways: Arc<Table<Option<Way>>>,
     /// Which services are easy, by slot: a byte each, so that those of all are in the cache.
     easy: Vec<bool>,
     /// How the gateways of routes are reached, by range of their table; none where stations are on the link.
@@ -137,8 +138,8 @@ impl Snapshot {
         let mut snapshot = Self {
             tables: Arc::new(Tables::new(&parts)),
             interfaces: by_port(&parts.interfaces),
-            egress: Arc::default(),
-            ways: Arc::default(),
+            egress: Arc::new(gathered(iter::empty())),
+            ways: Arc::new(gathered(iter::empty())),
             easy: easy(&parts),
             gateways_v4: Vec::new(),
             gateways_v6: Vec::new(),
@@ -415,7 +416,7 @@ impl Snapshot {
 }
 
 /// How each backend is reached by the fast path.
-fn ways(parts: &Parts, egress: &[Option<Egress>], tables: &Tables) -> Arc<Vec<Option<Way>>> {
+fn ways(parts: &Parts, egress: &[Option<Egress>], tables: &Tables) -> Arc<Table<Option<Way>>> {
     let way = |(backend, egress): (&Option<Backend>, &Option<Egress>)| {
         let backend = backend.as_ref()?;
         let service = parts.services.get(usize::from(backend.service.0))?.as_ref()?;

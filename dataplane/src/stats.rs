@@ -10,7 +10,7 @@ use crossbeam::utils::CachePadded;
 use crate::drops::DropReason;
 use crate::load::Loads;
 use crate::local::{self, LocalSlot};
-use crate::prefetch::{gathered, prefetch};
+use crate::prefetch::{Table, gathered, prefetch};
 use crate::snapshot::BackendSlot;
 
 /// A number with one writer and any readers.
@@ -144,7 +144,7 @@ pub struct WorkerStats {
     pub drops: DropCounters,
     /// Gauges: local ports in use, by local slot.
     locals: Box<[Counter]>,
-    backends: Box<[BackendCounters]>,
+    backends: Table<BackendCounters>,
     /// Gauges: flows, by backend slot.
     pub loads: Loads,
     /// Where slots beyond the table would be counted; there are none (`Limits` of the control thread).
@@ -173,7 +173,7 @@ impl WorkerStats {
             evicted: Counter::default(),
             drops: DropCounters::default(),
             locals: (0..local::SLOTS).map(|_| Counter::default()).collect(),
-            backends: gathered((0..backends).map(|_| BackendCounters::default())).into(),
+            backends: gathered((0..backends).map(|_| BackendCounters::default())),
             loads: Loads::new(backends),
             beyond: BackendCounters::default(),
         }

@@ -10,7 +10,7 @@ use crate::limit::Limits;
 use crate::load::Load;
 use crate::measure::{Marks, Times, Traffic};
 use crate::persist::Templates;
-use crate::prefetch::gathered;
+use crate::prefetch::{Table, gathered};
 use crate::snapshot::{BackendSlot, Candidate, Service};
 use crate::stats::WorkerStats;
 
@@ -21,11 +21,11 @@ pub struct Team {
     members: Box<[OnceLock<Arc<WorkerStats>>]>,
     /// By backend slot: whether it reached its upper limit and has not come below the lower one since. Written by
     /// whoever notices.
-    overloaded: Box<[AtomicBool]>,
+    overloaded: Table<AtomicBool>,
     /// By backend slot: flows that were let begin and are not yet among those that the workers count; written by all.
-    claims: Box<[AtomicU32]>,
+    claims: Table<AtomicU32>,
     /// By backend slot: the bucket of its new flows; written by all.
-    paces: Box<[AtomicU64]>,
+    paces: Table<AtomicU64>,
     /// Which backends clients had; written by all.
     pub templates: Templates,
     /// What backends had counted some seconds ago; written by the control thread.
@@ -57,9 +57,9 @@ impl Team {
     pub fn new(workers: usize, backends: usize, templates: usize) -> Arc<Self> {
         Arc::new(Self {
             members: (0..workers).map(|_| OnceLock::new()).collect(),
-            overloaded: gathered((0..backends).map(|_| AtomicBool::new(false))).into(),
-            claims: gathered((0..backends).map(|_| AtomicU32::new(0))).into(),
-            paces: gathered((0..backends).map(|_| AtomicU64::new(0))).into(),
+            overloaded: gathered((0..backends).map(|_| AtomicBool::new(false))),
+            claims: gathered((0..backends).map(|_| AtomicU32::new(0))),
+            paces: gathered((0..backends).map(|_| AtomicU64::new(0))),
             templates: Templates::new(templates, HashSecret::random()),
             marks: Marks::new(backends),
             times: Times::new(backends),

@@ -7,7 +7,7 @@
 mod hash;
 
 use super::{FlowKey, FlowValue, Key, WideKey};
-use crate::prefetch::{prefetch, table};
+use crate::prefetch::{Table, prefetch, table};
 pub use hash::{FlowHash, HashSecret};
 
 /// Four flows a line.
@@ -130,7 +130,7 @@ impl<K> Inserted<K> {
 
 /// The table of one worker.
 pub struct FlowTable<K, const WAYS: usize> {
-    lines: Box<[Line<K, WAYS>]>,
+    lines: Table<Line<K, WAYS>>,
     secret: HashSecret,
     flows: usize,
     swept: usize,
@@ -146,7 +146,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// half empty: 32 bytes a narrow flow, 64 a wide one.
     pub fn new(capacity: usize, secret: HashSecret) -> Self {
         let lines = (capacity * 2).div_ceil(WAYS).clamp(2, u32::MAX as usize);
-        Self { lines: table(Line::EMPTY, lines).into_boxed_slice(), secret, flows: 0, swept: 0 }
+        Self { lines: table(Line::EMPTY, lines), secret, flows: 0, swept: 0 }
     }
 
     /// Number of flows stored, expired ones included until they are found.
@@ -339,12 +339,14 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     }
 
     fn spill(&mut self, hash: FlowHash) {
-        let home = &mut self.lines[self.home(hash)];
+        let home = self.home(hash);
+        let home = &mut self.lines[home];
         home.set_spilled((home.spilled() + 1).min(SPILL_MAX));
     }
 
     fn unspill(&mut self, hash: FlowHash) {
-        let home = &mut self.lines[self.home(hash)];
+        let home = self.home(hash);
+        let home = &mut self.lines[home];
         if home.spilled() != SPILL_MAX {
             home.set_spilled(home.spilled().saturating_sub(1));
         }

@@ -6,7 +6,7 @@ use super::spans::Spans;
 use super::{Datagram, Transport};
 use crate::clock::Seconds;
 use crate::packet::Addresses;
-use crate::prefetch::table;
+use crate::prefetch::{Table, table};
 
 /// Number of a place.
 pub type Index = u32;
@@ -91,9 +91,9 @@ impl State {
 
 /// All datagrams of a table.
 pub struct Datagrams {
-    entries: Box<[Entry]>,
+    entries: Table<Entry>,
     /// First place of each bucket; a power of two of them.
-    buckets: Box<[Index]>,
+    buckets: Table<Index>,
     free: Index,
     ages: [Ages; 2],
 }
@@ -118,8 +118,8 @@ impl Datagrams {
             entry.next = following(place, size);
         }
         Self {
-            entries: entries.into(),
-            buckets: table(NONE, size.next_power_of_two()).into(),
+            entries,
+            buckets: table(NONE, size.next_power_of_two()),
             free: first_of(size),
             ages: [Ages { oldest: NONE, newest: NONE, count: 0 }; 2],
         }

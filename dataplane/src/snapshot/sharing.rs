@@ -6,6 +6,7 @@ use std::sync::Arc;
 use config::words::Fate;
 
 use super::{Backend, Parts, Service, Snapshot, Uses, Way, easy, shortest, ways};
+use crate::prefetch::Table;
 
 impl Snapshot {
     /// As [`Snapshot::new`], but all tables are shared with another snapshot if only weights, health and options of
@@ -35,7 +36,7 @@ impl Snapshot {
 }
 
 /// The ways of parts whose backends are those of another snapshot but for their health and the fate of their flows.
-fn ways_after(before: &Snapshot, parts: &Parts) -> Arc<Vec<Option<Way>>> {
+fn ways_after(before: &Snapshot, parts: &Parts) -> Arc<Table<Option<Way>>> {
     let fate = |backend: &Option<Backend>| backend.map(|backend| backend.fate);
     let mut pairs = before.parts.backends.iter().zip(&parts.backends);
     if pairs.all(|(one, other)| fate(one) == fate(other)) {

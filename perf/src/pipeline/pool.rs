@@ -54,7 +54,7 @@ impl Pool {
     pub fn new(frames: usize) -> Self {
         let frames = frames.min(FRAMES);
         let empty = Buffer { known: Known { start: HEADROOM, len: 0 }, room: [0; ROOM] };
-        FREE.set(table(empty, frames).leak().iter_mut().collect());
+        FREE.set(Box::leak(Box::new(table(empty, frames))).iter_mut().collect());
         Self { frames }
     }
 
