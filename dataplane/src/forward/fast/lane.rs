@@ -107,22 +107,20 @@ impl<F: Frame> Forwarder<F> {
             let before = rest;
             // No run takes openings.
             let opens = before.take(1).any(|slot| sighted.request(slot).opens());
-            let mut stop = None;
             if opens && waiting.clients == 0 {
                 if !foreseen {
                     self.foresee_places(context.snapshot, before, sighted, burst);
                     foreseen = true;
                 }
                 sighted.look_home(&self.flows);
-                let stop = self.open_all(context, &mut rest, (leaving.port, waiting.opening), sighted, burst);
-                leaving.live.join(before.without(rest));
-                if let Some((slot, way)) = stop {
-                    let end = Ended { slot, way };
+                let opened = (&mut leaving, waiting.opening);
+                if let Some(stop) = self.open_all(context, &mut rest, opened, sighted, burst) {
                     left +=
-                        usize::from(!self.end(context, end, (&mut leaving, waiting), sighted, burst, out));
+                        usize::from(!self.end(context, stop, (&mut leaving, waiting), sighted, burst, out));
                 }
                 continue;
             }
+            let mut stop = None;
             if waiting.clients != 0 {
                 stop = rest.next().map(|slot| Stop { slot, way: None, tried: true });
             }
@@ -167,18 +165,18 @@ impl<F: Frame> Forwarder<F> {
         live.len() - left
     }
 
-    /// Opens the flows of packets in a row, as long as these are openings that leave by one port and before a place in the
-    /// burst. They and the one where it stopped are not in `rest` any more.
+    /// Opens the flows of packets in a row, as long as these are openings that leave by the same port as others and are
+    /// before a place in the burst. They and the one where it stopped are not in `rest` any more.
     // Nothing else is in the loop.
     #[inline(never)]
     fn open_all<A: Fast, K: Tabled>(
         &mut self,
         context: Context,
         rest: &mut Live,
-        (port, until): (PortId, usize),
+        (leaving, until): (&mut Leaving, usize),
         lane: &Lane<A, K>,
         burst: &mut Burst<F>,
-    ) -> Option<(usize, Result<PortId, Unopened>)> {
+    ) -> Option<Ended> {
         for slot in *rest {
             let known = lane.at(slot);
             if !known.opens() {
@@ -189,8 +187,11 @@ impl<F: Frame> Forwarder<F> {
                 Some(frame) if slot < until => self.open(context, &known, frame),
                 _ => Err(Unopened::Unasked),
             };
-            if !matches!(way, Ok(way) if way == port) {
-                return Some((slot, way));
+            match way {
+                Ok(port) if port == leaving.port => leaving.live.keep(slot),
+                // Nobody is told of these reasons.
+                Err(Unopened::Refused(why)) => self.drop(burst.take(slot), why),
+                way => return Some(Ended { slot, way }),
             }
         }
         None
@@ -215,6 +216,7 @@ impl<F: Frame> Forwarder<F> {
                 leaving.live.keep(slot);
             }
             Ok(port) => burst.take(slot).into_iter().for_each(|frame| self.transmit(frame, port, out)),
+            Err(Unopened::Refused(why)) => self.drop(burst.take(slot), why),
             Err(why) => {
                 // It may go the same way.
                 self.depart(*leaving, burst, out);

@@ -40,15 +40,7 @@ impl<F: Frame> Forwarder<F> {
         burst: &mut Burst<F>,
         out: &mut Outbox<F>,
     ) -> bool {
-        let chosen = match why {
-            // Nobody is told of these reasons.
-            Unopened::Refused(why) => {
-                self.drop(burst.take(slot), why);
-                return true;
-            }
-            Unopened::Unasked => None,
-            Unopened::Chosen(backend) => Some(backend),
-        };
+        let chosen = if let Unopened::Chosen(backend) = why { Some(backend) } else { None };
         let Some(frame) = burst.get(slot) else { return false };
         let Some(mut work) = known.work(frame.head()) else { return false };
         let Some(frame) = burst.take(slot) else { return false };
