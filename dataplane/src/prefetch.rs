@@ -36,26 +36,42 @@ pub fn table<T: Clone>(value: T, len: usize) -> Table<T> {
 pub fn gathered<T>(values: impl ExactSizeIterator<Item = T>) -> Table<T> {
     let bytes = values.len() * size_of::<T>();
     let mut table = if bytes > HUGE_PAGE / 2 {
-        let bytes = bytes.next_multiple_of(HUGE_PAGE);
-        let mut table = Table::with_capacity(HUGE_PAGE, bytes.div_ceil(size_of::<T>()));
-        advise_huge_pages(&mut table, bytes);
-        table
+        Table::with_capacity(HUGE_PAGE, bytes.next_multiple_of(HUGE_PAGE).div_ceil(size_of::<T>()))
     } else {
         Table::with_capacity(align_of::<T>(), values.len())
     };
+    advise_huge_pages(&mut table);
     values.for_each(|value| table.push(value));
     table
 }
 
-/// Asks for huge pages before memory is touched for the first time: a page keeps the size that it began with. The table
-/// has room for so many bytes.
-fn advise_huge_pages<T>(table: &mut Table<T>, bytes: usize) {
+/// Asks for huge pages before memory is touched for the first time: a page keeps the size that it began with.
+fn advise_huge_pages<T>(table: &mut Table<T>) {
     #[cfg(all(target_os = "linux", not(miri)))]
-    // SAFETY: whole pages of memory that is borrowed here, since it begins with one; the advice changes neither their
-    // contents nor who may use them (madvise(2), MADV_HUGEPAGE). That it may fail does no harm.
-    unsafe {
-        libc::madvise(table.as_mut_ptr().cast(), bytes, libc::MADV_HUGEPAGE)
-    };
+    if table.alignment() == HUGE_PAGE {
+        let bytes = table.capacity() * size_of::<T>() / HUGE_PAGE * HUGE_PAGE;
+        // SAFETY: whole pages of the table's own memory, which begins with one; the advice changes neither their contents
+        // nor who may use them (madvise(2), MADV_HUGEPAGE). That it may fail does no harm.
+        unsafe { libc::madvise(table.as_mut_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+    }
     #[cfg(not(all(target_os = "linux", not(miri))))]
-    let _ = (table, bytes);
+    let _ = table;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_table_has_whole_huge_pages_and_a_small_one_no_more_than_it_needs() {
+        let large = HUGE_PAGE / 2 / size_of::<usize>() + 1;
+        let table = gathered(0..large);
+        assert_eq!(
+            (table.as_ptr().addr() % HUGE_PAGE, table.capacity() * size_of::<usize>()),
+            (0, HUGE_PAGE)
+        );
+        assert!(table.iter().copied().eq(0..large));
+        assert_eq!(gathered(0..large - 1).capacity(), large - 1);
+        assert_eq!(*gathered([(); 3].into_iter()), [(); 3]);
+    }
 }
