@@ -21,10 +21,12 @@ pub fn prefetch<T>(place: *const T) {
 
 /// Bytes of a huge page.
 const HUGE_PAGE: usize = 1 << 21;
+const HALF_PAGE: usize = HUGE_PAGE / 2;
+const FEW_PAGES: usize = HUGE_PAGE * 8;
 
 /// A table that is read at random places. One of more than half a huge page begins with such a page, where the kernel
-/// gives any, and has none to share: tables that are read so miss the cache for the address of a page otherwise, before
-/// they miss it for the value.
+/// gives any: tables that are read so miss the cache for the address of a page otherwise, before they miss it for the
+/// value.
 pub type Table<T> = AVec<T, RuntimeAlign>;
 
 /// A table of `len` equal values.
@@ -35,11 +37,10 @@ pub fn table<T: Clone>(value: T, len: usize) -> Table<T> {
 /// A table of these values.
 pub fn gathered<T>(values: impl ExactSizeIterator<Item = T>) -> Table<T> {
     let bytes = values.len() * size_of::<T>();
-    let mut table = if bytes > HUGE_PAGE / 2 {
-        Table::with_capacity(HUGE_PAGE, bytes.next_multiple_of(HUGE_PAGE).div_ceil(size_of::<T>()))
-    } else {
-        Table::with_capacity(align_of::<T>(), values.len())
-    };
+    let align = if bytes > HALF_PAGE { HUGE_PAGE } else { align_of::<T>() };
+    // The rest of the last page is not worth as much as that page, unless these are few.
+    let room = if bytes > HALF_PAGE && bytes < FEW_PAGES { bytes.next_multiple_of(HUGE_PAGE) } else { bytes };
+    let mut table = Table::with_capacity(align, room.div_ceil(size_of::<T>().max(1)).max(values.len()));
     advise_huge_pages(&mut table);
     values.for_each(|value| table.push(value));
     table
@@ -64,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_large_table_has_whole_huge_pages_and_a_small_one_no_more_than_it_needs() {
-        let large = HUGE_PAGE / 2 / size_of::<usize>() + 1;
+        let large = HALF_PAGE / size_of::<usize>() + 1;
         let table = gathered(0..large);
         assert_eq!(
             (table.as_ptr().addr() % HUGE_PAGE, table.capacity() * size_of::<usize>()),
@@ -72,6 +73,9 @@ mod tests {
         );
         assert!(table.iter().copied().eq(0..large));
         assert_eq!(gathered(0..large - 1).capacity(), large - 1);
+        let many = FEW_PAGES / size_of::<usize>() + 1;
+        let table = gathered(0..many);
+        assert_eq!((table.as_ptr().addr() % HUGE_PAGE, table.capacity()), (0, many));
         assert_eq!(*gathered([(); 3].into_iter()), [(); 3]);
     }
 }
