@@ -13,6 +13,7 @@ mod laws;
 mod limits;
 mod lives;
 mod modes;
+mod openings;
 mod persist;
 mod ports;
 mod reset;
