@@ -229,6 +229,8 @@ fn sweeping(world: &World, plan: &Plan, pool: &Pool) -> Result<(Tally, Tally), S
     };
     let (mut swept, mut calm) = (half_idle()?, half_idle()?);
     swept.now += LIFE;
+    // The others live on, and their packets are not the first ones of a second, which calm ones are not, either.
+    swept.acknowledge(live)?;
     let (mut of_swept, mut of_calm) = (Known::new(&swept, live), Known::new(&calm, live));
     // No longer than there are flows to be swept out.
     for _ in 0..plan.repeats.min(swept.sweeps()) {
