@@ -10,7 +10,7 @@ use config::words::{Mode, Protocol};
 use super::repliers::{Crowd, Replier, Repliers, replies};
 use super::{Parts, Service, ServiceSlot};
 use crate::local::LocalSlot;
-use crate::lookup::{Key, Lookup};
+use crate::lookup::{Key, Lookup, Wide};
 use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::route::InterfaceId;
@@ -132,7 +132,7 @@ impl Address for u32 {
 }
 
 impl Address for u128 {
-    type Key = [u64; 3];
+    type Key = Wide;
 
     #[inline]
     fn tables(tables: &Tables) -> &Family<Self> {
@@ -140,8 +140,8 @@ impl Address for u128 {
     }
 
     #[inline]
-    fn key(self, number: u8, port: u16) -> [u64; 3] {
-        [(self >> 64) as u64, self as u64, u64::from(port) << 16 | u64::from(number)]
+    fn key(self, number: u8, port: u16) -> Wide {
+        Wide([(self >> 64) as u64, self as u64, u64::from(port) << 16 | u64::from(number)])
     }
 }
 
