@@ -58,7 +58,7 @@ impl Key for u64 {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wide(pub [u64; 3]);
 
-/// Word by word, and without a jump: arrays would be compared as memory, 16 bytes at a time, and the processor waits when
+/// Word by word: arrays would be compared as memory, 16 bytes at a time, and the processor waits when
 /// such a load meets two words that were just stored.
 impl PartialEq for Wide {
     #[inline(always)]

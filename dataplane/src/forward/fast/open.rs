@@ -70,7 +70,8 @@ impl<F: Frame> Forwarder<F> {
         frame: &mut F,
     ) -> Result<PortId, Unopened> {
         let snapshot = context.snapshot;
-        let plain = &known.brief.plain::<A>(frame.head()).ok_or(Unopened::Unasked)?;
+        // By `ok_or` its addresses would be stored, and loaded by pieces that lie across them, for which the processor waits.
+        let Some(plain) = &known.brief.plain::<A>(frame.head()) else { return Err(Unopened::Unasked) };
         let begins =
             matches!(known.heading, Heading::Request) && (plain.protocol == Protocol::Udp || opens(plain));
         if !begins || !is_easy(snapshot, known.key.service(), plain) {
