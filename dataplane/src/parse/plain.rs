@@ -234,19 +234,15 @@ const HEADERS_V6: usize = ipv6::HEADER_LEN + tcp::HEADER_LEN;
 /// The same of an IPv6 packet that `ip` begins with, which the first segment ends.
 #[inline(always)]
 pub fn glance_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
-    match ip.first_chunk() {
-        Some(headers) => read_v6(headers, frame_len),
-        None => short_v6(ip, frame_len),
-    }
-}
-
-#[cold]
-fn short_v6(ip: &[u8], frame_len: usize) -> Option<Plain<u128>> {
-    read_v6(&padded(ip)?, frame_len)
-}
-
-#[inline(always)]
-fn read_v6(headers: &[u8; HEADERS_V6], frame_len: usize) -> Option<Plain<u128>> {
+    let longer;
+    // What is read stays in registers only if there is one place where it is.
+    let headers = match ip.first_chunk() {
+        Some(headers) => headers,
+        None => {
+            longer = padded(ip)?;
+            &longer
+        }
+    };
     let first = wide(headers, 0);
     let (payload_len, next, hop_limit) =
         (((first >> 32) as u16).swap_bytes(), (first >> 48) as u8, (first >> 56) as u8);
@@ -258,6 +254,7 @@ fn read_v6(headers: &[u8; HEADERS_V6], frame_len: usize) -> Option<Plain<u128>> 
 }
 
 /// The headers of a UDP packet that ends before a TCP header would, which are read as all others then.
+#[cold]
 fn padded(ip: &[u8]) -> Option<[u8; HEADERS_V6]> {
     let mut headers = [0; HEADERS_V6];
     headers.get_mut(..ip.len())?.copy_from_slice(ip);
