@@ -337,6 +337,12 @@ impl Snapshot {
         self.tables.narrow_flow(plain)
     }
 
+    /// Whether [`Self::direction`] knows no way for packets of this IP version that nobody listens to.
+    #[inline(always)]
+    pub fn has_only_requests<A: Address>(&self) -> bool {
+        self.tables.has_only_requests::<A>()
+    }
+
     /// Which way a plain packet goes that this one listens to, if that is certain at one look.
     #[inline(always)]
     pub fn direction<A: Address>(

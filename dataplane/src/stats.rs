@@ -57,7 +57,13 @@ impl DropCounters {
     /// Counts one frame.
     #[inline]
     pub fn count(&self, why: DropReason) {
-        self.0[why as usize].add(1);
+        self.add(why, 1);
+    }
+
+    /// Counts as many.
+    #[inline]
+    pub fn add(&self, why: DropReason, frames: u64) {
+        self.0[why as usize].add(frames);
     }
 
     /// Frames dropped for a reason.

@@ -131,11 +131,17 @@ impl<F: Frame> Forwarder<F> {
                 lanes.narrow.join(Live::first(end).without(Live::first(slot)));
                 slot = end;
             }
-            places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
-            if let Some(frame) = places.get(slot).and_then(Option::as_ref) {
-                self.sight_one(snapshot, station, slot, frame, sights, (&mut lanes, &mut waiting));
+            // Where one of them is no such packet, the next ones are often not, either.
+            while slot < places.len().min(BURST) {
+                places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
+                if let Some(frame) = places.get(slot).and_then(Option::as_ref) {
+                    self.sight_one(snapshot, station, slot, frame, sights, (&mut lanes, &mut waiting));
+                }
+                slot += 1;
+                if both_ways && lanes.narrow.has(slot - 1) {
+                    break;
+                }
             }
-            slot += 1;
         }
         (lanes, waiting)
     }
@@ -260,7 +266,11 @@ impl<F: Frame> Forwarder<F> {
         listener: Option<Listener>,
         (waiting, nobodys): (&mut Waiting, &mut Live),
     ) -> Option<Direction<A>> {
-        let Some(direction) = snapshot.direction(plain, listener) else {
+        let direction = match listener {
+            None if snapshot.has_only_requests::<A>() => None,
+            _ => snapshot.direction(plain, listener),
+        };
+        let Some(direction) = direction else {
             if listener.is_none() && snapshot.is_for_nobody(plain) && !A::is_martian(plain) {
                 nobodys.keep(slot);
                 return None;
@@ -342,7 +352,9 @@ impl<F: Frame> Forwarder<F> {
         if nobodys.is_empty() || snapshot.interface_of(port, Tags::default()).is_none() {
             return 0;
         }
-        nobodys.map(|slot| self.drop(burst.take(slot), DropReason::NoService)).count()
+        let dropped = nobodys.filter(|slot| burst.take(*slot).is_some()).count();
+        self.stats.drops.add(DropReason::NoService, dropped as u64);
+        dropped
     }
 
     /// Finds out the clients for whom local addresses stand, and asks for their flows.

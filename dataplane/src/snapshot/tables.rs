@@ -205,6 +205,8 @@ pub struct Tables {
     snat: bool,
     /// Whether IPv4 packets may be replies, and have one service or backend at most.
     both_ways: bool,
+    /// Whether IPv4 packets have one service at most, and are no replies.
+    only_requests: bool,
 }
 
 impl Tables {
@@ -217,8 +219,9 @@ impl Tables {
         let ranges = listeners.iter().any(|((_, _, port), _)| *port == 0);
         let reply_ranges = replies.iter().any(|((_, _, port), _)| *port == 0);
         let snat = !parts.locals.is_empty();
-        let both_ways = replies.iter().any(|((_, address, _), _)| address.is_ipv4()) && !ranges && !snat;
-        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat, both_ways }
+        let replied = replies.iter().any(|((_, address, _), _)| address.is_ipv4());
+        let (both_ways, only_requests) = if ranges || snat { (false, false) } else { (replied, !replied) };
+        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat, both_ways, only_requests }
     }
 
     pub(super) fn local(&self, address: IpAddr) -> Option<Local> {
@@ -305,6 +308,13 @@ impl Tables {
         is_sole.then_some((client, ServiceSlot(service), !is_request))
     }
 
+    /// Whether [`Self::direction`] knows no way for packets of this IP version that nobody listens to. Of IPv6 it is not
+    /// known: packets with a way would be dearer for the question.
+    #[inline(always)]
+    pub(super) fn has_only_requests<A: Address>(&self) -> bool {
+        A::IS_V4 && self.only_requests
+    }
+
     /// Which way a plain packet goes, if one look at each table is enough to tell: to a service that is alone on
     /// its address and port, to a local address, or from a NAT backend that serves no other service.
     #[inline(always)]
@@ -344,6 +354,9 @@ impl Tables {
             Some(_) => false,
             None => !passes,
         };
+        if self.has_only_requests::<A>() {
+            return untold;
+        }
         let repliers = tables.repliers(&self.repliers, plain.protocol, plain.src, plain.src_port);
         untold && repliers.is_empty() && !self.ranges && !self.reply_ranges
     }

@@ -69,6 +69,23 @@ fn ranges_map_one_to_one_and_port_0_keeps_the_port() {
     assert_eq!(owners.iter().map(ports).collect::<Vec<_>>(), expected);
 }
 
+/// Where no backend replies through us, packets without a listener are asked less about.
+#[test]
+fn a_range_is_served_where_nothing_comes_back() {
+    let mut parts = world(&[("tcp:192.0.2.100:8000-8009", "198.51.100.11:8000")]);
+    parts.backends.iter_mut().flatten().for_each(|backend| backend.mode = Mode::Dr);
+    let mut path = Path::new(Snapshot::new(parts));
+    for port in [7999, 8000, 8009, 8010] {
+        let end = path.pass(syn("203.0.113.7:40000", &format!("192.0.2.100:{port}")).frame());
+        let served = (8000..=8009).contains(&port);
+        assert!(if served {
+            matches!(end, End::Sent(_))
+        } else {
+            end == End::Dropped(DropReason::NoService)
+        });
+    }
+}
+
 #[test]
 fn a_class_takes_its_packets_and_leaves_the_others() {
     let services = [
