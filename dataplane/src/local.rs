@@ -118,12 +118,14 @@ impl LocalAddress {
 pub struct LocalPorts {
     owners: Owners,
     addresses: Box<[Option<Box<LocalAddress>>; SLOTS]>,
+    /// Whether an address had none when it was asked for one, and none came free since then.
+    ran_out: bool,
 }
 
 impl LocalPorts {
     /// No address yet.
     pub fn new(owners: Owners) -> Self {
-        Self { owners, addresses: Box::new([const { None }; SLOTS]) }
+        Self { owners, addresses: Box::new([const { None }; SLOTS]), ran_out: false }
     }
 
     /// Puts an address in a slot, or takes it out; returns what was there.
@@ -132,6 +134,7 @@ impl LocalPorts {
         slot: LocalSlot,
         address: Option<Box<LocalAddress>>,
     ) -> Option<Box<LocalAddress>> {
+        self.ran_out = false;
         std::mem::replace(&mut self.addresses[usize::from(slot.0)], address)
     }
 
@@ -140,13 +143,29 @@ impl LocalPorts {
         self.address(slot).map_or(0, |address| address.ports(protocol).free.len())
     }
 
+    /// Whether an address had none when it was asked for one, and none came free since then.
+    #[inline]
+    pub fn ran_out(&self) -> bool {
+        self.ran_out
+    }
+
+    /// Whether none of these addresses has a free port, if one [ran out](Self::ran_out) of them: while none did it costs next
+    /// to nothing.
+    #[inline]
+    pub fn are_spent(&self, slots: &[LocalSlot], protocol: Protocol) -> bool {
+        self.ran_out && slots.iter().all(|slot| self.free(*slot, protocol) == 0)
+    }
+
     /// Takes the port that has been free for the longest time, for this flow; `None` if none is free.
     #[inline]
     pub fn take(&mut self, slot: LocalSlot, protocol: Protocol, back: Back) -> Option<u16> {
         let address = self.addresses[usize::from(slot.0)].as_deref_mut()?;
         let words = address.words;
         let ports = address.ports_mut(protocol);
-        let port = ports.free.pop_front()?;
+        let Some(port) = ports.free.pop_front() else {
+            self.ran_out = true;
+            return None;
+        };
         // The next one is known already, and its place is rarely in the cache.
         if let Some(next) = ports.free.front() {
             prefetch(ports.places.as_ptr().wrapping_add(self.owners.place(words ^ next)));
@@ -168,6 +187,7 @@ impl LocalPorts {
             *place = Place::default();
             // It came from here, so there is room for it.
             ports.free.push_back(port);
+            self.ran_out = false;
         }
     }
 
@@ -246,6 +266,12 @@ mod tests {
                 assert_eq!(owner.insert(port, worker), None);
             }
             assert_eq!(local.take(SLOT, Protocol::Udp, back(0)), None, "exhausted");
+            // The other address has none, either, since it is not here.
+            let are_spent = |local: &LocalPorts, protocol| local.are_spent(&[SLOT, LocalSlot(8)], protocol);
+            assert!(are_spent(&local, Protocol::Udp) && !are_spent(&local, Protocol::Tcp));
+            local.give_back(SLOT, Protocol::Udp, *owner.iter().find(|(_, its)| **its == worker).unwrap().0);
+            assert!(!are_spent(&local, Protocol::Udp));
+            assert!(local.take(SLOT, Protocol::Udp, back(0)).is_some());
             assert!(local.take(SLOT, Protocol::Tcp, back(0)).is_some(), "protocols have ports of their own");
         }
         assert_eq!(owner.len(), 65_536 - 1024);

@@ -61,6 +61,18 @@ impl Flows {
         self.locals.prefetch(slot, protocol, port);
     }
 
+    /// Whether some local address had no port when it was asked for one, and none came free since then.
+    #[inline]
+    pub(super) fn ran_out_of_ports(&self) -> bool {
+        self.locals.ran_out()
+    }
+
+    /// Whether none of these local addresses has a free port, if they [ran out](Self::ran_out_of_ports) of them.
+    #[inline]
+    pub(super) fn are_spent(&self, locals: &[LocalSlot], protocol: Protocol) -> bool {
+        self.locals.are_spent(locals, protocol)
+    }
+
     /// Hash of a client's flows.
     #[inline]
     pub(super) fn hash(&self, client: IpAddr, port: u16) -> FlowHash {
@@ -334,6 +346,10 @@ impl Flows {
         locals: &[LocalSlot],
     ) -> Result<(LocalSlot, u16), DropReason> {
         let protocol = protocol_of(flow);
+        if self.locals.are_spent(locals, protocol) {
+            self.stats.local_ports_exhausted.add(1);
+            return Err(DropReason::LocalPortsExhausted);
+        }
         let start = key.client() as usize % locals.len();
         let back = Back {
             client: key.client(),

@@ -100,7 +100,11 @@ impl<F: Frame> Forwarder<F> {
                 prefetch(frame.head().as_ptr().wrapping_sub(A::HEADER_LEN));
             }
         }
+        let mut live = live;
         if K::IS_WIDE && snapshot.has_locals() {
+            if self.flows.ran_out_of_ports() {
+                self.foresee_refusals(snapshot, &mut live, sighted);
+            }
             self.foresee_local_ports(live, sighted);
         }
         let mut apart = Live::default();
@@ -117,6 +121,34 @@ impl<F: Frame> Forwarder<F> {
         }
         for slot in apart {
             sighted.key[slot].prefetch_moves(&self.flows, &sighted.hash[slot]);
+        }
+    }
+
+    /// The same of what openings need that will find no local port: only whether their flows are there. They are not in `live`
+    /// any more.
+    #[inline(never)]
+    fn foresee_refusals<A: Fast, K: Tabled>(
+        &self,
+        snapshot: &Snapshot,
+        live: &mut Live,
+        sighted: &Lane<A, K>,
+    ) {
+        // Nearly always all packets have the same pool, and it may have many addresses.
+        let mut last = (None, false);
+        for slot in *live {
+            let known = sighted.request(slot);
+            let pool = snapshot.service(known.key.service()).and_then(|service| service.pool);
+            let of = pool.map(|pool| (pool, known.brief.protocol()));
+            if of != last.0 {
+                let locals = |(pool, protocol)| Some((snapshot.pool_of::<A>(pool)?, protocol));
+                let is_spent = |(locals, protocol)| self.flows.are_spent(locals, protocol);
+                last = (of, of.and_then(locals).is_some_and(is_spent));
+            }
+            if last.1 {
+                // Asks for the other line, if it may be there.
+                let _ = known.key.elsewhere(&self.flows, known.home, &known.hash);
+                live.leave(slot);
+            }
         }
     }
 
