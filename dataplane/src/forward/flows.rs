@@ -313,9 +313,20 @@ impl Flows {
     ) -> Result<Place, DropReason> {
         let (mut key, mut flow) = (key, flow);
         if !locals.is_empty() {
-            let (slot, port) = self.take_local(&key, flow, locals)?;
-            (key, flow) = (key.with_local_port(port), flow.with_local(slot));
+            (key, flow) = self.with_local(key, flow, locals)?;
         }
+        self.place_wide(context, line, key, flow)
+    }
+
+    /// The same of one that has its local port, which is given back if there is no place.
+    #[inline(never)]
+    fn place_wide(
+        &mut self,
+        context: Context,
+        line: FlowHash,
+        key: WideKey,
+        flow: FlowValue,
+    ) -> Result<Place, DropReason> {
         let place = match self.wide.insert(line, key, flow, |flow| worth(context, flow)) {
             Inserted::Placed(place) => place,
             Inserted::Replaced(place, (key, dead)) => {
@@ -337,33 +348,42 @@ impl Flows {
         Ok(place)
     }
 
-    /// A free port of one of these addresses. A client's flows begin at one address, so that they share it
+    /// A flow with a free port of one of these addresses. A client's flows begin at one address, so that they share it
     /// as long as it has ports.
-    fn take_local(
+    #[inline(always)]
+    fn with_local(
         &mut self,
-        key: &WideKey,
+        key: WideKey,
         flow: FlowValue,
         locals: &[LocalSlot],
-    ) -> Result<(LocalSlot, u16), DropReason> {
-        let protocol = protocol_of(flow);
-        if self.locals.are_spent(locals, protocol) {
-            self.stats.local_ports_exhausted.add(1);
-            return Err(DropReason::LocalPortsExhausted);
-        }
-        let start = key.client() as usize % locals.len();
+    ) -> Result<(WideKey, FlowValue), DropReason> {
         let back = Back {
             client: key.client(),
             client_port: key.client_port(),
             service: key.service(),
             service_port: key.service_port(),
         };
-        let turns = locals[start..].iter().chain(&locals[..start]);
-        let taken = turns.copied().find_map(|slot| Some((slot, self.locals.take(slot, protocol, back)?)));
-        match taken {
-            Some((slot, _)) => self.stats.local_ports(slot).add(1),
-            None => self.stats.local_ports_exhausted.add(1),
+        let Some((slot, port)) = self.take_local(protocol_of(flow), back, locals) else {
+            self.stats.local_ports_exhausted.add(1);
+            return Err(DropReason::LocalPortsExhausted);
+        };
+        self.stats.local_ports(slot).add(1);
+        Ok((key.with_local_port(port), flow.with_local(slot)))
+    }
+
+    #[inline(never)]
+    fn take_local(
+        &mut self,
+        protocol: Protocol,
+        back: Back,
+        locals: &[LocalSlot],
+    ) -> Option<(LocalSlot, u16)> {
+        if self.locals.are_spent(locals, protocol) {
+            return None;
         }
-        taken.ok_or(DropReason::LocalPortsExhausted)
+        let start = back.client as u32 as usize % locals.len();
+        let (rest, first) = locals.split_at(start);
+        first.iter().chain(rest).find_map(|slot| Some((*slot, self.locals.take(*slot, protocol, back)?)))
     }
 
     fn give_local_back(&mut self, key: &WideKey, flow: FlowValue) {
@@ -373,7 +393,7 @@ impl Flows {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn count_new(&self, flow: FlowValue) {
         self.stats.backend(flow.backend()).conns.add(1);
         self.stats.loads.begin(flow.backend(), flow.state().is_active());

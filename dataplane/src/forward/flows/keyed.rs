@@ -265,12 +265,15 @@ impl Tabled for WideKey {
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<(LocalSlot, u16), DropReason> {
-        if locals.is_empty() && flows.wide.settle(home, self, flow).is_some() {
-            flows.count_new(flow);
-            return Ok((LocalSlot(0), 0));
+        let (mut key, mut flow) = (self, flow);
+        if !locals.is_empty() {
+            (key, flow) = flows.with_local(key, flow, locals)?;
         }
-        let place = flows.store_wide(context, self.line(*client), self, flow, locals)?;
-        Ok((flows.wide.value(place).local(), <Self as Tabled>::local_port(flows, place)))
+        match flows.wide.settle(home, key, flow) {
+            Some(_) => flows.count_new(flow),
+            None => flows.place_wide(context, key.line(*client), key, flow).map(drop)?,
+        }
+        Ok((flow.local(), key.local_port()))
     }
 
     #[inline]
