@@ -375,7 +375,20 @@ impl Snapshot {
     /// The same for any gateway; `None` also if the address is on the link, or there is no route.
     #[inline]
     pub fn exit_to<A: Routed>(&self, destination: A) -> Option<&Exit> {
-        A::exits(self).of_range(A::routes(&self.parts.routes).range(destination)?)
+        Some(self.exit_of::<A>(self.range_to(destination))).filter(|exit| exit.room > 0)
+    }
+
+    /// Number of the range of routes that an address is in, for [`Self::exit_of`].
+    #[inline]
+    pub fn range_to<A: Routed>(&self, destination: A) -> u32 {
+        // There are fewer ranges than addresses, so that none has this number.
+        A::routes(&self.parts.routes).range(destination).map_or(u32::MAX, |range| range as u32)
+    }
+
+    /// The way to the gateway of a range; one without room if that is not easy.
+    #[inline(always)]
+    pub fn exit_of<A: Routed>(&self, range: u32) -> &Exit {
+        A::exits(self).of_range(range as usize)
     }
 
     /// How to reach an address; `None` without a route.

@@ -157,6 +157,12 @@ impl Live {
         Self(self.0 & !others.0)
     }
 
+    /// Those that are also among others.
+    #[inline]
+    pub fn among(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
     #[inline]
     pub fn is_empty(self) -> bool {
         self.0 == 0

@@ -17,6 +17,9 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// No way: nothing has room in it.
+    const NONE: Self = Self { link: [0; eth::HEADER_LEN], port: PortId(0), room: 0 };
+
     /// The way to a next station, if it is such.
     pub fn new(egress: &Egress) -> Option<Self> {
         let link = *egress.link.bytes().first_chunk().filter(|_| egress.is_plain())?;
@@ -27,8 +30,8 @@ impl Exit {
 /// The exits to the gateways of all routes of one IP version.
 #[derive(Clone, Debug, Default)]
 pub struct Exits<A> {
-    /// By range of the route table; none where stations are on the link, and where there is no easy way.
-    of_ranges: Vec<Option<Exit>>,
+    /// By range of the route table; [`Exit::NONE`] where stations are on the link, and where there is no easy way.
+    of_ranges: Vec<Exit>,
     /// That of the widest range.
     usual: Option<Exit>,
     /// Where that range begins.
@@ -41,9 +44,8 @@ pub struct Exits<A> {
 impl<A: Address> Exits<A> {
     /// The exits of a table whose ranges have these gateways.
     pub fn new(routes: &RouteTable<A>, gateways: &[Option<Egress>]) -> Self {
-        let (starts, of_ranges) =
-            (routes.starts(), gateways.iter().map(|gateway| Exit::new(gateway.as_ref()?)));
-        let of_ranges: Vec<_> = of_ranges.collect();
+        let starts = routes.starts();
+        let of_ranges: Vec<_> = gateways.iter().map(|gateway| Exit::new(gateway.as_ref()?)).collect();
         let more = |range: usize| {
             let goes_on = range + 1 == starts.len() && gateways.first() == gateways.get(range);
             let end = starts.get(if goes_on { 1 } else { range + 1 }).copied().unwrap_or_default();
@@ -52,7 +54,9 @@ impl<A: Address> Exits<A> {
         let easy = (0..starts.len()).filter(|range| of_ranges[*range].is_some());
         let widest = easy.max_by_key(|range| more(*range));
         let (first, more) = widest.map_or_else(Default::default, |range| (starts[range], more(range)));
-        Self { usual: widest.and_then(|range| of_ranges[range]), of_ranges, first, more }
+        let usual = widest.and_then(|range| of_ranges[range]);
+        let of_ranges = of_ranges.into_iter().map(|exit| exit.unwrap_or(Exit::NONE)).collect();
+        Self { usual, of_ranges, first, more }
     }
 
     /// The exit that most addresses have, if this is such a one.
@@ -61,10 +65,10 @@ impl<A: Address> Exits<A> {
         self.usual.as_ref().filter(|_| destination.since(self.first) <= self.more)
     }
 
-    /// The exit of a range of the table.
-    #[inline]
-    pub fn of_range(&self, range: usize) -> Option<&Exit> {
-        self.of_ranges.get(range)?.as_ref()
+    /// The exit of a range of the table; one without room if there is none.
+    #[inline(always)]
+    pub fn of_range(&self, range: usize) -> &Exit {
+        self.of_ranges.get(range).unwrap_or(&Exit::NONE)
     }
 }
 
@@ -124,7 +128,7 @@ mod tests {
             let (table, exits) = made(&routes.iter().map(net).collect::<Vec<_>>());
             let edges = table.starts().iter().flat_map(|start| [*start, start.wrapping_sub(1)]);
             for address in probes.into_iter().chain(edges) {
-                let routed = table.range(address).and_then(|range| exits.of_range(range));
+                let routed = table.range(address).map(|range| exits.of_range(range)).filter(|exit| exit.room > 0);
                 let usual = exits.usual(address);
                 prop_assert!(usual.is_none() || usual == routed, "{address:08x}");
             }

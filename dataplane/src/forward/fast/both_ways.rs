@@ -50,9 +50,10 @@ impl<F: Frame> Forwarder<F> {
         count
     }
 
-    /// The same as [`Self::run`] for packets of flows under NAT. It stops at all others.
+    /// The same as [`Self::run`] for packets of flows under NAT. It stops at all others. If exits are `FOUND`,
+    /// [`finds_exits`] said so.
     #[inline(never)]
-    pub(super) fn run_nat<A: Fast, K: Tabled>(
+    pub(super) fn run_nat<A: Fast, K: Tabled, const FOUND: bool>(
         &mut self,
         context: Context,
         rest: &mut Live,
@@ -66,7 +67,8 @@ impl<F: Frame> Forwarder<F> {
             let is_reply = lane.replies.has(slot);
             // No narrow flow has others.
             let is_local = K::IS_WIDE && is_reply && !matches!(lane.heading[slot], Heading::Reply);
-            let way = if is_local { None } else { self.carry_nat(context, &known, is_reply, frame) };
+            let found = FOUND.then(|| context.snapshot.exit_of::<A>(lane.range[slot]));
+            let way = if is_local { None } else { self.carry_nat(context, &known, is_reply, found, frame) };
             if way != Some(port) {
                 if way.is_none() && lane.look_elsewhere(slot, &self.flows) {
                     late.keep(slot);
@@ -87,6 +89,7 @@ impl<F: Frame> Forwarder<F> {
         context: Context,
         known: &Sighted<A, K>,
         is_reply: bool,
+        found: Option<&Exit>,
         frame: &mut F,
     ) -> Option<PortId> {
         let flow = known.key.get_in(&self.flows, known.home)?;
@@ -95,9 +98,9 @@ impl<F: Frame> Forwarder<F> {
             return None;
         }
         if K::IS_WIDE {
-            self.exchange(context, known, is_reply, way, flow, frame)
+            self.exchange(context, known, (is_reply, found), way, flow, frame)
         } else {
-            self.swap(context, known, is_reply, way, flow, frame)
+            self.swap(context, known, (is_reply, found), way, flow, frame)
         }
     }
 
@@ -107,7 +110,7 @@ impl<F: Frame> Forwarder<F> {
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
-        is_reply: bool,
+        (is_reply, found): (bool, Option<&Exit>),
         way: &Way,
         flow: (Place, FlowValue),
         frame: &mut F,
@@ -121,7 +124,7 @@ impl<F: Frame> Forwarder<F> {
         }
         let view = if is_reply { View::Server } else { View::Client };
         touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, flow)?;
-        let exit = exit(context.snapshot, way, is_reply, known.key.client_address::<A>())?;
+        let exit = exit(context.snapshot, way, (is_reply, found), known.key.client_address::<A>())?;
         if brief.len > exit.room {
             return None;
         }
@@ -141,7 +144,7 @@ impl<F: Frame> Forwarder<F> {
         flow: (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
-        self.exchange(context, known, true, way, flow, frame)
+        self.exchange(context, known, (true, None), way, flow, frame)
     }
 
     /// Gives a packet the backend's end instead of the service's, or the other way.
@@ -150,7 +153,7 @@ impl<F: Frame> Forwarder<F> {
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
-        is_reply: bool,
+        (is_reply, found): (bool, Option<&Exit>),
         way: &Way,
         (place, flow): (Place, FlowValue),
         frame: &mut F,
@@ -170,7 +173,8 @@ impl<F: Frame> Forwarder<F> {
         }
         let view = if is_reply { View::Server } else { View::Client };
         touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, (place, flow))?;
-        let exit = exit(snapshot, way, is_reply, select_unpredictable(is_reply, plain.dst, plain.src))?;
+        let exit =
+            exit(snapshot, way, (is_reply, found), select_unpredictable(is_reply, plain.dst, plain.src))?;
         if brief.len > exit.room {
             return None;
         }
@@ -185,12 +189,37 @@ impl<F: Frame> Forwarder<F> {
     }
 }
 
-/// How a packet of a client's flow leaves.
+/// Whether replies do not go by the usual exit, by the first of them; then the ranges of all their clients are found, which
+/// is a search for each. With these, nothing jumps later by which way a packet goes.
+#[inline(never)]
+pub(super) fn finds_exits<A: Fast, K: Tabled>(
+    snapshot: &Snapshot,
+    live: Live,
+    lane: &mut Lane<A, K>,
+) -> bool {
+    let replies = live.among(lane.replies);
+    let client = |slot: usize| lane.key[slot].client_address::<A>();
+    if replies.take(1).all(|slot| snapshot.usual_exit(client(slot)).is_some()) {
+        return false;
+    }
+    for slot in replies {
+        lane.range[slot] = snapshot.range_to(lane.key[slot].client_address::<A>());
+    }
+    true
+}
+
+/// How a packet of a client's flow leaves, if that was not found for a reply.
 #[inline(always)]
-fn exit<'a, A: Fast>(snapshot: &'a Snapshot, way: &'a Way, is_reply: bool, client: A) -> Option<&'a Exit> {
-    match snapshot.usual_exit(client) {
-        // Asked of both, for a question to replies alone would become a jump.
-        Some(usual) => Some(select_unpredictable(is_reply, usual, &way.exit)),
+fn exit<'a, A: Fast>(
+    snapshot: &'a Snapshot,
+    way: &'a Way,
+    (is_reply, found): (bool, Option<&'a Exit>),
+    client: A,
+) -> Option<&'a Exit> {
+    // Asked of both, for a question to replies alone would become a jump.
+    let of_both = |of_replies| Some(select_unpredictable(is_reply, of_replies, &way.exit));
+    match found.or_else(|| snapshot.usual_exit(client)) {
+        Some(of_replies) => of_both(of_replies),
         None if is_reply => snapshot.exit_to(client),
         None => Some(&way.exit),
     }

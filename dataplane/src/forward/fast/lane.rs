@@ -2,6 +2,7 @@
 
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Live, Outbox};
+use super::both_ways::finds_exits;
 use super::open::Unopened;
 use super::{Fast, Lane, Sighted};
 use crate::buf::Frame;
@@ -236,16 +237,17 @@ impl<F: Frame> Forwarder<F> {
     fn usual_run<A: Fast, K: Tabled>(
         &self,
         context: Context,
-        mut live: Live,
-        lane: &Lane<A, K>,
+        live: Live,
+        lane: &mut Lane<A, K>,
     ) -> (Run<F, A, K>, PortId) {
-        let first = live.next().map(|slot| lane.at(slot));
+        let first = live.take(1).next().map(|slot| lane.at(slot));
         let flow = first.and_then(|known| known.key.get(&self.flows, known.home, &known.hash));
         let way = flow.and_then(|(_, flow)| context.snapshot.way(flow.backend()));
         let run: Run<F, A, K> = match way.map(|way| way.carriage) {
             Some(Carriage::Dr) => Self::run_dr,
             Some(Carriage::Ipip) => Self::run_ipip,
-            Some(Carriage::Nat) => Self::run_nat,
+            Some(Carriage::Nat) if finds_exits(context.snapshot, live, lane) => Self::run_nat::<A, K, true>,
+            Some(Carriage::Nat) => Self::run_nat::<A, K, false>,
             _ => Self::run,
         };
         (run, way.map_or(PortId::default(), |way| way.exit.port))

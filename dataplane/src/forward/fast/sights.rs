@@ -62,6 +62,8 @@ pub(super) struct Lane<A, K> {
     /// Of those that are no requests; it is out of date for all others.
     pub heading: [Heading<A>; BURST],
     pub replies: Live,
+    /// Of replies, if it takes a search: the range of routes that their clients are in.
+    pub range: [u32; BURST],
     /// Those whose home is their alternate line for now.
     pub elsewhere: Live,
 }
@@ -76,6 +78,7 @@ impl<A: Version, K: Key> Lane<A, K> {
             hash: [FlowHash::ZERO; BURST],
             heading: [Heading::Request; BURST],
             replies: Live::default(),
+            range: [0; BURST],
             elsewhere: Live::default(),
         }
     }
