@@ -372,6 +372,12 @@ impl Snapshot {
         A::exits(self).usual(destination)
     }
 
+    /// The usual exit, whatever the address; one without room if there is none.
+    #[inline(always)]
+    pub fn widest_exit<A: Routed>(&self) -> &Exit {
+        A::exits(self).widest()
+    }
+
     /// The same for any gateway; `None` also if the address is on the link, or there is no route.
     #[inline]
     pub fn exit_to<A: Routed>(&self, destination: A) -> Option<&Exit> {

@@ -65,6 +65,12 @@ impl<A: Address> Exits<A> {
         self.usual.as_ref().filter(|_| destination.since(self.first) <= self.more)
     }
 
+    /// That exit; one without room if there is none.
+    #[inline(always)]
+    pub fn widest(&self) -> &Exit {
+        self.usual.as_ref().unwrap_or(&Exit::NONE)
+    }
+
     /// The exit of a range of the table; one without room if there is none.
     #[inline(always)]
     pub fn of_range(&self, range: usize) -> &Exit {

@@ -50,8 +50,7 @@ impl<F: Frame> Forwarder<F> {
         count
     }
 
-    /// The same as [`Self::run`] for packets of flows under NAT. It stops at all others. If exits are `FOUND`,
-    /// [`finds_exits`] said so.
+    /// The same as [`Self::run`] for packets of flows under NAT. It stops at all others. `FOUND` is what [`finds_exits`] said.
     #[inline(never)]
     pub(super) fn run_nat<A: Fast, K: Tabled, const FOUND: bool>(
         &mut self,
@@ -62,12 +61,13 @@ impl<F: Frame> Forwarder<F> {
         burst: &mut Burst<F>,
     ) -> Option<Stop> {
         let (mut live, mut late, mut stop) = (*rest, Live::default(), None);
+        let usual = context.snapshot.widest_exit::<A>();
         for slot in live.by_ref() {
             let (known, Some(frame)) = (lane.request(slot), burst.get_mut(slot)) else { continue };
             let is_reply = lane.replies.has(slot);
             // No narrow flow has others.
             let is_local = K::IS_WIDE && is_reply && !matches!(lane.heading[slot], Heading::Reply);
-            let found = FOUND.then(|| context.snapshot.exit_of::<A>(lane.range[slot]));
+            let found = if FOUND { context.snapshot.exit_of::<A>(lane.range[slot]) } else { usual };
             let way = if is_local { None } else { self.carry_nat(context, &known, is_reply, found, frame) };
             if way != Some(port) {
                 if way.is_none() && lane.look_elsewhere(slot, &self.flows) {
@@ -89,7 +89,7 @@ impl<F: Frame> Forwarder<F> {
         context: Context,
         known: &Sighted<A, K>,
         is_reply: bool,
-        found: Option<&Exit>,
+        found: &Exit,
         frame: &mut F,
     ) -> Option<PortId> {
         let flow = known.key.get_in(&self.flows, known.home)?;
@@ -98,7 +98,7 @@ impl<F: Frame> Forwarder<F> {
             return None;
         }
         if K::IS_WIDE {
-            self.exchange(context, known, (is_reply, found), way, flow, frame)
+            self.exchange(context, known, (is_reply, Some(found)), way, flow, frame)
         } else {
             self.swap(context, known, (is_reply, found), way, flow, frame)
         }
@@ -110,7 +110,7 @@ impl<F: Frame> Forwarder<F> {
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
-        (is_reply, found): (bool, Option<&Exit>),
+        (is_reply, found): (bool, &Exit),
         way: &Way,
         flow: (Place, FlowValue),
         frame: &mut F,
@@ -124,7 +124,7 @@ impl<F: Frame> Forwarder<F> {
         }
         let view = if is_reply { View::Server } else { View::Client };
         touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, flow)?;
-        let exit = exit(context.snapshot, way, (is_reply, found), known.key.client_address::<A>())?;
+        let exit = select_unpredictable(is_reply, found, &way.exit);
         if brief.len > exit.room {
             return None;
         }
@@ -173,8 +173,10 @@ impl<F: Frame> Forwarder<F> {
         }
         let view = if is_reply { View::Server } else { View::Client };
         touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, (place, flow))?;
-        let exit =
-            exit(snapshot, way, (is_reply, found), select_unpredictable(is_reply, plain.dst, plain.src))?;
+        let exit = match found {
+            Some(found) => select_unpredictable(is_reply, found, &way.exit),
+            None => snapshot.usual_exit(plain.dst).or_else(|| snapshot.exit_to(plain.dst))?,
+        };
         if brief.len > exit.room {
             return None;
         }
@@ -189,8 +191,8 @@ impl<F: Frame> Forwarder<F> {
     }
 }
 
-/// Whether replies do not go by the usual exit, by the first of them; then the ranges of all their clients are found, which
-/// is a search for each. With these, nothing jumps later by which way a packet goes.
+/// Whether some replies do not go by the usual exit; then the ranges of all their clients are found, which is a search for
+/// each. In either case nothing jumps later by which way a packet goes.
 #[inline(never)]
 pub(super) fn finds_exits<A: Fast, K: Tabled>(
     snapshot: &Snapshot,
@@ -198,29 +200,12 @@ pub(super) fn finds_exits<A: Fast, K: Tabled>(
     lane: &mut Lane<A, K>,
 ) -> bool {
     let replies = live.among(lane.replies);
-    let client = |slot: usize| lane.key[slot].client_address::<A>();
-    if replies.take(1).all(|slot| snapshot.usual_exit(client(slot)).is_some()) {
-        return false;
+    let has_other =
+        replies.into_iter().any(|slot| snapshot.usual_exit(lane.key[slot].client_address::<A>()).is_none());
+    if has_other {
+        for slot in replies {
+            lane.range[slot] = snapshot.range_to(lane.key[slot].client_address::<A>());
+        }
     }
-    for slot in replies {
-        lane.range[slot] = snapshot.range_to(lane.key[slot].client_address::<A>());
-    }
-    true
-}
-
-/// How a packet of a client's flow leaves, if that was not found for a reply.
-#[inline(always)]
-fn exit<'a, A: Fast>(
-    snapshot: &'a Snapshot,
-    way: &'a Way,
-    (is_reply, found): (bool, Option<&'a Exit>),
-    client: A,
-) -> Option<&'a Exit> {
-    // Asked of both, for a question to replies alone would become a jump.
-    let of_both = |of_replies| Some(select_unpredictable(is_reply, of_replies, &way.exit));
-    match found.or_else(|| snapshot.usual_exit(client)) {
-        Some(of_replies) => of_both(of_replies),
-        None if is_reply => snapshot.exit_to(client),
-        None => Some(&way.exit),
-    }
+    has_other
 }

@@ -4,6 +4,7 @@ mod answers;
 mod client_address;
 mod crowded;
 mod echo;
+mod exits;
 mod fast;
 mod fate;
 mod full_nat;

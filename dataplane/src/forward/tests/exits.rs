@@ -1,0 +1,101 @@
+//! Replies leave by the gateway to their client, whichever others are in their burst.
+
+use super::*;
+use crate::route::{InterfaceId, Route, RouteTable};
+use crate::samples::{Body, Sample, endpoint, syn};
+use crate::snapshot::{Parts, Routes};
+
+/// VIP and backend, by IP version.
+const ENDS: [[&str; 2]; 2] =
+    [["192.0.2.100:80", "198.51.100.11:8000"], ["[2001:db8::100]:80", "[2001:db8:b::11]:8000"]];
+
+/// Clients, by the gateway to whose network they are in turn; of the last one's nothing is known but its address.
+const CLIENTS: [[&str; 4]; 2] = [
+    ["203.0.113.7:40000", "203.0.113.71:40001", "203.0.113.135:40002", "203.0.113.199:40003"],
+    [
+        "[2001:db8:c::7]:40000",
+        "[2001:db8:c:1::7]:40001",
+        "[2001:db8:c:2::7]:40002",
+        "[2001:db8:c:3::7]:40003",
+    ],
+];
+/// The last bytes of the gateways' addresses, and of their Ethernet addresses. The first is that of the default route.
+const GATEWAYS: [u8; 4] = [1, 12, 13, 99];
+
+fn parts(version: usize) -> Parts {
+    let [vip, backend] = ENDS[version];
+    let by_v4 = |last: u8| Route {
+        interface: InterfaceId(0),
+        gateway: Some(u32::from_be_bytes([198, 51, 100, last])),
+    };
+    let by_v6 = |last: u8| {
+        let gateway: std::net::Ipv6Addr = format!("2001:db8:b::{last}").parse().unwrap();
+        Route { interface: InterfaceId(0), gateway: Some(gateway.to_bits()) }
+    };
+    let v4 = [
+        ("198.51.100.0/24", Route { gateway: None, ..by_v4(1) }),
+        ("0.0.0.0/0", by_v4(1)),
+        ("203.0.113.64/26", by_v4(12)),
+        ("203.0.113.128/26", by_v4(13)),
+        ("203.0.113.192/26", by_v4(99)),
+    ];
+    let v6 = [
+        ("2001:db8:b::/64", Route { gateway: None, ..by_v6(1) }),
+        ("::/0", by_v6(1)),
+        ("2001:db8:c:1::/64", by_v6(12)),
+        ("2001:db8:c:2::/64", by_v6(13)),
+        ("2001:db8:c:3::/64", by_v6(99)),
+    ];
+    Parts {
+        routes: Arc::new(Routes {
+            v4: RouteTable::new(v4.map(|(net, route)| (net.parse().unwrap(), route))),
+            v6: RouteTable::new(v6.map(|(net, route)| (net.parse().unwrap(), route))),
+        }),
+        ..modes::world(vip, backend, Mode::Nat)
+    }
+}
+
+fn segment(src: &str, dst: &str, flags: u8) -> Sample {
+    Sample { body: Body::Tcp { flags, options: Vec::new() }, ..syn(src, dst) }
+}
+
+/// Where sent and punted frames go, by the last bytes of their ports and of their Ethernet destinations.
+fn gateways(version: usize, ends: Vec<End>) -> Vec<(u8, u8)> {
+    let client_port = [14 + 20, 14 + 40][version] + 3;
+    let mut replies: Vec<_> = ends
+        .into_iter()
+        .filter_map(|end| match end {
+            End::Sent(frame) if frame[5] != 11 => Some((frame[client_port], frame[5])),
+            End::Punted(PuntReason::Resolve(_), frame) => Some((frame[client_port], 99)),
+            _ => None,
+        })
+        .collect();
+    replies.sort_unstable();
+    replies
+}
+
+#[test]
+fn each_reply_leaves_by_the_gateway_to_its_client() {
+    for version in [0, 1] {
+        let ([vip, backend], clients) = (ENDS[version], CLIENTS[version]);
+        let mut path = Path::new(Snapshot::new(parts(version)));
+        for client in clients {
+            path.pass(segment(client, vip, SYN).frame());
+            path.pass(segment(backend, client, SYN | ACK).frame());
+            path.pass(segment(client, vip, ACK).frame());
+        }
+        // Whichever reply is the first one, and whichever are with it; but for three that wait for an Ethernet address, which
+        // are too many here.
+        for picked in (0..4usize.pow(3) - 1).rev().map(|number| [number % 4, number / 4 % 4, number / 16]) {
+            let mut burst = Burst::default();
+            for client in picked.map(|number| clients[number]) {
+                burst.push(segment(client, vip, ACK).frame()).unwrap();
+                burst.push(segment(backend, client, ACK).frame()).unwrap();
+            }
+            let port = |number: usize| endpoint(clients[number]).port() as u8;
+            let mut expected = picked.map(|number| (port(number), GATEWAYS[number]));
+            expected.sort_unstable();
+            assert_eq!(gateways(version, path.forward(&mut burst)), expected, "{picked:?}");
+        }
+    }
+}
