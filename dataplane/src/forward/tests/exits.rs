@@ -11,13 +11,8 @@ const ENDS: [[&str; 2]; 2] =
 
 /// Clients, by the gateway to whose network they are in turn; of the last one's nothing is known but its address.
 const CLIENTS: [[&str; 4]; 2] = [
-    ["203.0.113.7:40000", "203.0.113.71:40001", "203.0.113.135:40002", "203.0.113.199:40003"],
-    [
-        "[2001:db8:c::7]:40000",
-        "[2001:db8:c:1::7]:40001",
-        "[2001:db8:c:2::7]:40002",
-        "[2001:db8:c:3::7]:40003",
-    ],
+    ["192.0.2.7:40000", "203.0.113.71:40001", "203.0.113.135:40002", "203.0.113.199:40003"],
+    ["[2001:db7::7]:40000", "[2001:db8:c:1::7]:40001", "[2001:db8:c:2::7]:40002", "[2001:db8:c:3::7]:40003"],
 ];
 /// The last bytes of the gateways' addresses, and of their Ethernet addresses. The first is that of the default route.
 const GATEWAYS: [u8; 4] = [1, 12, 13, 99];
