@@ -29,7 +29,7 @@ pub fn counted(workers: &[&WorkerStats], slot: BackendSlot) -> Counters {
     let of = |worker: &&WorkerStats| {
         let counters = worker.backend(slot);
         Counters {
-            conns: counters.conns.get(),
+            conns: worker.conns(slot).get(),
             in_packets: counters.in_packets.get(),
             out_packets: counters.out_packets.get(),
             in_bytes: counters.in_bytes.get(),

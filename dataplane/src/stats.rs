@@ -77,12 +77,10 @@ impl DropCounters {
     }
 }
 
-/// What one worker did for one backend; one cache line.
+/// Packets that one worker sent to and from one backend; half a cache line.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(align(32))]
 pub struct BackendCounters {
-    /// Flows scheduled.
-    pub conns: Counter,
     /// Packets from clients.
     pub in_packets: Counter,
     /// Bytes of IP packets from clients.
@@ -93,7 +91,7 @@ pub struct BackendCounters {
     pub out_bytes: Counter,
 }
 
-const _: () = assert!(size_of::<BackendCounters>() == 64);
+const _: () = assert!(size_of::<BackendCounters>() == 32);
 
 impl BackendCounters {
     /// Packets, both ways.
@@ -151,10 +149,12 @@ pub struct WorkerStats {
     /// Gauges: local ports in use, by local slot.
     locals: Box<[Counter]>,
     backends: Table<BackendCounters>,
+    /// Flows scheduled, by backend slot.
+    conns: Table<Counter>,
     /// Gauges: flows, by backend slot.
     pub loads: Loads,
-    /// Where slots beyond the table would be counted; there are none (`Limits` of the control thread).
-    beyond: BackendCounters,
+    /// Where slots beyond the tables would be counted; there are none (`Limits` of the control thread).
+    beyond: (BackendCounters, Counter),
 }
 
 impl WorkerStats {
@@ -180,8 +180,9 @@ impl WorkerStats {
             drops: DropCounters::default(),
             locals: (0..local::SLOTS).map(|_| Counter::default()).collect(),
             backends: gathered((0..backends).map(|_| BackendCounters::default())),
+            conns: gathered((0..backends).map(|_| Counter::default())),
             loads: Loads::new(backends),
-            beyond: BackendCounters::default(),
+            beyond: Default::default(),
         }
     }
 
@@ -197,6 +198,13 @@ impl WorkerStats {
         prefetch(self.backends.as_ptr().wrapping_add(slot.0 as usize));
     }
 
+    /// The same of what is counted of a new flow.
+    #[inline]
+    pub fn prefetch_new(&self, slot: BackendSlot) {
+        prefetch(self.conns.as_ptr().wrapping_add(slot.0 as usize));
+        self.loads.prefetch(slot);
+    }
+
     /// The counters of all backends, by slot.
     #[inline]
     pub fn backends(&self) -> &[BackendCounters] {
@@ -206,6 +214,12 @@ impl WorkerStats {
     /// The counters of the backend in a slot.
     #[inline]
     pub fn backend(&self, slot: BackendSlot) -> &BackendCounters {
-        self.backends.get(slot.0 as usize).unwrap_or(&self.beyond)
+        self.backends.get(slot.0 as usize).unwrap_or(&self.beyond.0)
+    }
+
+    /// Flows scheduled to the backend in a slot.
+    #[inline]
+    pub fn conns(&self, slot: BackendSlot) -> &Counter {
+        self.conns.get(slot.0 as usize).unwrap_or(&self.beyond.1)
     }
 }

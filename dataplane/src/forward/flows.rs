@@ -395,7 +395,7 @@ impl Flows {
 
     #[inline(always)]
     fn count_new(&self, flow: FlowValue) {
-        self.stats.backend(flow.backend()).conns.add(1);
+        self.stats.conns(flow.backend()).add(1);
         self.stats.loads.begin(flow.backend(), flow.state().is_active());
     }
 

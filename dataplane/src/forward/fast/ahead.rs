@@ -77,7 +77,7 @@ impl<F: Frame> Forwarder<F> {
             if let Some(backend) = self.schedulers.next(slot, service) {
                 snapshot.prefetch_way(backend);
                 self.stats.prefetch_backend(backend);
-                self.stats.loads.prefetch(backend);
+                self.stats.prefetch_new(backend);
             }
         }
     }

@@ -91,7 +91,13 @@ pub(super) fn counts(path: &Path) -> Vec<u64> {
     let backends = (0..6).flat_map(|slot| {
         let its = path.stats.backend(BackendSlot(slot));
         let load = path.stats.loads.get(BackendSlot(slot));
-        let counters = [&its.conns, &its.in_packets, &its.in_bytes, &its.out_packets, &its.out_bytes];
+        let counters = [
+            path.stats.conns(BackendSlot(slot)),
+            &its.in_packets,
+            &its.in_bytes,
+            &its.out_packets,
+            &its.out_bytes,
+        ];
         counters.map(Counter::get).into_iter().chain([load.flows(), load.active()])
     });
     drops.chain(backends).chain([path.stats.punted.get(), path.stats.answered.get()]).collect()

@@ -147,5 +147,5 @@ proptest! {
 
 /// Flows scheduled so far.
 fn conns(path: &Path) -> u64 {
-    (0..16).map(|slot| path.stats.backend(BackendSlot(slot)).conns.get()).sum()
+    (0..16).map(|slot| path.stats.conns(BackendSlot(slot)).get()).sum()
 }

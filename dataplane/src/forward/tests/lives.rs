@@ -72,7 +72,7 @@ fn counters_follow_a_connection() {
     assert_eq!(gauges(&path), (0, 1));
     path.send(&request(40000, FIN | ACK));
     let counters = path.stats.backend(BackendSlot(0));
-    assert_eq!(counters.conns.get(), 1);
+    assert_eq!(path.stats.conns(BackendSlot(0)).get(), 1);
     assert_eq!((counters.in_packets.get(), counters.in_bytes.get()), (3, 3 * 45));
     assert_eq!((counters.out_packets.get(), counters.out_bytes.get()), (2, 2 * 45));
 }
