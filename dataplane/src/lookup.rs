@@ -56,11 +56,11 @@ impl Key for u64 {
 
 /// A key of 192 bits.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wide(pub [u64; 3]);
+pub struct Words(pub [u64; 3]);
 
 /// Word by word: arrays would be compared as memory, 16 bytes at a time, and the processor waits when
 /// such a load meets two words that were just stored.
-impl PartialEq for Wide {
+impl PartialEq for Words {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
         let ([a, b, c], [x, y, z]) = (self.0, other.0);
@@ -68,9 +68,9 @@ impl PartialEq for Wide {
     }
 }
 
-impl Eq for Wide {}
+impl Eq for Words {}
 
-impl Key for Wide {
+impl Key for Words {
     /// Two words are multiplied by different odd numbers, so that equal changes of two of them do not cancel.
     #[inline]
     fn hash(self, factor: u64) -> u64 {
@@ -218,16 +218,16 @@ mod tests {
     #[test]
     fn an_empty_table_knows_nothing() {
         assert_eq!(Lookup::<u64, u32>::new([].into_iter()).get(1), None);
-        assert_eq!(Lookup::<Wide, u32>::new([].into_iter()).get(Wide([0, 0, 1])), None);
+        assert_eq!(Lookup::<Words, u32>::new([].into_iter()).get(Words([0, 0, 1])), None);
     }
 
     /// Endpoints as they come: one network, consecutive hosts or ports.
     #[test]
     fn neighbouring_endpoints_do_not_crowd() {
         let network = 0x2001_0db8_0005_0000;
-        let wide_hosts = |host: u64| Wide([network, host, 80 << 16 | 1]);
-        let wide_ports = |port: u64| Wide([network, 1, port << 16 | 1]);
-        let networks = |number: u64| Wide([network + (number << 8), 1, 80 << 16 | 1]);
+        let wide_hosts = |host: u64| Words([network, host, 80 << 16 | 1]);
+        let wide_ports = |port: u64| Words([network, 1, port << 16 | 1]);
+        let networks = |number: u64| Words([network + (number << 8), 1, 80 << 16 | 1]);
         // As they stand in a packet.
         let narrow = |host: u32, port: u16| {
             u64::from(host.swap_bytes()) << 32 | u64::from(port.swap_bytes()) << 16 | 1
@@ -236,7 +236,7 @@ mod tests {
         let ports = |port: u64| narrow(0xc000_0264, 1 + port as u16);
         let both = |number: u64| narrow(0xc000_0200 + number as u32 / 40, 80 + number as u16 % 40);
         for count in if cfg!(miri) { [20, 30] } else { [1000, 10_000] } {
-            for endpoint in [&wide_hosts as &dyn Fn(u64) -> Wide, &wide_ports, &networks] {
+            for endpoint in [&wide_hosts as &dyn Fn(u64) -> Words, &wide_ports, &networks] {
                 assert_roomy(count, endpoint);
             }
             for endpoint in [&hosts as &dyn Fn(u64) -> u64, &ports, &both] {
@@ -270,9 +270,9 @@ mod tests {
         }
     }
 
-    fn wide(number: u64) -> Wide {
+    fn wide(number: u64) -> Words {
         // Small numbers differ in one of the words, or in all.
-        Wide([number % 5, number / 5 % 5, number / 25 + 1])
+        Words([number % 5, number / 5 % 5, number / 25 + 1])
     }
 
     proptest! {

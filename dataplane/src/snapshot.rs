@@ -374,8 +374,8 @@ impl Snapshot {
 
     /// The usual exit, whatever the address; one without room if there is none.
     #[inline(always)]
-    pub fn widest_exit<A: Routed>(&self) -> &Exit {
-        A::exits(self).widest()
+    pub fn exit_of_most<A: Routed>(&self) -> &Exit {
+        A::exits(self).of_most()
     }
 
     /// The same for any gateway; `None` also if the address is on the link, or there is no route.
@@ -387,7 +387,7 @@ impl Snapshot {
     /// Number of the range of routes that an address is in, for [`Self::exit_of`].
     #[inline]
     pub fn range_to<A: Routed>(&self, destination: A) -> u32 {
-        // There are fewer ranges than addresses, so that none has this number.
+        // Numbers of ranges have 31 bits (`route::index`).
         A::routes(&self.parts.routes).range(destination).map_or(u32::MAX, |range| range as u32)
     }
 

@@ -153,7 +153,7 @@ pub struct WorkerStats {
     conns: Table<Counter>,
     /// Gauges: flows, by backend slot.
     pub loads: Loads,
-    /// Where slots beyond the tables would be counted; there are none (`Limits` of the control thread).
+    /// Where slots beyond the tables are counted. Only flows of NAT gateways have such a one (`Limits` of the control thread).
     beyond: (BackendCounters, Counter),
 }
 

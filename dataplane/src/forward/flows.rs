@@ -318,7 +318,7 @@ impl Flows {
         self.place_wide(context, line, key, flow)
     }
 
-    /// The same of one that has its local port, which is given back if there is no place.
+    /// The same of one that has its local port, if it is to have one; that is given back if there is no place.
     #[inline(never)]
     fn place_wide(
         &mut self,
@@ -381,6 +381,7 @@ impl Flows {
         if self.locals.are_spent(locals, protocol) {
             return None;
         }
+        // A division of 64 bits takes twice as long.
         let start = back.client as u32 as usize % locals.len();
         let (rest, first) = locals.split_at(start);
         first.iter().chain(rest).find_map(|slot| Some((*slot, self.locals.take(*slot, protocol, back)?)))

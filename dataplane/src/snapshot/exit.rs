@@ -65,9 +65,9 @@ impl<A: Address> Exits<A> {
         self.usual.as_ref().filter(|_| destination.since(self.first) <= self.more)
     }
 
-    /// That exit; one without room if there is none.
+    /// The exit that most addresses have, whatever the address; one without room if there is none.
     #[inline(always)]
-    pub fn widest(&self) -> &Exit {
+    pub fn of_most(&self) -> &Exit {
         self.usual.as_ref().unwrap_or(&Exit::NONE)
     }
 

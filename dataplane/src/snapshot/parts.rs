@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::Service;
 use crate::flow::state::Timeouts;
 use crate::local::LocalSlot;
-use crate::lookup::{Lookup, Wide};
+use crate::lookup::{Lookup, Words};
 use crate::packet::Headers;
 use crate::port::PortId;
 use crate::rewrite::tunnel::{Encapsulation, Outer, spread_source};
@@ -194,7 +194,7 @@ pub struct Routes {
 #[derive(Clone, Debug)]
 pub struct NeighbourTable {
     v4: Lookup<u64, MacAddr>,
-    v6: Lookup<Wide, MacAddr>,
+    v6: Lookup<Words, MacAddr>,
 }
 
 impl NeighbourTable {
@@ -225,8 +225,8 @@ fn station_v4(interface: InterfaceId, address: u32) -> u64 {
     u64::from(address) << 32 | u64::from(interface.0) << 16 | 1
 }
 
-fn station_v6(interface: InterfaceId, address: u128) -> Wide {
-    Wide([(address >> 64) as u64, address as u64, u64::from(interface.0) << 16 | 1])
+fn station_v6(interface: InterfaceId, address: u128) -> Words {
+    Words([(address >> 64) as u64, address as u64, u64::from(interface.0) << 16 | 1])
 }
 
 /// What a snapshot is made from.

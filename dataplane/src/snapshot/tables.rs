@@ -10,7 +10,7 @@ use config::words::{Mode, Protocol};
 use super::repliers::{Crowd, Replier, Repliers, replies};
 use super::{Parts, Service, ServiceSlot};
 use crate::local::LocalSlot;
-use crate::lookup::{Key, Lookup, Wide};
+use crate::lookup::{Key, Lookup, Words};
 use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::route::InterfaceId;
@@ -132,7 +132,7 @@ impl Address for u32 {
 }
 
 impl Address for u128 {
-    type Key = Wide;
+    type Key = Words;
 
     #[inline]
     fn tables(tables: &Tables) -> &Family<Self> {
@@ -140,8 +140,8 @@ impl Address for u128 {
     }
 
     #[inline]
-    fn key(self, number: u8, port: u16) -> Wide {
-        Wide([(self >> 64) as u64, self as u64, u64::from(port) << 16 | u64::from(number)])
+    fn key(self, number: u8, port: u16) -> Words {
+        Words([(self >> 64) as u64, self as u64, u64::from(port) << 16 | u64::from(number)])
     }
 }
 
@@ -203,9 +203,9 @@ pub struct Tables {
     reply_ranges: bool,
     /// Whether there are local addresses of full NAT.
     snat: bool,
-    /// Whether IPv4 packets may be replies, and have one service or backend at most.
+    /// Whether IPv4 backends are under NAT, and no service or backend has several ports, nor are there local addresses.
     both_ways: bool,
-    /// Whether IPv4 packets have one service at most, and are no replies.
+    /// The same without such backends.
     only_requests: bool,
 }
 

@@ -144,7 +144,8 @@ impl<F: Frame> Forwarder<F> {
                 let is_spent = |(locals, protocol)| self.flows.are_spent(locals, protocol);
                 last = (of, of.and_then(locals).is_some_and(is_spent));
             }
-            if last.1 {
+            // One whose flow is over has a port: its own.
+            if last.1 && known.key.get_in(&self.flows, known.home).is_none() {
                 // Asks for the other line, if it may be there.
                 let _ = known.key.elsewhere(&self.flows, known.home, &known.hash);
                 live.leave(slot);

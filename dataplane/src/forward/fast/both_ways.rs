@@ -50,7 +50,7 @@ impl<F: Frame> Forwarder<F> {
         count
     }
 
-    /// The same as [`Self::run`] for packets of flows under NAT. It stops at all others. `FOUND` is what [`finds_exits`] said.
+    /// The same as [`Self::run`] for packets of flows under NAT. It stops at all others. `FOUND` is what [`find_exits`] said.
     #[inline(never)]
     pub(super) fn run_nat<A: Fast, K: Tabled, const FOUND: bool>(
         &mut self,
@@ -61,7 +61,7 @@ impl<F: Frame> Forwarder<F> {
         burst: &mut Burst<F>,
     ) -> Option<Stop> {
         let (mut live, mut late, mut stop) = (*rest, Live::default(), None);
-        let usual = context.snapshot.widest_exit::<A>();
+        let usual = context.snapshot.exit_of_most::<A>();
         for slot in live.by_ref() {
             let (known, Some(frame)) = (lane.request(slot), burst.get_mut(slot)) else { continue };
             let is_reply = lane.replies.has(slot);
@@ -194,12 +194,13 @@ impl<F: Frame> Forwarder<F> {
 /// Whether some replies do not go by the usual exit; then the ranges of all their clients are found, which is a search for
 /// each. In either case nothing jumps later by which way a packet goes.
 #[inline(never)]
-pub(super) fn finds_exits<A: Fast, K: Tabled>(
-    snapshot: &Snapshot,
-    live: Live,
-    lane: &mut Lane<A, K>,
-) -> bool {
-    let replies = live.among(lane.replies);
+pub(super) fn find_exits<A: Fast, K: Tabled>(snapshot: &Snapshot, live: Live, lane: &mut Lane<A, K>) -> bool {
+    let mut replies = live.among(lane.replies);
+    if K::IS_WIDE {
+        // Those to local addresses go another way.
+        let is_local = |slot: &usize| !matches!(lane.heading[*slot], Heading::Reply);
+        replies.filter(is_local).for_each(|slot| replies.leave(slot));
+    }
     let has_other =
         replies.into_iter().any(|slot| snapshot.usual_exit(lane.key[slot].client_address::<A>()).is_none());
     if has_other {

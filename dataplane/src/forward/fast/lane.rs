@@ -2,7 +2,7 @@
 
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Live, Outbox};
-use super::both_ways::finds_exits;
+use super::both_ways::find_exits;
 use super::open::Unopened;
 use super::{Fast, Lane, Sighted};
 use crate::buf::Frame;
@@ -232,7 +232,8 @@ impl<F: Frame> Forwarder<F> {
         true
     }
 
-    /// What most packets of a lane probably need and the port that they leave by, by the first of them.
+    /// What most packets of a lane probably need and the port that they leave by, by the first of them. For those under NAT it
+    /// finds the exits of replies.
     #[inline]
     fn usual_run<A: Fast, K: Tabled>(
         &self,
@@ -240,14 +241,16 @@ impl<F: Frame> Forwarder<F> {
         live: Live,
         lane: &mut Lane<A, K>,
     ) -> (Run<F, A, K>, PortId) {
-        let first = live.take(1).next().map(|slot| lane.at(slot));
+        let first = live.into_iter().next().map(|slot| lane.at(slot));
         let flow = first.and_then(|known| known.key.get(&self.flows, known.home, &known.hash));
         let way = flow.and_then(|(_, flow)| context.snapshot.way(flow.backend()));
         let run: Run<F, A, K> = match way.map(|way| way.carriage) {
             Some(Carriage::Dr) => Self::run_dr,
             Some(Carriage::Ipip) => Self::run_ipip,
-            Some(Carriage::Nat) if finds_exits(context.snapshot, live, lane) => Self::run_nat::<A, K, true>,
-            Some(Carriage::Nat) => Self::run_nat::<A, K, false>,
+            Some(Carriage::Nat) => match find_exits(context.snapshot, live, lane) {
+                true => Self::run_nat::<A, K, true>,
+                false => Self::run_nat::<A, K, false>,
+            },
             _ => Self::run,
         };
         (run, way.map_or(PortId::default(), |way| way.exit.port))

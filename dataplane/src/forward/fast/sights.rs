@@ -62,7 +62,7 @@ pub(super) struct Lane<A, K> {
     /// Of those that are no requests; it is out of date for all others.
     pub heading: [Heading<A>; BURST],
     pub replies: Live,
-    /// Of replies, if it takes a search: the range of routes that their clients are in.
+    /// Of replies, if it takes a search: the range of routes that their clients are in. It is out of date for all others.
     pub range: [u32; BURST],
     /// Those whose home is their alternate line for now.
     pub elsewhere: Live,

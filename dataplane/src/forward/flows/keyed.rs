@@ -271,7 +271,9 @@ impl Tabled for WideKey {
         }
         match flows.wide.settle(home, key, flow) {
             Some(_) => flows.count_new(flow),
-            None => flows.place_wide(context, key.line(*client), key, flow).map(drop)?,
+            None => {
+                flows.place_wide(context, key.line(*client), key, flow)?;
+            }
         }
         Ok((flow.local(), key.local_port()))
     }

@@ -74,6 +74,58 @@ fn ports_are_given_back_when_their_flows_end_and_are_exhausted_when_none_is_left
     assert_eq!(path.pass(syn(CLIENT, VIP).frame()), End::Dropped(DropReason::LocalPortsExhausted));
 }
 
+/// One of many workers, which has few ports of either address, with a table that is large enough to be asked for early.
+#[test]
+fn both_paths_agree_when_ports_run_out_and_come_back() {
+    let (number, workers) = (5, 100);
+    let mut parts = parts();
+    parts.locals.push("198.51.100.201".parse().unwrap());
+    parts.pools[0].v4.push(LocalSlot(1));
+    let owners = Owners::new(workers);
+    let locals: Vec<_> =
+        parts.locals.iter().map(|address| LocalAddress::new(*address, &owners, number)).collect();
+    let mut both = [0, 1].map(|_| {
+        let team = Team::new(workers, 16, 64);
+        let setup = Setup { number, team, wide_capacity: 20_000, ..testing::setup() };
+        let mut path = Path::set_up(Snapshot::new(parts.clone()), setup);
+        for (slot, local) in (0..).zip(&locals) {
+            path.forwarder.install(LocalSlot(slot), Box::new(local.clone()));
+        }
+        path
+    });
+    let ports = (1..=u16::MAX).flat_map(|port| [7, 8, 9].map(|host| ([203, 0, 113, host], port).into()));
+    let mut clients = ports.filter(|client: &SocketAddr| owners.of(client.ip(), client.port()) == number);
+    let mut next = |count: usize| clients.by_ref().take(count).collect::<Vec<_>>();
+
+    let first = next(1);
+    let mut sent = opened(&mut both, &first);
+    while sent > 0 {
+        sent = opened(&mut both, &next(16));
+    }
+    // A flow that is over has its port again, and all of them when they are swept out.
+    both.iter_mut().for_each(|path| path.now += 1000);
+    assert_eq!(opened(&mut both, &[next(3), first, next(3)].concat()), 1);
+    both.iter_mut().for_each(|path| (0..2000).for_each(|_| path.housekeeping()));
+    assert_eq!(opened(&mut both, &next(16)), 16);
+}
+
+/// How many of these clients' openings were sent, by the fast path and by the stages.
+fn opened([fast, slow]: &mut [Path; 2], clients: &[SocketAddr]) -> usize {
+    let [mut one, mut other] = [Burst::default(), Burst::default()];
+    for client in clients {
+        let opening = syn(&client.to_string(), VIP);
+        one.push(opening.frame()).unwrap();
+        other.push(opening.frame()).unwrap();
+    }
+    let (one, other) = (fast.forward(&mut one), slow.forward_slowly(&mut other));
+    let sent = one.iter().filter(|end| matches!(end, End::Sent(_))).count();
+    assert_eq!(fast::settled(one), fast::settled(other));
+    assert_eq!(fast::counts(fast), fast::counts(slow));
+    let refused = [&*fast, &*slow].map(|path| path.stats.local_ports_exhausted.get());
+    assert_eq!(refused[0], refused[1]);
+    sent
+}
+
 #[test]
 fn replies_come_home_to_the_worker_whose_port_it_is() {
     let workers = 4;
