@@ -12,9 +12,9 @@ use std::net::IpAddr;
 
 use config::words::Protocol;
 
+use crate::flow::{Key, WideKey};
 use crate::prefetch::{Table, prefetch, table};
 use crate::rewrite::sequence::Introduction;
-use crate::snapshot::ServiceSlot;
 use crate::toeplitz::{self, Owners};
 
 /// Number of a pool address; it stays the address's as long as the appliance runs.
@@ -27,42 +27,29 @@ pub const SLOTS: usize = 1 << u8::BITS;
 /// The first port that is given to flows; those below are for services (RFC 6056, 3.2).
 const FIRST_PORT: u16 = 1024;
 
-/// Whose flow a local port belongs to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Back {
-    /// The client's address; one of IPv4 as IPv4-mapped.
-    pub client: u128,
-    /// The client's port.
-    pub client_port: u16,
-    /// The port it sends to; a service may have several.
-    pub service_port: u16,
-    /// The service.
-    pub service: ServiceSlot,
-}
+/// How many ports are taken between the moment at which the place of one is asked for and its own turn: as long as a line of
+/// memory takes to come.
+const AHEAD: usize = 4;
 
-/// A [`Back`] with the port whose flow it is; that is 0 if the port is free. Two of them are a cache line.
-#[derive(Clone, Copy, Default)]
+/// The key of the flow whose port it is, with that; it is 0 if the port is free. Two of them are a cache line.
+#[derive(Clone, Copy)]
 #[repr(align(32))]
 struct Place {
-    client: u128,
-    client_port: u16,
-    service_port: u16,
-    service: ServiceSlot,
-    port: u16,
+    key: WideKey,
     introduction: Introduction,
 }
 
 const _: () = assert!(size_of::<Place>() == 32);
 
 impl Place {
-    fn new(port: u16, Back { client, client_port, service_port, service }: Back) -> Self {
-        let introduction = Introduction::default();
-        Self { client, client_port, service_port, service, port, introduction }
+    fn new(key: WideKey) -> Self {
+        Self { key, introduction: Introduction::default() }
     }
 
-    fn back(&self) -> Back {
-        let Self { client, client_port, service_port, service, .. } = *self;
-        Back { client, client_port, service_port, service }
+    /// Whether a port is taken whose place this is. One of another worker may have the same place; 0 is nobody's.
+    #[inline]
+    fn has(&self, port: u16) -> bool {
+        self.key.local_port() == port && port != 0
     }
 }
 
@@ -94,7 +81,7 @@ impl LocalAddress {
             let mut owned: Vec<u16> = owned.collect();
             let secret = RandomState::new();
             owned.sort_by_cached_key(|port| secret.hash_one(port));
-            Ports { free: owned.into(), places: table(Place::default(), owners.places(worker)) }
+            Ports { free: owned.into(), places: table(Place::new(WideKey::EMPTY), owners.places(worker)) }
         };
         Self { words, tcp: ports(), udp: ports() }
     }
@@ -156,9 +143,9 @@ impl LocalPorts {
         self.ran_out && slots.iter().all(|slot| self.free(*slot, protocol) == 0)
     }
 
-    /// Takes the port that has been free for the longest time, for this flow; `None` if none is free.
+    /// Takes the port that has been free for the longest time, for the flow with this key; `None` if none is free.
     #[inline]
-    pub fn take(&mut self, slot: LocalSlot, protocol: Protocol, back: Back) -> Option<u16> {
+    pub fn take(&mut self, slot: LocalSlot, protocol: Protocol, key: &WideKey) -> Option<u16> {
         let address = self.addresses[usize::from(slot.0)].as_deref_mut()?;
         let words = address.words;
         let ports = address.ports_mut(protocol);
@@ -166,11 +153,11 @@ impl LocalPorts {
             self.ran_out = true;
             return None;
         };
-        // The next one is known already, and its place is rarely in the cache.
-        if let Some(next) = ports.free.front() {
-            prefetch(ports.places.as_ptr().wrapping_add(self.owners.place(words ^ next)));
+        // Those that follow are known already, and their places are rarely in the cache.
+        if let Some(later) = ports.free.get(AHEAD) {
+            prefetch(ports.places.as_ptr().wrapping_add(self.owners.place(words ^ later)));
         }
-        *ports.places.get_mut(self.owners.place(words ^ port))? = Place::new(port, back);
+        *ports.places.get_mut(self.owners.place(words ^ port))? = Place::new(key.with_local_port(port));
         Some(port)
     }
 
@@ -181,23 +168,21 @@ impl LocalPorts {
         let words = address.words;
         let ports = address.ports_mut(protocol);
         if let Some(place) = ports.places.get_mut(self.owners.place(words ^ port))
-            && place.port == port
-            && port != 0
+            && place.has(port)
         {
-            *place = Place::default();
+            *place = Place::new(WideKey::EMPTY);
             // It came from here, so there is room for it.
             ports.free.push_back(port);
             self.ran_out = false;
         }
     }
 
-    /// Whose flow a port belongs to.
+    /// The key of the flow that a port belongs to, with that port.
     #[inline]
-    pub fn find(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Back> {
+    pub fn find(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<WideKey> {
         let address = self.address(slot)?;
         let place = address.ports(protocol).places.get(self.owners.place(address.words ^ port))?;
-        // A port of another worker may have the same place; 0 is nobody's.
-        (place.port == port && port != 0).then(|| place.back())
+        place.has(port).then_some(place.key)
     }
 
     /// How far its flow's client is introduced to its backend.
@@ -210,7 +195,7 @@ impl LocalPorts {
         let address = self.addresses[usize::from(slot.0)].as_deref_mut()?;
         let place = self.owners.place(address.words ^ port);
         let place = address.ports_mut(protocol).places.get_mut(place)?;
-        (place.port == port && port != 0).then_some(&mut place.introduction)
+        place.has(port).then_some(&mut place.introduction)
     }
 
     /// Asks for the line that [`Self::find`] reads to come into the cache.
@@ -232,14 +217,14 @@ impl LocalPorts {
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
+    use crate::snapshot::ServiceSlot;
     use proptest::prelude::*;
     use std::collections::HashMap;
 
     const SLOT: LocalSlot = LocalSlot(7);
 
-    fn back(number: u32) -> Back {
-        let client_port = number as u16;
-        Back { client: 1 << 64 | u128::from(number), client_port, service_port: 80, service: ServiceSlot(3) }
+    fn flow(number: u32) -> WideKey {
+        WideKey::new(1 << 64 | u128::from(number), number as u16, ServiceSlot(3), 80)
     }
 
     fn address(last: u8) -> IpAddr {
@@ -261,18 +246,18 @@ mod tests {
         for worker in 0..3 {
             let mut local = ports(3, worker);
             for number in 0..local.free(SLOT, Protocol::Udp) {
-                let port = local.take(SLOT, Protocol::Udp, back(number as u32)).unwrap();
+                let port = local.take(SLOT, Protocol::Udp, &flow(number as u32)).unwrap();
                 assert_eq!(owners.of_words(toeplitz::words(address(200)) ^ port), worker);
                 assert_eq!(owner.insert(port, worker), None);
             }
-            assert_eq!(local.take(SLOT, Protocol::Udp, back(0)), None, "exhausted");
+            assert_eq!(local.take(SLOT, Protocol::Udp, &flow(0)), None, "exhausted");
             // The other address has none, either, since it is not here.
             let are_spent = |local: &LocalPorts, protocol| local.are_spent(&[SLOT, LocalSlot(8)], protocol);
             assert!(are_spent(&local, Protocol::Udp) && !are_spent(&local, Protocol::Tcp));
             local.give_back(SLOT, Protocol::Udp, *owner.iter().find(|(_, its)| **its == worker).unwrap().0);
             assert!(!are_spent(&local, Protocol::Udp));
-            assert!(local.take(SLOT, Protocol::Udp, back(0)).is_some());
-            assert!(local.take(SLOT, Protocol::Tcp, back(0)).is_some(), "protocols have ports of their own");
+            assert!(local.take(SLOT, Protocol::Udp, &flow(0)).is_some());
+            assert!(local.take(SLOT, Protocol::Tcp, &flow(0)).is_some(), "protocols have ports of their own");
         }
         assert_eq!(owner.len(), 65_536 - 1024);
         assert!(owner.keys().all(|port| *port >= 1024));
@@ -282,7 +267,7 @@ mod tests {
     fn a_port_rests_for_as_long_as_it_can() {
         let mut local = ports(64, 5);
         let all = local.free(SLOT, Protocol::Tcp);
-        let take = |local: &mut LocalPorts| local.take(SLOT, Protocol::Tcp, back(1)).unwrap();
+        let take = |local: &mut LocalPorts| local.take(SLOT, Protocol::Tcp, &flow(1)).unwrap();
         let (first, second) = (take(&mut local), take(&mut local));
         local.give_back(SLOT, Protocol::Tcp, second);
         local.give_back(SLOT, Protocol::Tcp, first);
@@ -294,12 +279,12 @@ mod tests {
     #[test]
     fn only_taken_ports_of_installed_addresses_are_known() {
         let mut local = ports(2, 0);
-        let port = local.take(SLOT, Protocol::Tcp, back(9)).unwrap();
+        let port = local.take(SLOT, Protocol::Tcp, &flow(9)).unwrap();
         local.prefetch(SLOT, Protocol::Tcp, port);
-        assert_eq!(local.find(SLOT, Protocol::Tcp, port), Some(back(9)));
+        assert_eq!(local.find(SLOT, Protocol::Tcp, port), Some(flow(9).with_local_port(port)));
         assert_eq!(local.find(SLOT, Protocol::Udp, port), None);
         assert_eq!(local.find(LocalSlot(8), Protocol::Tcp, port), None);
-        assert_eq!(local.take(LocalSlot(8), Protocol::Tcp, back(1)), None);
+        assert_eq!(local.take(LocalSlot(8), Protocol::Tcp, &flow(1)), None);
         let known = (0..=u16::MAX).filter(|port| local.find(SLOT, Protocol::Tcp, *port).is_some());
         assert_eq!(known.collect::<Vec<_>>(), [port]);
         let free = local.free(SLOT, Protocol::Tcp);
@@ -324,16 +309,16 @@ mod tests {
                 let address = LocalAddress::new(address(200 + slot), &owners, 99);
                 local.install(LocalSlot(slot), Some(Box::new(address)));
             }
-            let mut taken: Vec<((LocalSlot, Protocol, u16), Back)> = Vec::new();
+            let mut taken: Vec<((LocalSlot, Protocol, u16), WideKey)> = Vec::new();
             for (number, (take, slot, tcp, which)) in steps.into_iter().enumerate() {
                 let (slot, protocol) = (LocalSlot(slot), if tcp { Protocol::Tcp } else { Protocol::Udp });
                 if take != 0 {
                     let free = local.free(slot, protocol);
-                    match local.take(slot, protocol, back(number as u32)) {
+                    match local.take(slot, protocol, &flow(number as u32)) {
                         Some(port) => {
                             let key = (slot, protocol, port);
                             prop_assert!(taken.iter().all(|(other, _)| *other != key));
-                            taken.push((key, back(number as u32)));
+                            taken.push((key, flow(number as u32)));
                         }
                         None => prop_assert_eq!(free, 0),
                     }
@@ -342,8 +327,8 @@ mod tests {
                     local.give_back(slot, protocol, port);
                     prop_assert_eq!(local.find(slot, protocol, port), None);
                 }
-                for ((slot, protocol, port), back) in &taken {
-                    prop_assert_eq!(local.find(*slot, *protocol, *port), Some(*back));
+                for ((slot, protocol, port), flow) in &taken {
+                    prop_assert_eq!(local.find(*slot, *protocol, *port), Some(flow.with_local_port(*port)));
                 }
             }
         }

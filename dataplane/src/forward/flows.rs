@@ -10,7 +10,7 @@ use crate::drops::DropReason;
 use crate::flow::state::{self, State, View};
 use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, WideTable, Worth};
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
-use crate::local::{Back, LocalAddress, LocalPorts, LocalSlot};
+use crate::local::{LocalAddress, LocalPorts, LocalSlot};
 use crate::packet::{Addresses, Headers};
 use crate::rewrite::sequence::Introduction;
 use crate::snapshot::Found;
@@ -173,8 +173,7 @@ impl Flows {
     /// The key of the flow that has a local port.
     #[inline]
     pub(super) fn key_of(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<WideKey> {
-        let Back { client, client_port, service, service_port } = self.locals.find(slot, protocol, port)?;
-        Some(WideKey::new(client, client_port, service, service_port))
+        self.locals.find(slot, protocol, port)
     }
 
     /// The flow whose backend knows its client by a local address and port.
@@ -357,13 +356,7 @@ impl Flows {
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<(WideKey, FlowValue), DropReason> {
-        let back = Back {
-            client: key.client(),
-            client_port: key.client_port(),
-            service: key.service(),
-            service_port: key.service_port(),
-        };
-        let Some((slot, port)) = self.take_local(protocol_of(flow), back, locals) else {
+        let Some((slot, port)) = self.take_local(protocol_of(flow), &key, locals) else {
             self.stats.local_ports_exhausted.add(1);
             return Err(DropReason::LocalPortsExhausted);
         };
@@ -375,16 +368,31 @@ impl Flows {
     fn take_local(
         &mut self,
         protocol: Protocol,
-        back: Back,
+        key: &WideKey,
         locals: &[LocalSlot],
     ) -> Option<(LocalSlot, u16)> {
         if self.locals.are_spent(locals, protocol) {
             return None;
         }
         // A division of 64 bits takes twice as long.
-        let start = back.client as u32 as usize % locals.len();
+        let start = (key.client() as u32 % locals.len() as u32) as usize;
+        match self.locals.take(locals[start], protocol, key) {
+            Some(port) => Some((locals[start], port)),
+            None => self.take_other(protocol, key, locals, start),
+        }
+    }
+
+    /// The same where the first address has no port.
+    #[cold]
+    fn take_other(
+        &mut self,
+        protocol: Protocol,
+        key: &WideKey,
+        locals: &[LocalSlot],
+        start: usize,
+    ) -> Option<(LocalSlot, u16)> {
         let (rest, first) = locals.split_at(start);
-        first.iter().chain(rest).find_map(|slot| Some((*slot, self.locals.take(*slot, protocol, back)?)))
+        first.iter().chain(rest).find_map(|slot| Some((*slot, self.locals.take(*slot, protocol, key)?)))
     }
 
     fn give_local_back(&mut self, key: &WideKey, flow: FlowValue) {

@@ -17,8 +17,9 @@ use dataplane::burst::{BURST, Burst};
 use dataplane::clock::Seconds;
 use dataplane::drops::DropReason;
 use dataplane::flow::table::HashSecret;
+use dataplane::flow::{Key, WideKey};
 use dataplane::forward::{Context, Flows, Forwarder, Outbox, PieceSetup, Setup};
-use dataplane::local::{Back, LocalAddress, LocalPorts, LocalSlot};
+use dataplane::local::{LocalAddress, LocalPorts, LocalSlot};
 use dataplane::stats::WorkerStats;
 use dataplane::team::Team;
 use dataplane::toeplitz::Owners;
@@ -114,7 +115,7 @@ impl<'a> Path<'a> {
             let slot = LocalSlot(slot as u8);
             let mut ports = LocalPorts::new(owners.clone());
             ports.install(slot, Some(Box::new(LocalAddress::new(*address, &owners, 0))));
-            while ports.take(slot, Protocol::Tcp, Back::default()).is_some() {}
+            while ports.take(slot, Protocol::Tcp, &WideKey::EMPTY).is_some() {}
             ports.install(slot, None).into_iter().for_each(|taken| self.forwarder.install(slot, taken));
         }
     }
