@@ -36,7 +36,7 @@ pub use repliers::Repliers;
 pub(crate) use service::gcd;
 pub use service::{Candidate, Persistence, Service};
 use tables::Tables;
-pub use tables::{Address, Direction, Found, Listener, Local};
+pub use tables::{Address, Direction, Found, FullNatFlow, Listener, Local, Rows, WideFlow};
 pub use way::{Carriage, Kept, Way};
 
 /// An address as what routes are looked up for.
@@ -230,7 +230,7 @@ impl Snapshot {
         self.ways.len() > MANY
     }
 
-    /// Asks for what [`Self::listener`] and [`Self::direction`] read to come into the cache.
+    /// Asks for what tells which way a plain packet goes to come into the cache.
     #[inline]
     pub fn prefetch_direction<A: Address>(&self, protocol: Protocol, src: (A, u16), dst: (A, u16)) {
         self.tables.prefetch_direction(protocol, src, dst);
@@ -324,10 +324,10 @@ impl Snapshot {
         self.tables.listener(plain)
     }
 
-    /// Whether IPv4 packets go both ways, and one look tells which.
+    /// What packets of an IP version have an easy way, besides those for services with one port.
     #[inline]
-    pub fn goes_both_ways(&self) -> bool {
-        self.tables.goes_both_ways()
+    pub fn rows<A: Address>(&self) -> Rows {
+        self.tables.rows::<A>()
     }
 
     /// The client and service of whose narrow flow a plain packet is, and whether it is a reply, if that is certain at one
@@ -337,19 +337,21 @@ impl Snapshot {
         self.tables.narrow_flow(plain)
     }
 
-    /// Whether [`Self::direction`] knows no way for packets of this IP version that nobody listens to.
+    /// The wide flow of a plain packet, if that is certain at one look; without `REPLIES` only if it is a request.
     #[inline(always)]
-    pub fn has_only_requests<A: Address>(&self) -> bool {
-        self.tables.has_only_requests::<A>()
+    pub fn wide_flow<A: Address, const REPLIES: bool>(&self, plain: &Plain<A>) -> Option<WideFlow<A>> {
+        self.tables.wide_flow::<A, REPLIES>(plain)
+    }
+
+    /// Of which service with flows of full NAT a plain packet is, or for which local address, if that is certain at one look.
+    #[inline(always)]
+    pub fn full_nat_flow<A: Address>(&self, plain: &Plain<A>) -> Option<FullNatFlow> {
+        self.tables.full_nat_flow(plain)
     }
 
     /// Which way a plain packet goes that this one listens to, if that is certain at one look.
     #[inline(always)]
-    pub fn direction<A: Address>(
-        &self,
-        plain: &Plain<A>,
-        listener: Option<Listener>,
-    ) -> Option<Direction<A>> {
+    pub fn direction<A: Address>(&self, plain: &Plain<A>, listener: Option<Listener>) -> Option<Direction> {
         self.tables.direction(plain, listener)
     }
 
@@ -358,12 +360,6 @@ impl Snapshot {
     pub fn is_for_nobody<A: Address>(&self, plain: &Plain<A>) -> bool {
         let silent = self.parts.no_service == NoBackend::Drop;
         self.tables.is_for_nobody(plain, silent, self.is_gateway)
-    }
-
-    /// The address of a service of this IP version.
-    #[inline]
-    pub fn vip<A: Address>(&self, service: ServiceSlot) -> Option<A> {
-        self.tables.vip(service)
     }
 
     /// The way to the gateway to an address, if that is easy and the usual one.

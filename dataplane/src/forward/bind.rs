@@ -28,6 +28,12 @@ pub(super) const OUTWARD_ECHO: ServiceSlot = ServiceSlot(u16::MAX - 2);
 /// Service slots that workers keep for themselves, the highest ones.
 pub const RESERVED_SERVICES: usize = 3;
 
+/// Whether a flow with this in place of a service is one that a NAT gateway keeps.
+#[inline]
+pub(super) fn is_outward(service: ServiceSlot) -> bool {
+    usize::from(service.0) > usize::from(u16::MAX) - RESERVED_SERVICES
+}
+
 impl<F: Frame> Forwarder<F> {
     /// Third stage: binds each packet to a flow.
     pub(super) fn bind(

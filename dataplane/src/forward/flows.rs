@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Context, Setup};
 use crate::drops::DropReason;
 use crate::flow::state::{self, State, View};
-use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, WideTable, Worth};
+use crate::flow::table::{FlowHash, HashSecret, Home, Inserted, NarrowTable, Place, WideTable, Worth};
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
 use crate::local::{LocalAddress, LocalPorts, LocalSlot};
 use crate::packet::{Addresses, Headers};
@@ -116,6 +116,13 @@ impl Flows {
         if !self.wide.is_empty() {
             self.wide.prefetch(hash.with_service(found.service, service_port));
         }
+    }
+
+    /// Asks for the home line of a wide flow to come into the cache, or for one that is there, without a jump. Returns which
+    /// the home line is.
+    #[inline(always)]
+    pub(super) fn prefetch_wide_if(&self, is_asked: bool, line: FlowHash) -> Home {
+        self.wide.prefetch_if(is_asked, line)
     }
 
     /// Whether there is a narrow flow, whose client has this hash.

@@ -43,6 +43,12 @@ pub struct Brief {
 }
 
 impl Brief {
+    /// That of a packet.
+    #[inline(always)]
+    pub fn of<A>(plain: &Plain<A>) -> Self {
+        Self { len: plain.len, tcp_flags: plain.tcp_flags }
+    }
+
     /// TCP or UDP. No plain TCP packet is without flags.
     #[inline(always)]
     pub fn protocol(self) -> Protocol {

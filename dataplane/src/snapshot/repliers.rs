@@ -21,9 +21,9 @@ pub(super) struct Replier {
 /// The repliers with a NAT backend's address and port, or with several ports.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Crowd {
-    /// Where they begin in the list of all.
+    /// Where they begin in the list of all; with [`ALONE`] if it is one alone that has one port.
     start: u32,
-    /// How many they are; for one alone that has one port, [`ALONE`] and its service.
+    /// How many they are; of one alone its port and service.
     count: u32,
 }
 
@@ -33,20 +33,27 @@ const ALONE: u32 = 1 << 31;
 impl Crowd {
     /// The repliers, of all.
     pub fn members(self, all: &[Replier]) -> &[Replier] {
-        let (start, count) = (self.start as usize, if self.is_alone() { 1 } else { self.count as usize });
+        let start = (self.start & !ALONE) as usize;
+        let count = if self.is_alone() { 1 } else { self.count as usize };
         all.get(start..start + count).unwrap_or_default()
     }
 
     /// Whether it is one alone that has one port.
     #[inline(always)]
     pub fn is_alone(self) -> bool {
-        self.count >= ALONE
+        self.start >= ALONE
     }
 
     /// The service of one alone.
     #[inline(always)]
     pub fn service(self) -> ServiceSlot {
         ServiceSlot(self.count as u16)
+    }
+
+    /// The port of that.
+    #[inline(always)]
+    pub fn service_port(self) -> u16 {
+        (self.count >> 16) as u16
     }
 }
 
@@ -107,8 +114,12 @@ pub(super) fn replies(parts: &Parts) -> (Vec<Keyed<Crowd>>, Vec<Replier>) {
         let is_alone = group.len() == 1 && first == last;
         // There are no more than backends, whose slots have 24 bits.
         let len = group.len() as u32;
-        let count = if is_alone { ALONE | u32::from(service.0) } else { len };
-        crowds.push((*key, Crowd { start, count }));
+        let crowd = if is_alone {
+            Crowd { start: start | ALONE, count: u32::from(*first) << 16 | u32::from(service.0) }
+        } else {
+            Crowd { start, count: len }
+        };
+        crowds.push((*key, crowd));
         start += len;
     }
     (crowds, endpoints.into_iter().map(|(_, replier)| replier).collect())

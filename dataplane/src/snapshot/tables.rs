@@ -1,9 +1,9 @@
 //! Hash tables of a snapshot: whose address, which service, whose reply.
 
+mod first_look;
+
 use std::collections::HashSet;
-use std::hint::select_unpredictable;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use config::words::{Mode, Protocol};
 
@@ -15,6 +15,7 @@ use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::route::InterfaceId;
 use crate::wire::eth::Tags;
+pub use first_look::{FullNatFlow, Rows, WideFlow};
 
 /// Which address of ours an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct Found {
 
 /// Which way a plain packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction<A> {
+pub enum Direction {
     /// To a service with one port.
     Request {
         /// The service.
@@ -59,8 +60,8 @@ pub enum Direction<A> {
     Reply {
         /// The service.
         service: ServiceSlot,
-        /// Its address and port.
-        vip: (A, u16),
+        /// Its port.
+        service_port: u16,
     },
     /// To a local address of full NAT.
     LocalReply(LocalSlot),
@@ -86,6 +87,12 @@ enum Kind {
 }
 
 impl Listener {
+    /// Whether it is a service that is alone here, and its flows are wide, but perhaps a few.
+    #[inline(always)]
+    fn has_wide<A: Address>(self) -> bool {
+        self.kind == Kind::FullNat || (!A::IS_V4 && self.kind == Kind::Sole)
+    }
+
     /// The service that is alone here, if it has no backends of full NAT.
     #[inline(always)]
     pub fn sole(self) -> Option<ServiceSlot> {
@@ -164,8 +171,10 @@ pub struct Family<A: Address> {
     services: Lookup<A::Key, Listener>,
     /// By a NAT backend's protocol, address and port, or port 0.
     replies: Lookup<A::Key, Crowd>,
-    /// Addresses of its services, by slot.
-    vips: Vec<A>,
+    /// Addresses that are [`Local::Snat`].
+    snat: Lookup<A::Key, LocalSlot>,
+    /// What packets have an easy way besides requests.
+    rows: Rows,
 }
 
 impl<A: Address> Family<A> {
@@ -175,12 +184,28 @@ impl<A: Address> Family<A> {
         listeners: &[Keyed<Listener>],
         replies: &[Keyed<Crowd>],
     ) -> Self {
-        let vip = |service: &Option<Arc<Service>>| A::of(service.as_ref()?.key.address);
+        let is_answered = replies.iter().any(|((_, address, _), _)| A::of(*address).is_some());
+        let is_range = |((_, address, port), _): &Keyed<Listener>| *port == 0 && A::of(*address).is_some();
+        let rows = if listeners.iter().any(is_range) {
+            Rows::Mixed
+        } else if parts.locals.iter().any(|address| A::of(*address).is_some()) {
+            Rows::FullNat
+        } else if is_answered {
+            Rows::BothWays
+        } else {
+            Rows::Requests
+        };
+        let local = lookup::<A, _>(locals);
+        let snat = |(key, _): &Keyed<Local>| match local.get(A::of(key.1)?.key(key.0, key.2))? {
+            Local::Snat(slot) => Some((*key, slot)),
+            _ => None,
+        };
         Self {
-            local: lookup::<A, _>(locals),
+            snat: lookup::<A, _>(&locals.iter().filter_map(snat).collect::<Vec<_>>()),
+            local,
             services: lookup::<A, _>(listeners),
             replies: lookup::<A, _>(replies),
-            vips: parts.services.iter().map(|service| vip(service).unwrap_or_default()).collect(),
+            rows,
         }
     }
 
@@ -203,10 +228,6 @@ pub struct Tables {
     reply_ranges: bool,
     /// Whether there are local addresses of full NAT.
     snat: bool,
-    /// Whether IPv4 backends are under NAT, and no service or backend has several ports, nor are there local addresses.
-    both_ways: bool,
-    /// The same without such backends.
-    only_requests: bool,
 }
 
 impl Tables {
@@ -219,9 +240,7 @@ impl Tables {
         let ranges = listeners.iter().any(|((_, _, port), _)| *port == 0);
         let reply_ranges = replies.iter().any(|((_, _, port), _)| *port == 0);
         let snat = !parts.locals.is_empty();
-        let replied = replies.iter().any(|((_, address, _), _)| address.is_ipv4());
-        let (both_ways, only_requests) = if ranges || snat { (false, false) } else { (replied, !replied) };
-        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat, both_ways, only_requests }
+        Self { v4, v6, choices, repliers, ranges, reply_ranges, snat }
     }
 
     pub(super) fn local(&self, address: IpAddr) -> Option<Local> {
@@ -247,6 +266,9 @@ impl Tables {
         A::tables(self).services.prefetch(dst.0.key(number(protocol), dst.1));
         if !self.repliers.is_empty() {
             A::tables(self).replies.prefetch(src.0.key(number(protocol), src.1));
+        }
+        if A::tables(self).rows == Rows::FullNat {
+            A::tables(self).snat.prefetch(dst.0.key(ANY, 0));
         }
     }
 
@@ -283,38 +305,6 @@ impl Tables {
         A::tables(self).services.get(plain.dst.key(number(plain.protocol), plain.dst_port))
     }
 
-    /// Whether [`Self::narrow_flow`] may know packets that are not for services.
-    #[inline]
-    pub(super) fn goes_both_ways(&self) -> bool {
-        self.both_ways
-    }
-
-    /// The client and service of whose narrow flow a plain packet is, and whether it is a reply, if the first look at each
-    /// table tells.
-    ///
-    /// Between requests and replies nothing is asked: which one a packet is cannot be foretold, and a wrong guess costs
-    /// more than both looks.
-    #[inline(always)]
-    pub(super) fn narrow_flow(&self, plain: &Plain<u32>) -> Option<((u32, u16), ServiceSlot, bool)> {
-        let number = number(plain.protocol);
-        let (to, from) = (plain.dst.key(number, plain.dst_port), plain.src.key(number, plain.src_port));
-        let ((there, listener), (here, crowd)) = (self.v4.services.first(to), self.v4.replies.first(from));
-        let is_request = there == to;
-        let is_reply = !there.is_passed() & (here == from) & crowd.is_alone();
-        let is_sole = select_unpredictable(is_request, listener.kind == Kind::Sole, is_reply);
-        let service = select_unpredictable(is_request, listener.number as u16, crowd.service().0);
-        let client = select_unpredictable(is_request, from, to);
-        let client = (((client >> 32) as u32).swap_bytes(), ((client >> 16) as u16).swap_bytes());
-        is_sole.then_some((client, ServiceSlot(service), !is_request))
-    }
-
-    /// Whether [`Self::direction`] knows no way for packets of this IP version that nobody listens to. Of IPv6 it is not
-    /// known: packets with a way would be dearer for the question.
-    #[inline(always)]
-    pub(super) fn has_only_requests<A: Address>(&self) -> bool {
-        A::IS_V4 && self.only_requests
-    }
-
     /// Which way a plain packet goes, if one look at each table is enough to tell: to a service that is alone on
     /// its address and port, to a local address, or from a NAT backend that serves no other service.
     #[inline(always)]
@@ -322,7 +312,7 @@ impl Tables {
         &self,
         plain: &Plain<A>,
         listener: Option<Listener>,
-    ) -> Option<Direction<A>> {
+    ) -> Option<Direction> {
         let (tables, protocol) = (A::tables(self), number(plain.protocol));
         match listener {
             Some(Listener { kind: Kind::Choice, .. }) => return None,
@@ -340,8 +330,8 @@ impl Tables {
         }
         let repliers = tables.repliers(&self.repliers, plain.protocol, plain.src, plain.src_port);
         let [replier] = repliers else { return None };
-        let vip = (self.vip(replier.service)?, replier.first);
-        (replier.first == replier.last).then_some(Direction::Reply { service: replier.service, vip })
+        let (service, service_port) = (replier.service, replier.first);
+        (service_port == replier.last).then_some(Direction::Reply { service, service_port })
     }
 
     /// Whether a plain packet to which nobody listens is for a VIP, if that is `silent`, or for an address that is not
@@ -354,17 +344,11 @@ impl Tables {
             Some(_) => false,
             None => !passes,
         };
-        if self.has_only_requests::<A>() {
+        if tables.rows == Rows::Requests {
             return untold;
         }
         let repliers = tables.repliers(&self.repliers, plain.protocol, plain.src, plain.src_port);
         untold && repliers.is_empty() && !self.ranges && !self.reply_ranges
-    }
-
-    /// The address of a service; of no meaning if it is of another IP version.
-    #[inline]
-    pub(super) fn vip<A: Address>(&self, service: ServiceSlot) -> Option<A> {
-        A::tables(self).vips.get(usize::from(service.0)).copied()
     }
 
     /// The service among several, or one with several ports.

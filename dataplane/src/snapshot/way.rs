@@ -141,7 +141,7 @@ impl Way {
             (Mode::Nat, _) => (Carriage::Nat, service.address, 0),
             // More than addresses is changed there.
             (Mode::FullNat, _) if backend.client_address != ClientAddress::None => return None,
-            (Mode::FullNat, _) => (Carriage::FullNat, address, 0),
+            (Mode::FullNat, _) => (Carriage::FullNat, service.address, 0),
             (Mode::Tunnel, Some(tunnel)) if tunnel.encapsulation == Encapsulation::Ipip => {
                 // The hash has 16 bits to give.
                 let (src, spread) = match tunnel.spread {
@@ -192,8 +192,8 @@ impl Way {
         A::read(&self.ends[0])
     }
 
-    /// The address of the service under NAT, of the way's IP version; in a tunnel the source of the outer header, in which
-    /// bits that follow the flow are 0.
+    /// The address of the service under NAT and full NAT, of the way's IP version; in a tunnel the source of the outer
+    /// header, in which bits that follow the flow are 0.
     #[inline]
     pub fn near<A: Kept>(&self) -> A {
         A::read(&self.ends[1])

@@ -6,50 +6,21 @@
 use std::hint::select_unpredictable;
 
 use super::super::flows::Tabled;
-use super::super::{Context, Forwarder, Live, PREFETCH_AHEAD};
+use super::super::{Context, Forwarder, Live};
 use super::carry::touch;
 use super::lane::Stop;
-use super::{Fast, Heading, Lane, Narrow, Sighted};
+use super::{Fast, Lane, Sighted};
 use crate::buf::Frame;
-use crate::burst::{BURST, Burst};
+use crate::burst::Burst;
 use crate::flow::FlowValue;
 use crate::flow::state::View;
 use crate::flow::table::Place;
-use crate::parse::plain::{Kind, L3, Station, glance_v4};
+use crate::parse::plain::L3;
 use crate::port::PortId;
 use crate::rewrite::plain;
 use crate::snapshot::{Carriage, Exit, Snapshot, Way};
 
 impl<F: Frame> Forwarder<F> {
-    /// Finds packets from a place on, as long as all are of narrow flows that are here, whichever way they go. Returns where
-    /// they end.
-    // Nothing else is in the loop, whose registers would not suffice.
-    #[inline(never)]
-    pub(super) fn sight_both_ways(
-        &self,
-        snapshot: &Snapshot,
-        station: Station,
-        (burst, from): (&Burst<F>, usize),
-        narrow: &mut Narrow,
-    ) -> usize {
-        let places = burst.places();
-        let ahead = places.get(PREFETCH_AHEAD..).unwrap_or_default();
-        let count = places.len().min(BURST);
-        for slot in from..count {
-            ahead.get(slot).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
-            let Some(Some(frame)) = places.get(slot) else { return slot };
-            let Some(front) = frame.head().first_chunk() else { return slot };
-            if station.kind(front) != Some(Kind::V4) {
-                return slot;
-            }
-            let Some(plain) = glance_v4(front, frame.len()) else { return slot };
-            let Some((client, service, is_reply)) = snapshot.narrow_flow(&plain) else { return slot };
-            self.sight_narrow(slot, plain, (client, service), narrow);
-            narrow.head_back(slot, is_reply);
-        }
-        count
-    }
-
     /// The same as [`Self::run`] for packets of flows under NAT. It stops at all others. `FOUND` is what [`find_exits`] said.
     #[inline(never)]
     pub(super) fn run_nat<A: Fast, K: Tabled, const FOUND: bool>(
@@ -65,10 +36,8 @@ impl<F: Frame> Forwarder<F> {
         for slot in live.by_ref() {
             let (known, Some(frame)) = (lane.request(slot), burst.get_mut(slot)) else { continue };
             let is_reply = lane.replies.has(slot);
-            // No narrow flow has others.
-            let is_local = K::IS_WIDE && is_reply && !matches!(lane.heading[slot], Heading::Reply);
             let found = if FOUND { context.snapshot.exit_of::<A>(lane.range[slot]) } else { usual };
-            let way = if is_local { None } else { self.carry_nat(context, &known, is_reply, found, frame) };
+            let way = self.carry_nat(context, &known, is_reply, found, frame);
             if way != Some(port) {
                 if way.is_none() && lane.look_elsewhere(slot, &self.flows) {
                     late.keep(slot);
@@ -117,9 +86,8 @@ impl<F: Frame> Forwarder<F> {
     ) -> Option<PortId> {
         let (brief, backend) = (&known.brief, flow.1.backend());
         let front = frame.head_mut().first_chunk_mut()?;
-        // Openings may find their flow over, and no flow of another service has such an easy way.
-        if known.opens() || way.service != known.key.service() || !way.swap(!is_reply).is_in(front, is_reply)
-        {
+        // No flow of another service has such an easy way.
+        if way.service != known.key.service() || !way.swap(!is_reply).is_in(front, is_reply) {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };
@@ -159,8 +127,8 @@ impl<F: Frame> Forwarder<F> {
         frame: &mut F,
     ) -> Option<PortId> {
         let (snapshot, brief) = (context.snapshot, &known.brief);
-        // Openings may find their flow over, and no flow of full NAT or another service has such an easy way.
-        if known.opens() || K::local_port(&self.flows, place) != 0 || way.service != known.key.service() {
+        // No flow of full NAT or another service has such an easy way.
+        if K::local_port(&self.flows, place) != 0 || way.service != known.key.service() {
             return None;
         }
         let head = frame.head_mut();
@@ -195,17 +163,12 @@ impl<F: Frame> Forwarder<F> {
 /// each. In either case nothing jumps later by which way a packet goes.
 #[inline(never)]
 pub(super) fn find_exits<A: Fast, K: Tabled>(snapshot: &Snapshot, live: Live, lane: &mut Lane<A, K>) -> bool {
-    let mut replies = live.among(lane.replies);
-    if K::IS_WIDE {
-        // Those to local addresses go another way.
-        let is_local = |slot: &usize| !matches!(lane.heading[*slot], Heading::Reply);
-        replies.filter(is_local).for_each(|slot| replies.leave(slot));
-    }
+    let replies = live.among(lane.replies);
     let has_other =
-        replies.into_iter().any(|slot| snapshot.usual_exit(lane.key[slot].client_address::<A>()).is_none());
+        replies.into_iter().any(|slot| snapshot.usual_exit(lane.key[slot].client_end::<A>().0).is_none());
     if has_other {
         for slot in replies {
-            lane.range[slot] = snapshot.range_to(lane.key[slot].client_address::<A>());
+            lane.range[slot] = snapshot.range_to(lane.key[slot].client_end::<A>().0);
         }
     }
     has_other

@@ -27,17 +27,13 @@ impl<F: Frame> Forwarder<F> {
         frame: &mut F,
     ) -> Option<PortId> {
         let (snapshot, brief) = (context.snapshot, &known.brief);
-        // Openings may find their flow over.
-        if known.opens() {
-            return None;
-        }
         let way = snapshot.way(flow.backend()).filter(|way| way.is_of::<A>())?;
         let local = (flow.local(), K::local_port(&self.flows, place));
         // A flow of the kind that its backend's mode makes.
         if K::IS_WIDE && (way.carriage == Carriage::FullNat) != (local.1 != 0) {
             return None;
         }
-        match *known.heading {
+        match known.heading {
             Heading::Request => {
                 touch::<K>(&mut self.flows, context, brief.tcp_flags, way, way.view, (place, flow))?;
                 let port = self.reach_backend(snapshot, way, known, local, frame)?;
@@ -48,17 +44,10 @@ impl<F: Frame> Forwarder<F> {
                 self.carry_reply(context, known, way, (place, flow), frame)
             }
             Heading::Reply => None,
-            Heading::LocalReply { local: to, ref vip, ref client } => {
-                let plain = &brief.plain::<A>(frame.head())?;
-                let from = (way.backend::<A>(), vip.1.wrapping_add(way.port_shift));
-                if way.carriage != Carriage::FullNat || from != (plain.src, plain.src_port) || local != to {
-                    return None;
-                }
-                touch::<K>(&mut self.flows, context, brief.tcp_flags, way, View::Server, (place, flow))?;
-                let port = reach_client(snapshot, plain, *vip, *client, frame)?;
-                self.count_out(flow.backend(), brief.len);
-                Some(port)
+            Heading::LocalReply(to) if way.carriage == Carriage::FullNat => {
+                self.carry_local_reply(context, known, to, way, (place, flow), frame)
             }
+            Heading::LocalReply(_) => None,
         }
     }
 
@@ -135,22 +124,4 @@ pub(super) fn touch<K: Tabled>(
 fn is_over(snapshot: &Snapshot, way: &Way, flow: FlowValue, idle: Seconds) -> bool {
     let longest = || snapshot.timeouts(way.timeouts).map_or(0, |its| its.of(flow.state()));
     idle > snapshot.shortest_timeout && idle > longest()
-}
-
-/// Makes a reply to a local address come from its service and sends it by the gateway to its client.
-#[inline(always)]
-fn reach_client<F: Frame, A: Fast>(
-    snapshot: &Snapshot,
-    plain: &Plain<A>,
-    vip: End<A>,
-    client: End<A>,
-    frame: &mut F,
-) -> Option<PortId> {
-    let exit = snapshot.usual_exit(client.0).or_else(|| snapshot.exit_to(client.0))?;
-    if plain.len > exit.room {
-        return None;
-    }
-    plain::nat(frame.head_mut(), plain.protocol, Some(vip), Some(client), &exit.link)?;
-    frame.truncate(L3 + usize::from(plain.len));
-    Some(exit.port)
 }

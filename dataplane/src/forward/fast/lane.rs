@@ -83,8 +83,8 @@ struct Ended {
 type Run<F, A, K> =
     fn(&mut Forwarder<F>, Context, &mut Live, PortId, &mut Lane<A, K>, &mut Burst<F>) -> Option<Stop>;
 
-/// A run through fewer packets than these does not pay.
-const FEW: usize = 4;
+/// A run or a row of fewer packets than these does not pay.
+pub(super) const FEW: usize = 4;
 
 impl<F: Frame> Forwarder<F> {
     /// Takes the packets of a lane to their ends, if nothing before them waits; those that leave by one port, in their
@@ -250,6 +250,10 @@ impl<F: Frame> Forwarder<F> {
             Some(Carriage::Nat) => match find_exits(context.snapshot, live, lane) {
                 true => Self::run_nat::<A, K, true>,
                 false => Self::run_nat::<A, K, false>,
+            },
+            Some(Carriage::FullNat) if K::IS_WIDE => match find_exits(context.snapshot, live, lane) {
+                true => Self::run_full_nat::<A, K, true>,
+                false => Self::run_full_nat::<A, K, false>,
             },
             _ => Self::run,
         };

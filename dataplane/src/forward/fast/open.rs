@@ -173,15 +173,15 @@ impl<F: Frame> Forwarder<F> {
     }
 }
 
-impl<A: Fast, K: Tabled> Sighted<'_, A, K> {
+impl<A: Fast, K: Tabled> Sighted<A, K> {
     /// What the first two stages make of the packet, whose frame begins with `head`; `None` if they would drop it.
     #[inline(never)]
     fn work(&self, head: &[u8]) -> Option<Work> {
         let service = self.key.service();
-        let role = match *self.heading {
+        let role = match self.heading {
             Heading::Request => Role::Request(Found { service, narrow: A::IS_V4 }),
             Heading::Reply => Role::Reply,
-            Heading::LocalReply { local, .. } => Role::LocalReply(local.0),
+            Heading::LocalReply(local) => Role::LocalReply(local),
         };
         let plain = self.brief.plain::<A>(head)?;
         let headers = plain.headers(head).filter(|_| !A::is_martian(&plain))?;

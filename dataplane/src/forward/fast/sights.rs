@@ -2,7 +2,8 @@
 
 use config::words::Protocol;
 
-use super::End;
+use std::marker::PhantomData;
+
 use crate::burst::BURST;
 use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, Key, WideKey};
@@ -15,29 +16,29 @@ use crate::wire::tcp;
 
 /// Which way a plain packet goes.
 #[derive(Clone, Copy)]
-pub(super) enum Heading<A> {
+pub(super) enum Heading {
     /// To a service.
     Request,
     /// From a NAT backend to a client.
     Reply,
-    /// From a backend of full NAT to the local address and port that stand for this client of a service.
-    LocalReply { local: (LocalSlot, u16), vip: End<A>, client: End<A> },
+    /// From a backend of full NAT to this local address, which with a port stands for a client.
+    LocalReply(LocalSlot),
 }
 
 /// A plain packet, and what its flow must be if it is here.
 #[derive(Clone, Copy)]
-pub(super) struct Sighted<'a, A, K> {
+pub(super) struct Sighted<A, K> {
+    /// Its IP version.
+    version: PhantomData<A>,
     pub brief: Brief,
-    /// Where it is kept: of a copy the processor would load by wide words what it has just stored by narrow ones, for which
-    /// it waits.
-    pub heading: &'a Heading<A>,
+    pub heading: Heading,
     pub key: K,
     /// Of its client.
     pub hash: FlowHash,
     pub home: Home,
 }
 
-impl<A: Version, K: Key> Sighted<'_, A, K> {
+impl<A: Version, K: Key> Sighted<A, K> {
     /// Whether it is an opening or the answer to one.
     #[inline(always)]
     pub fn opens(&self) -> bool {
@@ -54,14 +55,19 @@ impl<A: Version, K: Key> Sighted<'_, A, K> {
 /// What is known of the packets of a lane, by their places in the burst. Each part has an array of its own, for a place is
 /// then all that it takes to find it.
 pub(super) struct Lane<A, K> {
+    /// The IP version of all of them.
+    version: PhantomData<A>,
     pub len: [u16; BURST],
     pub tcp_flags: [u8; BURST],
     pub home: [Home; BURST],
     pub key: [K; BURST],
     pub hash: [FlowHash; BURST],
-    /// Of those that are no requests; it is out of date for all others.
-    pub heading: [Heading<A>; BURST],
+    /// Those that are no requests.
     pub replies: Live,
+    /// Those of them that are to local addresses.
+    pub local_replies: Live,
+    /// The local address that such a one is to. It is of no meaning for all others.
+    pub local: [LocalSlot; BURST],
     /// Of replies, if it takes a search: the range of routes that their clients are in. It is out of date for all others.
     pub range: [u32; BURST],
     /// Those whose home is their alternate line for now.
@@ -71,13 +77,15 @@ pub(super) struct Lane<A, K> {
 impl<A: Version, K: Key> Lane<A, K> {
     pub fn new() -> Self {
         Self {
+            version: PhantomData,
             len: [0; BURST],
             tcp_flags: [0; BURST],
             home: [Home::default(); BURST],
             key: [K::EMPTY; BURST],
             hash: [FlowHash::ZERO; BURST],
-            heading: [Heading::Request; BURST],
             replies: Live::default(),
+            local_replies: Live::default(),
+            local: [LocalSlot::default(); BURST],
             range: [0; BURST],
             elsewhere: Live::default(),
         }
@@ -85,17 +93,23 @@ impl<A: Version, K: Key> Lane<A, K> {
 
     /// What is known of the packet in a place.
     #[inline(always)]
-    pub fn at(&self, slot: usize) -> Sighted<'_, A, K> {
-        let heading = if self.replies.has(slot) { &self.heading[slot] } else { &Heading::Request };
+    pub fn at(&self, slot: usize) -> Sighted<A, K> {
+        let heading = if !self.replies.has(slot) {
+            Heading::Request
+        } else if self.local_replies.has(slot) {
+            Heading::LocalReply(self.local[slot])
+        } else {
+            Heading::Reply
+        };
         Sighted { heading, ..self.request(slot) }
     }
 
     /// The same of a request.
     #[inline(always)]
-    pub fn request(&self, slot: usize) -> Sighted<'_, A, K> {
+    pub fn request(&self, slot: usize) -> Sighted<A, K> {
         let brief = Brief { len: self.len[slot], tcp_flags: self.tcp_flags[slot] };
         let (key, hash, home) = (self.key[slot], self.hash[slot], self.home[slot]);
-        Sighted { brief, heading: &Heading::Request, key, hash, home }
+        Sighted { version: self.version, brief, heading: Heading::Request, key, hash, home }
     }
 
     /// Notes what is known of the packet in a place, but for its heading.
@@ -105,22 +119,24 @@ impl<A: Version, K: Key> Lane<A, K> {
         (self.key[slot], self.hash[slot], self.home[slot]) = (key, hash, home);
     }
 
-    /// Notes where the packet in a place is heading. All are requests before.
+    /// Notes that the packet in a place is to a local address.
     #[inline(always)]
-    pub fn head(&mut self, slot: usize, heading: Heading<A>) {
-        if !matches!(heading, Heading::Request) {
-            self.heading[slot] = heading;
-            self.replies.keep(slot);
-        }
+    pub fn head_to(&mut self, slot: usize, local: LocalSlot) {
+        self.local[slot] = local;
+        self.local_replies.keep(slot);
+        self.replies.keep(slot);
     }
-}
 
-impl Narrow {
     /// Notes whether the packet in a place is a reply, without a jump.
     #[inline(always)]
     pub fn head_back(&mut self, slot: usize, is_reply: bool) {
-        self.heading[slot] = Heading::Reply;
         self.replies.keep_if(slot, is_reply);
+    }
+
+    /// No packet is a reply.
+    #[inline]
+    fn clear(&mut self) {
+        (self.replies, self.local_replies) = (Live::default(), Live::default());
     }
 }
 
@@ -165,21 +181,22 @@ impl Sights {
     pub fn new() -> Box<Self> {
         Box::new(Self { narrow: Lane::new(), wide_v4: Lane::new(), wide_v6: Lane::new() })
     }
+
+    /// No packet is a reply.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.narrow.clear();
+        self.wide_v4.clear();
+        self.wide_v6.clear();
+    }
 }
 
 /// Which packets are in which lane.
 #[derive(Default)]
 pub(super) struct Lanes {
     pub narrow: Live,
-    pub wide_v4: WideLane,
-    pub wide_v6: WideLane,
+    pub wide_v4: Live,
+    pub wide_v6: Live,
     /// Of either version, for addresses and ports where nobody listens.
     pub nobodys: Live,
-}
-
-#[derive(Default)]
-pub(super) struct WideLane {
-    pub live: Live,
-    /// Packets for local addresses, whose flows are yet to be found out.
-    pub behind: Live,
 }

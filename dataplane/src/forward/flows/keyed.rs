@@ -88,8 +88,11 @@ pub trait Tabled: Key {
     /// The service.
     fn service(self) -> ServiceSlot;
 
-    /// The client's address, of the IP version that it is of.
-    fn client_address<A: Version>(self) -> A;
+    /// The client's address, of the IP version that it is of, and its port.
+    fn client_end<A: Version>(self) -> (A, u16);
+
+    /// The port of the service that the client talks to, if it is the key of a wide flow.
+    fn service_port(self) -> u16;
 
     /// The port by which a flow's backend knows the client; 0 but in full NAT.
     fn local_port(flows: &Flows, place: Place) -> u16;
@@ -183,8 +186,13 @@ impl Tabled for FlowKey {
     }
 
     #[inline(always)]
-    fn client_address<A: Version>(self) -> A {
-        A::of_wide(Self::client(self).wide()).unwrap_or_default()
+    fn client_end<A: Version>(self) -> (A, u16) {
+        (A::of_wide(self.client().wide()).unwrap_or_default(), self.client_port())
+    }
+
+    #[inline(always)]
+    fn service_port(self) -> u16 {
+        0
     }
 
     #[inline(always)]
@@ -284,8 +292,13 @@ impl Tabled for WideKey {
     }
 
     #[inline(always)]
-    fn client_address<A: Version>(self) -> A {
-        A::of_wide(Self::client(&self)).unwrap_or_default()
+    fn client_end<A: Version>(self) -> (A, u16) {
+        (A::of_wide(self.client()).unwrap_or_default(), self.client_port())
+    }
+
+    #[inline(always)]
+    fn service_port(self) -> u16 {
+        Self::service_port(&self)
     }
 
     #[inline(always)]

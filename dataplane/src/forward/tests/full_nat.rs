@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::fast::{locals_of, settled};
 use super::*;
 use crate::local::{LocalAddress, LocalSlot};
 use crate::measure::Times;
@@ -74,6 +75,45 @@ fn ports_are_given_back_when_their_flows_end_and_are_exhausted_when_none_is_left
     assert_eq!(path.pass(syn(CLIENT, VIP).frame()), End::Dropped(DropReason::LocalPortsExhausted));
 }
 
+/// What the fast path leaves to the stages in a run of packets that it takes: segment sizes that are lowered, and packets
+/// that are too long for the way on.
+#[test]
+fn both_paths_agree_on_what_is_no_plain_hit() {
+    let mut parts = parts();
+    parts.services.iter_mut().flatten().for_each(|service| Arc::make_mut(service).mss = Some(500));
+    let address = LocalAddress::new(LOCAL.parse().unwrap(), &Owners::new(1), 0);
+    let [mut fast, mut slow] = [0, 1].map(|_| {
+        let mut path = Path::new(Snapshot::new(parts.clone()));
+        path.forwarder.install(LocalSlot(0), Box::new(address.clone()));
+        path
+    });
+    let with = |flags, options: &[u8], of: &Sample| Sample {
+        body: Body::Tcp { flags, options: options.to_vec() },
+        ..of.clone()
+    };
+    let mut agree = |samples: &[Sample]| {
+        let [mut one, mut other] = [Burst::default(), Burst::default()];
+        for sample in samples {
+            one.push(sample.frame()).unwrap();
+            other.push(sample.frame()).unwrap();
+        }
+        let (one, other) = (fast.forward(&mut one), slow.forward_slowly(&mut other));
+        let sent = locals_of(&one, LOCAL.parse().unwrap());
+        assert_eq!(settled(one), settled(other));
+        sent
+    };
+    let (known, opening) = (syn(CLIENT, VIP), syn("203.0.113.7:40001", VIP));
+    let local = agree(std::slice::from_ref(&known))[0];
+    let (request, reply) = (with(ACK, &[], &known), with(ACK, &[], &reply_to(local, &known)));
+    agree(&[with(SYN | ACK, &[], &reply), request.clone(), reply.clone()]);
+    let other = agree(&[request.clone(), request.clone(), opening.clone()])[2];
+    let answer = with(SYN | ACK, &[2, 4, 5, 0xb4], &reply_to(other, &opening));
+    agree(&[request.clone(), reply.clone(), answer, reply.clone()]);
+    let long = |sample: &Sample| Sample { payload: vec![7; 1461], ..sample.clone() };
+    agree(&[request.clone(), reply.clone(), long(&request), reply.clone()]);
+    agree(&[request.clone(), reply.clone(), long(&reply), request]);
+}
+
 /// One of many workers, which has few ports of either address, with a table that is large enough to be asked for early.
 #[test]
 fn both_paths_agree_when_ports_run_out_and_come_back() {
@@ -93,7 +133,8 @@ fn both_paths_agree_when_ports_run_out_and_come_back() {
         }
         path
     });
-    let ports = (1..=u16::MAX).flat_map(|port| [7, 8, 9].map(|host| ([203, 0, 113, host], port).into()));
+    // All of them begin at the same address.
+    let ports = (1..=u16::MAX).flat_map(|port| [7, 9, 11].map(|host| ([203, 0, 113, host], port).into()));
     let mut clients = ports.filter(|client: &SocketAddr| owners.of(client.ip(), client.port()) == number);
     let mut next = |count: usize| clients.by_ref().take(count).collect::<Vec<_>>();
 
@@ -102,6 +143,8 @@ fn both_paths_agree_when_ports_run_out_and_come_back() {
     while sent > 0 {
         sent = opened(&mut both, &next(16));
     }
+    let taken = [0, 1].map(|slot| both[0].stats.local_ports(LocalSlot(slot)).get());
+    assert!(taken.iter().all(|taken| *taken > 600), "{taken:?}");
     // A flow that is over has its port again, and all of them when they are swept out.
     both.iter_mut().for_each(|path| path.now += 1000);
     assert_eq!(opened(&mut both, &[next(3), first, next(3)].concat()), 1);
@@ -160,6 +203,50 @@ fn a_gateway_hides_its_inside_behind_the_pool() {
         let at_station = Sample { dst: request.src, ttl: 63, ..reply.clone() };
         assert_eq!(path.pass(reply.frame()), End::Sent(at_station.sent(12, 254)));
     }
+}
+
+/// A port that has only tagged interfaces takes no untagged frames for a gateway, whoever waits for them.
+#[test]
+fn a_gateways_replies_are_for_the_stages() {
+    let mut parts = parts();
+    parts.interfaces[0].gateway = Some(Gateway { pool: Some(PoolSlot(0)) });
+    let mut path = path_of(parts.clone(), 0, 1);
+    let request = syn("198.51.100.12:5000", "203.0.113.9:443");
+    let End::Sent(frame) = path.pass(request.frame()) else { panic!() };
+    let local = SocketAddr::new(LOCAL.parse().unwrap(), u16::from_be_bytes([frame[34], frame[35]]));
+    parts.interfaces[0].tags.inner = 5;
+    path.snapshot = Snapshot::new(parts);
+    let reply = Sample { src: request.dst, dst: local, ..request };
+    assert_eq!(path.pass(reply.frame()), End::Dropped(DropReason::BadVlan));
+}
+
+/// A backend that is its own client, by the port that it serves.
+#[test]
+fn a_packet_to_its_sender_is_no_request() {
+    let (vip, backend) = ("[2001:db8::100]:80", "[2001:db8:b::11]:80");
+    let mut parts = Parts {
+        locals: vec!["2001:db8:b::200".parse().unwrap()],
+        ..modes::world(vip, backend, Mode::FullNat)
+    };
+    parts.pools = vec![Pool { v4: Vec::new(), v6: vec![LocalSlot(0)] }];
+    for service in parts.services.iter_mut().flatten() {
+        Arc::make_mut(service).pool = Some(PoolSlot(0));
+    }
+    let mut path = Path::new(Snapshot::new(parts.clone()));
+    let local = LocalAddress::new(parts.locals[0], &Owners::new(1), 0);
+    path.forwarder.install(LocalSlot(0), Box::new(local));
+    let opening = syn(backend, vip);
+    assert!(matches!(path.pass(opening.frame()), End::Sent(_)));
+    let body = Body::Tcp { flags: ACK, options: Vec::new() };
+    assert!(matches!(path.pass(Sample { body: body.clone(), ..opening.clone() }.frame()), End::Sent(_)));
+    let known = Sample { body, ..opening };
+    let to_itself = Sample { dst: known.src, ..known.clone() };
+    let mut burst = Burst::default();
+    for sample in [&known, &to_itself] {
+        burst.push(sample.frame()).unwrap();
+    }
+    let ends = path.forward(&mut burst);
+    assert!(matches!(ends[..], [End::Sent(_), End::Dropped(DropReason::MartianAddress)]), "{ends:?}");
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Path {
             out: Outbox {
                 transmit: vec![Burst::default()],
                 punt: Arc::new(ArrayQueue::new(4)),
-                owners: (0..workers).map(|_| Arc::new(ArrayQueue::new(4))).collect(),
+                owners: (0..workers).map(|_| Arc::new(ArrayQueue::new(BURST))).collect(),
                 seed: Some(HeapFrame::new(&[0])),
             },
             now: 100,
@@ -157,7 +157,7 @@ impl Path {
             ends.push(End::Punted(punt.why, punt.frame.bytes().to_vec()));
         }
         for (owner, queue) in self.out.owners.iter().enumerate() {
-            ends.extend(queue.pop().map(|_| End::HandedOver(owner)));
+            ends.extend(std::iter::from_fn(|| queue.pop()).map(|_| End::HandedOver(owner)));
         }
         let dropped = DropReason::ALL.iter().zip(before);
         let dropped = dropped.filter(|(why, before)| self.stats.drops.get(**why) > *before);

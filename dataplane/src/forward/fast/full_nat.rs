@@ -1,0 +1,153 @@
+//! Packets of flows of full NAT, of which half may be requests and half replies.
+//!
+//! As in [`both_ways`](super::both_ways) nothing jumps by which one a packet is.
+
+use std::hint::select_unpredictable;
+
+use super::super::flows::Tabled;
+use super::super::{Context, Forwarder, Live};
+use super::carry::touch;
+use super::lane::Stop;
+use super::{Fast, Lane, Sighted};
+use crate::buf::Frame;
+use crate::burst::Burst;
+use crate::flow::FlowValue;
+use crate::flow::state::View;
+use crate::flow::table::Place;
+use crate::local::LocalSlot;
+use crate::parse::plain::L3;
+use crate::port::PortId;
+use crate::rewrite::plain;
+use crate::snapshot::{Carriage, Exit, Way};
+
+/// Which way a packet goes: to the service, or to this local address.
+#[derive(Clone, Copy)]
+struct Bound {
+    is_reply: bool,
+    local: LocalSlot,
+}
+
+impl<F: Frame> Forwarder<F> {
+    /// The same as [`Self::run`] for packets of flows of full NAT. It stops at all others. `FOUND` is what
+    /// [`find_exits`](super::both_ways::find_exits) said.
+    #[inline(never)]
+    pub(super) fn run_full_nat<A: Fast, K: Tabled, const FOUND: bool>(
+        &mut self,
+        context: Context,
+        rest: &mut Live,
+        port: PortId,
+        lane: &mut Lane<A, K>,
+        burst: &mut Burst<F>,
+    ) -> Option<Stop> {
+        let (mut live, mut late, mut stop) = (*rest, Live::default(), None);
+        let usual = context.snapshot.exit_of_most::<A>();
+        for slot in live.by_ref() {
+            let (known, Some(frame)) = (lane.request(slot), burst.get_mut(slot)) else { continue };
+            let bound = Bound { is_reply: lane.local_replies.has(slot), local: lane.local[slot] };
+            let found = if FOUND { context.snapshot.exit_of::<A>(lane.range[slot]) } else { usual };
+            // Replies of NAT go another way.
+            let is_other = lane.replies.has(slot) != bound.is_reply;
+            let way = if is_other { None } else { self.carry_full_nat(context, &known, bound, found, frame) };
+            if way != Some(port) {
+                if way.is_none() && lane.look_elsewhere(slot, &self.flows) {
+                    late.keep(slot);
+                    continue;
+                }
+                stop = Some(way.map_or(Stop::untried(slot), |way| Stop::by(slot, way)));
+                break;
+            }
+        }
+        *rest = live.with(late);
+        stop
+    }
+
+    /// The same as [`Self::carry`] for a flow of full NAT.
+    #[inline(always)]
+    fn carry_full_nat<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        bound: Bound,
+        found: &Exit,
+        frame: &mut F,
+    ) -> Option<PortId> {
+        let flow = known.key.get_in(&self.flows, known.home)?;
+        let way = context.snapshot.way(flow.1.backend()).filter(|way| way.is_of::<A>())?;
+        if way.carriage != Carriage::FullNat {
+            return None;
+        }
+        self.exchange_both(context, known, (bound, found), way, flow, frame)
+    }
+
+    /// The same for a reply whose flow and way are known.
+    #[inline(never)]
+    pub(super) fn carry_local_reply<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        local: LocalSlot,
+        way: &Way,
+        flow: (Place, FlowValue),
+        frame: &mut F,
+    ) -> Option<PortId> {
+        let client = known.key.client_end::<A>().0;
+        let exit = context.snapshot.usual_exit(client).or_else(|| context.snapshot.exit_to(client))?;
+        self.exchange_both(context, known, (Bound { is_reply: true, local }, exit), way, flow, frame)
+    }
+
+    /// Gives a packet both ends of the other side.
+    #[inline(always)]
+    fn exchange_both<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        (bound, found): (Bound, &Exit),
+        way: &Way,
+        (place, flow): (Place, FlowValue),
+        frame: &mut F,
+    ) -> Option<PortId> {
+        let (brief, is_reply) = (&known.brief, bound.is_reply);
+        let (local, local_port) = (flow.local(), K::local_port(&self.flows, place));
+        // One without a local port began when its backend was reached otherwise.
+        if local_port == 0 || way.service != known.key.service() {
+            return None;
+        }
+        let address = A::of(context.snapshot.local_address(local)?)?;
+        let head = frame.head_mut();
+        let plain = &brief.plain::<A>(head)?;
+        let service_port = known.key.service_port();
+        let backend = (way.backend::<A>(), service_port.wrapping_add(way.port_shift));
+        let (vip, client) = (way.near::<A>(), known.key.client_end::<A>());
+        // Asked of both, for a question to replies alone would become a jump: a request is its flow's by what it was found
+        // by, a reply perhaps only by its local port.
+        let from = (
+            select_unpredictable(is_reply, backend.0, client.0),
+            select_unpredictable(is_reply, backend.1, client.1),
+        );
+        let to = (
+            select_unpredictable(is_reply, local, bound.local),
+            select_unpredictable(is_reply, local_port, service_port),
+        );
+        if (plain.src, plain.src_port) != from || (bound.local, plain.dst_port) != to {
+            return None;
+        }
+        let view = if is_reply { View::Server } else { View::Client };
+        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, (place, flow))?;
+        let exit = select_unpredictable(is_reply, found, &way.exit);
+        if brief.len > exit.room {
+            return None;
+        }
+        let src = (
+            select_unpredictable(is_reply, vip, address),
+            select_unpredictable(is_reply, service_port, local_port),
+        );
+        let dst = (
+            select_unpredictable(is_reply, client.0, backend.0),
+            select_unpredictable(is_reply, client.1, backend.1),
+        );
+        plain::nat(head, brief.protocol(), Some(src), Some(dst), &exit.link)?;
+        frame.truncate(L3 + usize::from(brief.len));
+        self.count(flow.backend(), is_reply, brief.len);
+        Some(exit.port)
+    }
+}

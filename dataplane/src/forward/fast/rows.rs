@@ -1,0 +1,255 @@
+//! Rows: packets of a burst that follow each other and are of one kind, so that its code asks nothing else of them. Most
+//! packets are in rows.
+
+use std::ops::Range;
+
+use super::super::bind::is_outward;
+use super::super::flows::Tabled;
+use super::super::{Forwarder, Live, PREFETCH_AHEAD};
+use super::{End, Fast, Lane, Lanes, Narrow, Sights, Wide};
+use crate::buf::Frame;
+use crate::burst::{BURST, Burst};
+use crate::flow::{FlowKey, WideKey};
+use crate::parse::plain::{Brief, Kind, Plain, Station};
+use crate::snapshot::{Listener, Rows, ServiceSlot, Snapshot};
+
+/// Where a row begins.
+pub(super) type Begin<'a, F> = (&'a Burst<F>, usize);
+
+impl<F: Frame> Forwarder<F> {
+    /// Finds the packets of a row, which is of the kind of its first packet, and asks for their flows. Returns where it
+    /// ends: there, if that is of no kind.
+    pub(super) fn sight_row(
+        &self,
+        snapshot: &Snapshot,
+        station: Station,
+        (burst, from): Begin<F>,
+        sights: &mut Sights,
+        lanes: &mut Lanes,
+    ) -> usize {
+        let front = burst.get(from).and_then(|frame| frame.head().first_chunk());
+        let begin = (burst, from);
+        match front.and_then(|front| station.kind(front)) {
+            Some(Kind::V4) => {
+                let (narrow, rows) = (&mut sights.narrow, snapshot.rows::<u32>());
+                let end = match rows {
+                    Rows::BothWays => self.sight_both_ways(snapshot, station, begin, narrow),
+                    _ => self.sight_requests(snapshot, station, begin, narrow),
+                };
+                if end == from && rows == Rows::FullNat {
+                    return self.sight_full_nat(
+                        snapshot,
+                        station,
+                        begin,
+                        &mut sights.wide_v4,
+                        &mut lanes.wide_v4,
+                    );
+                }
+                lanes.narrow.join(self.owned(from..end, narrow));
+                end
+            }
+            Some(Kind::V6) => {
+                let (wide, live) = (&mut sights.wide_v6, &mut lanes.wide_v6);
+                let end = match snapshot.rows::<u128>() {
+                    Rows::FullNat => return self.sight_full_nat(snapshot, station, begin, wide, live),
+                    Rows::BothWays => self.sight_wide_both_ways::<u128, true>(snapshot, station, begin, wide),
+                    _ => self.sight_wide_both_ways::<u128, false>(snapshot, station, begin, wide),
+                };
+                live.join(self.owned(from..end, wide));
+                end
+            }
+            None => from,
+        }
+    }
+
+    /// The packets of a row whose flows are this worker's. They are told from others when all flows were asked for: from a
+    /// NIC that brings each worker its own there are no others.
+    #[inline(always)]
+    fn owned<A: Fast, K: Tabled>(&self, row: Range<usize>, lane: &Lane<A, K>) -> Live {
+        let row = Live::first(row.end).without(Live::first(row.start));
+        if self.workers == 1 { row } else { self.owned_among(row, lane) }
+    }
+
+    #[inline(never)]
+    fn owned_among<A: Fast, K: Tabled>(&self, row: Live, lane: &Lane<A, K>) -> Live {
+        let mut owned = row;
+        for slot in row {
+            if !self.owns(lane.key[slot].client_end::<A>()) {
+                owned.leave(slot);
+            }
+        }
+        owned
+    }
+
+    /// A row of packets for services whose flows are narrow.
+    // Nothing else is in the loop, whose registers would not suffice; so with all rows.
+    #[inline(never)]
+    fn sight_requests(
+        &self,
+        snapshot: &Snapshot,
+        station: Station,
+        begin: Begin<F>,
+        narrow: &mut Narrow,
+    ) -> usize {
+        row(station, begin, |slot, plain: Plain<u32>| {
+            let service = snapshot.listener(&plain).and_then(Listener::sole)?;
+            self.sight_narrow(slot, plain, ((plain.src, plain.src_port), service), narrow);
+            Some(())
+        })
+    }
+
+    /// A row of packets of narrow flows, whichever way they go.
+    #[inline(never)]
+    fn sight_both_ways(
+        &self,
+        snapshot: &Snapshot,
+        station: Station,
+        begin: Begin<F>,
+        narrow: &mut Narrow,
+    ) -> usize {
+        row(station, begin, |slot, plain: Plain<u32>| {
+            let (client, service, is_reply) = snapshot.narrow_flow(&plain)?;
+            self.sight_narrow(slot, plain, (client, service), narrow);
+            narrow.head_back(slot, is_reply);
+            Some(())
+        })
+    }
+
+    /// A row of packets of wide flows; with `REPLIES` whichever way they go.
+    #[inline(never)]
+    fn sight_wide_both_ways<A: Fast, const REPLIES: bool>(
+        &self,
+        snapshot: &Snapshot,
+        station: Station,
+        begin: Begin<F>,
+        wide: &mut Wide<A>,
+    ) -> usize {
+        row(station, begin, |slot, plain: Plain<A>| {
+            let flow = snapshot.wide_flow::<A, REPLIES>(&plain)?;
+            let (client, port) = flow.client;
+            is_client(client).then_some(())?;
+            let key = WideKey::new(client.wide(), port, flow.service, flow.service_port);
+            self.sight_flow(slot, plain, (client, port), key, wide);
+            if REPLIES {
+                wide.head_back(slot, flow.is_reply);
+            }
+            Some(())
+        })
+    }
+
+    /// A row of packets of full NAT, whichever way they go.
+    #[inline(never)]
+    fn sight_full_nat<A: Fast>(
+        &self,
+        snapshot: &Snapshot,
+        station: Station,
+        (burst, from): Begin<F>,
+        wide: &mut Wide<A>,
+        live: &mut Live,
+    ) -> usize {
+        let mut replies = Live::default();
+        let end = row(station, (burst, from), |slot, plain: Plain<A>| {
+            let flow = snapshot.full_nat_flow(&plain)?;
+            is_client(plain.src).then_some(())?;
+            // Of a reply nothing is known but this until `look_behind`: its local port is where a service's port would be.
+            let key = WideKey::new(plain.src.wide(), plain.src_port, flow.service, plain.dst_port);
+            let hash = self.flows.hash_of(plain.src, plain.src_port);
+            let home = self.flows.prefetch_wide_if(!flow.is_reply, key.line(hash));
+            wide.note(slot, Brief::of(&plain), key, hash, home);
+            wide.local[slot] = flow.local;
+            replies.keep_if(slot, flow.is_reply);
+            Some(())
+        });
+        live.join(self.owned(from..end, wide).without(replies));
+        // Not by the way, where a jump would depend on which way a packet goes.
+        for slot in replies {
+            self.foresee_behind(slot, wide);
+        }
+        wide.replies.join(replies);
+        wide.local_replies.join(replies);
+        end
+    }
+
+    /// Asks for what tells whose flow a reply to a local address is of.
+    #[inline(always)]
+    pub(super) fn foresee_behind<A: Fast>(&self, slot: usize, wide: &Wide<A>) {
+        let known = wide.request(slot);
+        self.flows.prefetch_local(wide.local[slot], known.brief.protocol(), known.key.service_port());
+    }
+
+    /// Finds out the clients for whom local addresses stand, and asks for their flows. A gateway's are for the stages.
+    #[inline]
+    pub(super) fn look_behind<A: Fast>(&self, wide: &mut Wide<A>, live: &mut Live) {
+        for slot in wide.local_replies {
+            let (local, known) = (wide.local[slot], wide.request(slot));
+            let key = self.flows.key_of(local, known.brief.protocol(), known.key.service_port());
+            let is_served = |key: &WideKey| !is_outward(key.service()) && A::of_wide(key.client()).is_some();
+            let Some(key) = key.filter(is_served) else { continue };
+            let (client, port) = key.client_end::<A>();
+            let hash = self.flows.hash_of(client, port);
+            let home = WideKey::prefetch(&self.flows, key.line(hash));
+            (wide.key[slot], wide.hash[slot], wide.home[slot]) = (key, hash, home);
+            live.keep(slot);
+        }
+    }
+
+    /// Notes a packet of a client's narrow flow.
+    #[inline(always)]
+    pub(super) fn sight_narrow(
+        &self,
+        slot: usize,
+        plain: Plain<u32>,
+        ((client, port), service): (End<u32>, ServiceSlot),
+        narrow: &mut Narrow,
+    ) {
+        self.sight_flow(slot, plain, (client, port), FlowKey::new(client, port, service), narrow);
+    }
+
+    /// Notes a packet of a client's flow, and asks for that.
+    #[inline(always)]
+    pub(super) fn sight_flow<A: Fast, K: Tabled>(
+        &self,
+        slot: usize,
+        plain: Plain<A>,
+        (client, port): End<A>,
+        key: K,
+        lane: &mut Lane<A, K>,
+    ) {
+        let hash = self.flows.hash_of(client, port);
+        let home = K::prefetch(&self.flows, key.line(hash));
+        lane.note(slot, Brief::of(&plain), key, hash, home);
+    }
+
+    /// Whether a client's flows are this worker's.
+    #[inline(always)]
+    pub(super) fn owns<A: Fast>(&self, (client, port): End<A>) -> bool {
+        self.workers == 1 || client.owner(&self.owners, port) == self.number
+    }
+}
+
+/// Whether an address may be a client's: no flow has another, and an empty place may look like one.
+#[inline(always)]
+pub(super) fn is_client<A: Fast>(address: A) -> bool {
+    address != A::default()
+}
+
+/// Reads the packets of a row as long as they are plain and taken. Returns where it ends.
+#[inline(always)]
+fn row<F: Frame, A: Fast>(
+    station: Station,
+    (burst, from): Begin<F>,
+    mut take: impl FnMut(usize, Plain<A>) -> Option<()>,
+) -> usize {
+    let places = burst.places();
+    let ahead = places.get(PREFETCH_AHEAD..).unwrap_or_default();
+    let count = places.len().min(BURST);
+    for slot in from..count {
+        ahead.get(slot).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
+        let Some(Some(frame)) = places.get(slot) else { return slot };
+        let Some(plain) = A::glance(station, frame.head(), frame.len()) else { return slot };
+        if take(slot, plain).is_none() {
+            return slot;
+        }
+    }
+    count
+}
