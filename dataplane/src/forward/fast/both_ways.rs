@@ -31,24 +31,12 @@ impl<F: Frame> Forwarder<F> {
         lane: &mut Lane<A, K>,
         burst: &mut Burst<F>,
     ) -> Option<Stop> {
-        let (mut live, mut late, mut stop) = (*rest, Live::default(), None);
-        let usual = context.snapshot.exit_of_most::<A>();
-        for slot in live.by_ref() {
-            let (known, Some(frame)) = (lane.request(slot), burst.get_mut(slot)) else { continue };
-            let is_reply = lane.replies.has(slot);
-            let found = if FOUND { context.snapshot.exit_of::<A>(lane.range[slot]) } else { usual };
-            let way = self.carry_nat(context, &known, is_reply, found, frame);
-            if way != Some(port) {
-                if way.is_none() && lane.look_elsewhere(slot, &self.flows) {
-                    late.keep(slot);
-                    continue;
-                }
-                stop = Some(way.map_or(Stop::untried(slot), |way| Stop::by(slot, way)));
-                break;
-            }
-        }
-        *rest = live.with(late);
-        stop
+        let snapshot = context.snapshot;
+        let usual = snapshot.exit_of_most::<A>();
+        self.run_by(rest, port, lane, burst, |its, lane, slot, frame| {
+            let found = if FOUND { snapshot.exit_of::<A>(lane.range[slot]) } else { usual };
+            its.carry_nat(context, &lane.request(slot), lane.replies.has(slot), found, frame)
+        })
     }
 
     /// The same as [`Self::carry`] for a flow under NAT.

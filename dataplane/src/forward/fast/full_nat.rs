@@ -39,26 +39,17 @@ impl<F: Frame> Forwarder<F> {
         lane: &mut Lane<A, K>,
         burst: &mut Burst<F>,
     ) -> Option<Stop> {
-        let (mut live, mut late, mut stop) = (*rest, Live::default(), None);
-        let usual = context.snapshot.exit_of_most::<A>();
-        for slot in live.by_ref() {
-            let (known, Some(frame)) = (lane.request(slot), burst.get_mut(slot)) else { continue };
+        let snapshot = context.snapshot;
+        let usual = snapshot.exit_of_most::<A>();
+        self.run_by(rest, port, lane, burst, |its, lane, slot, frame| {
             let bound = Bound { is_reply: lane.local_replies.has(slot), local: lane.local[slot] };
-            let found = if FOUND { context.snapshot.exit_of::<A>(lane.range[slot]) } else { usual };
             // Replies of NAT go another way.
-            let is_other = lane.replies.has(slot) != bound.is_reply;
-            let way = if is_other { None } else { self.carry_full_nat(context, &known, bound, found, frame) };
-            if way != Some(port) {
-                if way.is_none() && lane.look_elsewhere(slot, &self.flows) {
-                    late.keep(slot);
-                    continue;
-                }
-                stop = Some(way.map_or(Stop::untried(slot), |way| Stop::by(slot, way)));
-                break;
+            if lane.replies.has(slot) != bound.is_reply {
+                return None;
             }
-        }
-        *rest = live.with(late);
-        stop
+            let found = if FOUND { snapshot.exit_of::<A>(lane.range[slot]) } else { usual };
+            its.carry_full_nat(context, &lane.request(slot), bound, found, frame)
+        })
     }
 
     /// The same as [`Self::carry`] for a flow of full NAT.

@@ -65,11 +65,6 @@ impl Stop {
     pub fn untried(slot: usize) -> Self {
         Self { slot, way: None, tried: false }
     }
-
-    /// At a packet that leaves by another port.
-    pub fn by(slot: usize, port: PortId) -> Self {
-        Self { slot, way: Some(port), tried: true }
-    }
 }
 
 /// A packet whose way is known, or why it has none.
@@ -272,17 +267,35 @@ impl<F: Frame> Forwarder<F> {
         lane: &mut Lane<A, K>,
         burst: &mut Burst<F>,
     ) -> Option<Stop> {
+        let stop = self.run_by(rest, port, lane, burst, |its, lane, slot, frame| {
+            let known = lane.at(slot);
+            let flow = known.key.get_in(&its.flows, known.home)?;
+            its.carry(context, &known, flow, frame)
+        });
+        // There is no other easy way.
+        stop.map(|stop| Stop { tried: true, ..stop })
+    }
+
+    /// The same by `carry`, which says the port that a packet leaves by, if it took it.
+    #[inline(always)]
+    pub(super) fn run_by<A: Fast, K: Tabled>(
+        &mut self,
+        rest: &mut Live,
+        port: PortId,
+        lane: &mut Lane<A, K>,
+        burst: &mut Burst<F>,
+        carry: impl Fn(&mut Self, &Lane<A, K>, usize, &mut F) -> Option<PortId>,
+    ) -> Option<Stop> {
         let (mut live, mut late, mut stop) = (*rest, Live::default(), None);
         for slot in live.by_ref() {
-            let (known, Some(frame)) = (lane.at(slot), burst.get_mut(slot)) else { continue };
-            let flow = known.key.get_in(&self.flows, known.home);
-            let way = flow.and_then(|flow| self.carry(context, &known, flow, frame));
+            let Some(frame) = burst.get_mut(slot) else { continue };
+            let way = carry(self, lane, slot, frame);
             if way != Some(port) {
                 if way.is_none() && lane.look_elsewhere(slot, &self.flows) {
                     late.keep(slot);
                     continue;
                 }
-                stop = Some(Stop { slot, way, tried: true });
+                stop = Some(Stop { slot, way, tried: way.is_some() });
                 break;
             }
         }
