@@ -1,10 +1,10 @@
 //! Longest-prefix match, for both IP versions.
 //!
 //! Prefixes are nested or apart, so they cut the address space into ranges with one answer each. A lookup finds the
-//! range: by binary search, or among more than a few by an [`index`]. Neighbours that have one answer are one range, so
-//! that few are left of many routes by one gateway.
+//! range by an [`index`]. Neighbours that have one answer are one range, so that few are left of many routes by one
+//! gateway.
 
-mod index;
+pub(crate) mod index;
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,6 +30,12 @@ pub trait Address: Copy + Ord + Default {
 
     /// Bits of its distance from `first`, which is not higher.
     fn width_from(self, first: Self) -> u32;
+
+    /// The largest power of two that it is a multiple of, as a number of bits.
+    fn alignment(self) -> u32;
+
+    /// Of blocks of 2 to the `shift` addresses, the first address of that before its own; 0 if it is in the first one.
+    fn block_before(self, shift: u32) -> Self;
 
     /// How many addresses it is behind `first`, counted on from the highest one to 0.
     fn since(self, first: Self) -> Self;
@@ -58,6 +64,14 @@ impl Address for u32 {
 
     fn width_from(self, first: Self) -> u32 {
         Self::BITS - (self - first).leading_zeros()
+    }
+
+    fn alignment(self) -> u32 {
+        self.trailing_zeros()
+    }
+
+    fn block_before(self, shift: u32) -> Self {
+        (self >> shift).saturating_sub(1) << shift
     }
 
     #[inline]
@@ -94,6 +108,14 @@ impl Address for u128 {
 
     fn width_from(self, first: Self) -> u32 {
         Self::BITS - (self - first).leading_zeros()
+    }
+
+    fn alignment(self) -> u32 {
+        self.trailing_zeros()
+    }
+
+    fn block_before(self, shift: u32) -> Self {
+        (self >> shift).saturating_sub(1) << shift
     }
 
     #[inline]
@@ -167,7 +189,7 @@ impl<A: Address> RouteTable<A> {
         while let Some((ended, _)) = open.pop() {
             table.end(ended, open.last().map(|(_, route)| *route));
         }
-        table.index = Index::new(&table.starts);
+        table.index = Index::new(table.starts.iter().copied().zip(0..));
         table
     }
 
@@ -195,8 +217,8 @@ impl<A: Address> RouteTable<A> {
 
     /// Number of the range that an address is in, counted from 0.
     #[inline]
-    pub fn range(&self, destination: A) -> Option<usize> {
-        self.index.range(&self.starts, destination)
+    pub fn range(&self, destination: A) -> usize {
+        self.index.find(destination) as usize
     }
 
     /// The gateways of the ranges; none where there is no route, or its stations are on the link.
@@ -210,7 +232,7 @@ impl<A: Address> RouteTable<A> {
     /// The next hop towards an address, if a route covers it.
     #[inline]
     pub fn next_hop(&self, destination: A) -> Option<NextHop> {
-        let route = (*self.routes.get(self.range(destination)?)?)?;
+        let route = (*self.routes.get(self.range(destination))?)?;
         Some(NextHop { interface: route.interface, address: route.gateway.unwrap_or(destination).ip() })
     }
 }

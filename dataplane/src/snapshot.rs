@@ -377,20 +377,19 @@ impl Snapshot {
     /// The same for any gateway; `None` also if the address is on the link, or there is no route.
     #[inline]
     pub fn exit_to<A: Routed>(&self, destination: A) -> Option<&Exit> {
-        Some(self.exit_of::<A>(self.range_to(destination))).filter(|exit| exit.room > 0)
+        Some(self.exit::<A>(self.exit_number(destination))).filter(|exit| exit.room > 0)
     }
 
-    /// Number of the range of routes that an address is in, for [`Self::exit_of`].
+    /// Number of the exit to the gateway to an address, for [`Self::exit`].
     #[inline]
-    pub fn range_to<A: Routed>(&self, destination: A) -> u32 {
-        // Numbers of ranges have 31 bits (`route::index`).
-        A::routes(&self.parts.routes).range(destination).map_or(u32::MAX, |range| range as u32)
+    pub fn exit_number<A: Routed>(&self, destination: A) -> u32 {
+        A::exits(self).find(destination)
     }
 
-    /// The way to the gateway of a range; one without room if that is not easy.
+    /// The exit with a number; one without room if there is no easy way to its gateway.
     #[inline(always)]
-    pub fn exit_of<A: Routed>(&self, range: u32) -> &Exit {
-        A::exits(self).of_range(range as usize)
+    pub fn exit<A: Routed>(&self, number: u32) -> &Exit {
+        A::exits(self).get(number)
     }
 
     /// How to reach an address; `None` without a route.
@@ -398,8 +397,8 @@ impl Snapshot {
     pub fn egress_to(&self, destination: IpAddr) -> Option<Egress> {
         let routes = &self.parts.routes;
         let (range, gateways) = match destination {
-            IpAddr::V4(address) => (routes.v4.range(address.to_bits())?, &self.gateways_v4),
-            IpAddr::V6(address) => (routes.v6.range(address.to_bits())?, &self.gateways_v6),
+            IpAddr::V4(address) => (routes.v4.range(address.to_bits()), &self.gateways_v4),
+            IpAddr::V6(address) => (routes.v6.range(address.to_bits()), &self.gateways_v6),
         };
         if let Some(Some(egress)) = gateways.get(range) {
             return Some(*egress);

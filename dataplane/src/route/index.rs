@@ -1,18 +1,21 @@
-//! Finds the range of an address among thousands in two or three steps.
+//! Finds what the range of an address has for an answer, among thousands of ranges in one to three steps.
 //!
 //! A node cuts the space between its first and its last range into equal parts, more of them than it has ranges. A part
-//! in which at most one range begins says which; any other has a node of its own, however small the piece of the
-//! space is that its routes are crowded in.
+//! with one answer says it; any other has a node of its own, however small the piece of the space is that its routes
+//! are crowded in. Routes begin at multiples of powers of two, and so do parts: those of neighbours of one size need
+//! no more than a part each.
 
 use super::Address;
 
-/// Which ranges begin where.
+/// The answers of ranges, which are numbers of 31 bits.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Index<A> {
-    /// The root is the first.
+pub struct Index<A> {
+    /// The root is the first; none if there is one range.
     nodes: Vec<Node<A>>,
-    /// The parts of all nodes: the number of the range in which a part begins, or of its node with [`NODE`].
+    /// The parts of all nodes: the answer of a part, or the number of its node with [`NODE`].
     parts: Vec<u32>,
+    /// What the first range has for an answer.
+    first: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -27,58 +30,65 @@ struct Node<A> {
     last: u32,
 }
 
-/// What tells the number of a node from that of a range.
+/// What tells the number of a node from an answer.
 const NODE: u32 = 1 << 31;
-/// So many parts for each range that begins in a node leave most parts with one range at most.
+/// So many parts for each range that begins in a node leave most parts with one answer.
 const PARTS: usize = 8;
-/// So few ranges are searched faster.
-const FEW: usize = 8;
 
 impl<A: Address> Index<A> {
-    /// The index of ranges that begin there, ascending; empty for a few.
-    pub fn new(starts: &[A]) -> Self {
-        let mut index = Self { nodes: Vec::new(), parts: Vec::new() };
-        if starts.len() > FEW {
-            index.add(starts, 1, starts.len());
+    /// The index of ranges with these starts, ascending from 0, and answers. Neighbours with the same are one.
+    pub fn new(ranges: impl IntoIterator<Item = (A, u32)>) -> Self {
+        let mut ranges: Vec<_> = ranges.into_iter().collect();
+        ranges.dedup_by_key(|(_, answer)| *answer);
+        let mut index = Self::default();
+        if let [(_, first), others @ ..] = &*ranges {
+            index.first = *first;
+            if !others.is_empty() {
+                index.add(others, *first);
+            }
         }
         index
     }
 
-    /// Adds a node for the ranges from `from` to before `to`, of which there are two at least. Returns its number.
-    fn add(&mut self, starts: &[A], from: usize, to: usize) -> u32 {
-        let (first, most) = (starts[from], starts[to - 1]);
-        let parts = (PARTS * (to - from)).next_power_of_two();
-        // The last range begins in the upper half of the parts, so that no part has them all.
-        let shift = most.width_from(first).saturating_sub(parts.ilog2());
+    /// Adds a node for some ranges, and `before` them another answer. Returns its number.
+    fn add(&mut self, ranges: &[(A, u32)], before: u32) -> u32 {
+        let (start, most) = (ranges[0].0, ranges[ranges.len() - 1].0);
+        let finest = ranges.iter().map(|(start, _)| start.alignment()).min().unwrap_or_default();
+        let parts = (PARTS * ranges.len()).next_power_of_two();
+        let shift = most.width_from(start).saturating_sub(parts.ilog2()).max(finest);
+        let first = start.block_before(shift);
+        let last = most.part(first, shift, u32::MAX as usize);
         let (number, begin) = (self.nodes.len(), self.parts.len());
-        self.nodes.push(Node { first, shift, begin: begin as u32, last: parts as u32 - 1 });
-        self.parts.resize(begin + parts, 0);
-        let mut next = from;
-        for part in 0..parts {
-            let is_here = |start: &A| start.part(first, shift, parts - 1) == part;
-            let here = starts[next..to].iter().take_while(|start| is_here(start)).count();
-            self.parts[begin + part] =
-                if here > 1 { self.add(starts, next, next + here) | NODE } else { next as u32 - 1 };
-            next += here;
+        self.nodes.push(Node { first, shift, begin: begin as u32, last: last as u32 });
+        self.parts.resize(begin + last + 1, before);
+        let (mut rest, mut answer) = (ranges, before);
+        for part in 0..=last {
+            let is_here = |(start, _): &(A, u32)| start.part(first, shift, last) == part;
+            let (mut here, behind) = rest.split_at(rest.iter().take_while(|range| is_here(range)).count());
+            rest = behind;
+            // One that begins with the part has all of it, but for those that begin within.
+            if let [(start, of_all), within @ ..] = here
+                && start.alignment() >= shift
+            {
+                (here, answer) = (within, *of_all);
+            }
+            self.parts[begin + part] = if here.is_empty() { answer } else { self.add(here, answer) | NODE };
+            answer = here.last().map_or(answer, |(_, answer)| *answer);
         }
         number as u32
     }
 
-    /// Number of the range of an address, by the same starts.
+    /// The answer for an address.
     #[inline]
-    pub fn range(&self, starts: &[A], address: A) -> Option<usize> {
-        let Some(mut node) = self.nodes.first() else {
-            return starts.partition_point(|&start| start <= address).checked_sub(1);
-        };
+    pub fn find(&self, address: A) -> u32 {
+        let Some(mut node) = self.nodes.first() else { return self.first };
         loop {
-            let part = address.part(node.first, node.shift, node.last as usize);
-            let it = *self.parts.get(node.begin as usize + part)?;
-            if it & NODE == 0 {
-                let next = it as usize + 1;
-                let is_next = starts.get(next).is_some_and(|&start| start <= address);
-                return Some(it as usize + usize::from(is_next));
+            let part = node.begin as usize + address.part(node.first, node.shift, node.last as usize);
+            let Some(&it) = self.parts.get(part) else { return self.first };
+            match self.nodes.get((it ^ NODE) as usize) {
+                Some(next) => node = next,
+                None => return it,
             }
-            node = self.nodes.get((it & !NODE) as usize)?;
         }
     }
 }

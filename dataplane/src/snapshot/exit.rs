@@ -1,12 +1,15 @@
 //! How the fast path sends packets to the gateways of routes.
 
+use std::collections::HashMap;
+
 use super::Egress;
 use crate::port::PortId;
+use crate::route::index::Index;
 use crate::route::{Address, RouteTable};
 use crate::wire::eth;
 
 /// The way to a next station that is known and behind an untagged interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Exit {
     /// Ethernet header.
     pub link: [u8; eth::HEADER_LEN],
@@ -30,8 +33,11 @@ impl Exit {
 /// The exits to the gateways of all routes of one IP version.
 #[derive(Clone, Debug, Default)]
 pub struct Exits<A> {
-    /// By range of the route table; [`Exit::NONE`] where stations are on the link, and where there is no easy way.
-    of_ranges: Vec<Exit>,
+    /// All that there are, each once. The first is [`Exit::NONE`]: where stations are on the link, and where there is no
+    /// easy way.
+    all: Vec<Exit>,
+    /// Their numbers, by address.
+    index: Index<A>,
     /// That of the widest range.
     usual: Option<Exit>,
     /// Where that range begins.
@@ -55,8 +61,15 @@ impl<A: Address> Exits<A> {
         let widest = easy.max_by_key(|range| more(*range));
         let (first, more) = widest.map_or_else(Default::default, |range| (starts[range], more(range)));
         let usual = widest.and_then(|range| of_ranges[range]);
-        let of_ranges = of_ranges.into_iter().map(|exit| exit.unwrap_or(Exit::NONE)).collect();
-        Self { usual, of_ranges, first, more }
+        let (mut all, mut numbers) = (vec![Exit::NONE], HashMap::from([(None, 0)]));
+        let of_ranges = of_ranges.iter().map(|exit| {
+            *numbers.entry(*exit).or_insert_with(|| {
+                all.extend(*exit);
+                all.len() as u32 - 1
+            })
+        });
+        let index = Index::new(starts.iter().copied().zip(of_ranges));
+        Self { all, index, usual, first, more }
     }
 
     /// The exit that most addresses have, if this is such a one.
@@ -71,10 +84,16 @@ impl<A: Address> Exits<A> {
         self.usual.as_ref().unwrap_or(&Exit::NONE)
     }
 
-    /// The exit of a range of the table; one without room if there is none.
+    /// Number of the exit to the gateway to an address.
+    #[inline]
+    pub fn find(&self, destination: A) -> u32 {
+        self.index.find(destination)
+    }
+
+    /// The exit with a number; one without room if there is none.
     #[inline(always)]
-    pub fn of_range(&self, range: usize) -> &Exit {
-        self.of_ranges.get(range).unwrap_or(&Exit::NONE)
+    pub fn get(&self, number: u32) -> &Exit {
+        self.all.get(number as usize).unwrap_or(&Exit::NONE)
     }
 }
 
@@ -88,7 +107,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// A table of routes by gateways, of which 0 means that stations are on the link, and the third one is not known.
-    fn made(routes: &[(Ipv4Net, u32)]) -> (RouteTable<u32>, Exits<u32>) {
+    fn made(routes: &[(Ipv4Net, u32)]) -> (RouteTable<u32>, Vec<Option<Egress>>, Exits<u32>) {
         let route =
             |gateway: u32| Route { interface: InterfaceId(0), gateway: (gateway > 0).then_some(gateway) };
         let table = RouteTable::new(routes.iter().map(|(net, gateway)| (*net, route(*gateway))));
@@ -100,7 +119,7 @@ mod tests {
         };
         let gateways: Vec<_> = table.gateways().map(|gateway| gateway.map(egress)).collect();
         let exits = Exits::new(&table, &gateways);
-        (table, exits)
+        (table, gateways, exits)
     }
 
     fn port(exit: Option<&Exit>) -> Option<u8> {
@@ -110,33 +129,34 @@ mod tests {
     #[test]
     fn the_gateway_of_all_but_the_link_is_usual() {
         let net = |net: &str| net.parse().unwrap();
-        let (_, exits) = made(&[(net("0.0.0.0/0"), 1), (net("198.51.100.0/24"), 0)]);
+        let (.., exits) = made(&[(net("0.0.0.0/0"), 1), (net("198.51.100.0/24"), 0)]);
         let usual = |address: [u8; 4]| port(exits.usual(u32::from_be_bytes(address)));
         let [below, above] = [[198, 51, 99, 255], [198, 51, 101, 0]];
         assert_eq!([[0; 4], below, above, [255; 4]].map(usual), [Some(1); 4]);
         assert_eq!([[198, 51, 100, 0], [198, 51, 100, 255]].map(usual), [None; 2]);
-        assert_eq!(port(made(&[(net("0.0.0.0/0"), 1)]).1.usual(0)), Some(1));
-        assert_eq!(port(made(&[(net("0.0.0.0/0"), 3)]).1.usual(0)), None);
-        assert_eq!(port(made(&[]).1.usual(0)), None);
+        assert_eq!(port(made(&[(net("0.0.0.0/0"), 1)]).2.usual(0)), Some(1));
+        assert_eq!(port(made(&[(net("0.0.0.0/0"), 3)]).2.usual(0)), None);
+        assert_eq!(port(made(&[]).2.usual(0)), None);
     }
 
     proptest! {
         #![proptest_config(crate::samples::cases())]
 
         #[test]
-        fn the_usual_exit_is_what_routes_say(
+        fn exits_are_what_routes_say(
             routes in prop::collection::vec((any::<u32>(), 0u8..6, 0u32..4), 0..6),
             probes in prop::collection::vec(any::<u32>(), 1..20),
         ) {
             let net = |(address, bits, gateway): &(u32, u8, u32)| {
                 (Ipv4Net::new((*address).into(), *bits).unwrap().trunc(), *gateway)
             };
-            let (table, exits) = made(&routes.iter().map(net).collect::<Vec<_>>());
+            let (table, gateways, exits) = made(&routes.iter().map(net).collect::<Vec<_>>());
             let edges = table.starts().iter().flat_map(|start| [*start, start.wrapping_sub(1)]);
             for address in probes.into_iter().chain(edges) {
-                let routed = table.range(address).map(|range| exits.of_range(range)).filter(|exit| exit.room > 0);
-                let usual = exits.usual(address);
-                prop_assert!(usual.is_none() || usual == routed, "{address:08x}");
+                let routed = gateways[table.range(address)].as_ref().and_then(Exit::new);
+                let (usual, found) = (exits.usual(address), exits.get(exits.find(address)));
+                prop_assert_eq!(*found, routed.unwrap_or(Exit::NONE), "{:08x}", address);
+                prop_assert!(usual.is_none_or(|usual| usual == found), "{address:08x}");
             }
         }
     }

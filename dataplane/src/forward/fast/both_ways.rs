@@ -34,7 +34,7 @@ impl<F: Frame> Forwarder<F> {
         let snapshot = context.snapshot;
         let usual = snapshot.exit_of_most::<A>();
         self.run_by(rest, port, lane, burst, |its, lane, slot, frame| {
-            let found = if FOUND { snapshot.exit_of::<A>(lane.range[slot]) } else { usual };
+            let found = if FOUND { snapshot.exit::<A>(lane.exit[slot]) } else { usual };
             its.carry_nat(context, &lane.request(slot), lane.replies.has(slot), found, frame)
         })
     }
@@ -147,7 +147,7 @@ impl<F: Frame> Forwarder<F> {
     }
 }
 
-/// Whether some replies do not go by the usual exit; then the ranges of all their clients are found, which is a search for
+/// Whether some replies do not go by the usual exit; then the exits to all their clients are found, which is a search for
 /// each. In either case nothing jumps later by which way a packet goes.
 #[inline(never)]
 pub(super) fn find_exits<A: Fast, K: Tabled>(snapshot: &Snapshot, live: Live, lane: &mut Lane<A, K>) -> bool {
@@ -156,7 +156,7 @@ pub(super) fn find_exits<A: Fast, K: Tabled>(snapshot: &Snapshot, live: Live, la
         replies.into_iter().any(|slot| snapshot.usual_exit(lane.key[slot].client_end::<A>().0).is_none());
     if has_other {
         for slot in replies {
-            lane.range[slot] = snapshot.range_to(lane.key[slot].client_end::<A>().0);
+            lane.exit[slot] = snapshot.exit_number(lane.key[slot].client_end::<A>().0);
         }
     }
     has_other

@@ -47,7 +47,7 @@ impl<F: Frame> Forwarder<F> {
             if lane.replies.has(slot) != bound.is_reply {
                 return None;
             }
-            let found = if FOUND { snapshot.exit_of::<A>(lane.range[slot]) } else { usual };
+            let found = if FOUND { snapshot.exit::<A>(lane.exit[slot]) } else { usual };
             its.carry_full_nat(context, &lane.request(slot), bound, found, frame)
         })
     }

@@ -68,8 +68,8 @@ pub(super) struct Lane<A, K> {
     pub local_replies: Live,
     /// The local address that such a one is to. It is of no meaning for all others.
     pub local: [LocalSlot; BURST],
-    /// Of replies, if it takes a search: the range of routes that their clients are in. It is out of date for all others.
-    pub range: [u32; BURST],
+    /// Of replies, if it takes a search: number of the exit to their clients. It is out of date for all others.
+    pub exit: [u32; BURST],
     /// Those whose home is their alternate line for now.
     pub elsewhere: Live,
 }
@@ -86,7 +86,7 @@ impl<A: Version, K: Key> Lane<A, K> {
             replies: Live::default(),
             local_replies: Live::default(),
             local: [LocalSlot::default(); BURST],
-            range: [0; BURST],
+            exit: [0; BURST],
             elsewhere: Live::default(),
         }
     }
