@@ -34,7 +34,7 @@ pub use parts::{
 };
 pub use repliers::Repliers;
 pub(crate) use service::gcd;
-pub use service::{Candidate, Persistence, Service};
+pub use service::{Candidate, Ease, Persistence, Service};
 use tables::Tables;
 pub use tables::{Address, Direction, Found, FullNatFlow, Listener, Local, Rows, WideFlow};
 pub use way::{Carriage, Kept, Way};
@@ -114,8 +114,8 @@ pub struct Snapshot {
     egress: Arc<Table<Option<Egress>>>,
     /// The same for the fast path.
     ways: Arc<Table<Option<Way>>>,
-    /// Which services are easy, by slot: a byte each, so that those of all are in the cache.
-    easy: Vec<bool>,
+    /// By service slot: a byte each, so that those of all are in the cache.
+    eases: Vec<Ease>,
     /// How the gateways of routes are reached, by range of their table; none where stations are on the link.
     gateways_v4: Vec<Option<Egress>>,
     gateways_v6: Vec<Option<Egress>>,
@@ -140,7 +140,7 @@ impl Snapshot {
             interfaces: by_port(&parts.interfaces),
             egress: Arc::new(gathered(iter::empty())),
             ways: Arc::new(gathered(iter::empty())),
-            easy: easy(&parts),
+            eases: eases(&parts),
             gateways_v4: Vec::new(),
             gateways_v6: Vec::new(),
             exits_v4: Exits::default(),
@@ -288,10 +288,10 @@ impl Snapshot {
         self.parts.services.get(usize::from(slot.0))?.as_deref()
     }
 
-    /// Whether the service in a slot takes a client's new flow without further questions.
+    /// What the service in a slot asks of a client's new flow.
     #[inline]
-    pub fn is_easy(&self, slot: ServiceSlot) -> bool {
-        self.easy.get(usize::from(slot.0)).is_some_and(|easy| *easy)
+    pub fn ease(&self, slot: ServiceSlot) -> Ease {
+        self.eases.get(usize::from(slot.0)).copied().unwrap_or(Ease::Hard)
     }
 
     /// The backend in a slot.
@@ -445,8 +445,10 @@ fn ways(parts: &Parts, egress: &[Option<Egress>], tables: &Tables) -> Arc<Table<
     Arc::new(gathered(parts.backends.iter().zip(egress).map(way)))
 }
 
-fn easy(parts: &Parts) -> Vec<bool> {
-    parts.services.iter().map(|service| service.as_ref().is_some_and(|service| service.is_easy())).collect()
+fn eases(parts: &Parts) -> Vec<Ease> {
+    let ease =
+        |service: &Option<Arc<Service>>| service.as_ref().map_or(Ease::Hard, |it| it.ease(&parts.backends));
+    parts.services.iter().map(ease).collect()
 }
 
 fn shortest(parts: &Parts) -> u32 {

@@ -14,7 +14,7 @@ use crate::flow::table::Worth;
 use crate::flow::{FlowKey, FlowValue, WideKey};
 use crate::local::LocalSlot;
 use crate::packet::{Addresses, Headers};
-use crate::snapshot::{Backend, BackendSlot, Found, Gateway, Service, ServiceSlot};
+use crate::snapshot::{Backend, BackendSlot, Ease, Found, Gateway, Service, ServiceSlot};
 use crate::wire::tcp;
 
 /// Backends tried for a new flow when replies of the chosen one would be ambiguous.
@@ -201,6 +201,9 @@ impl<F: Frame> Forwarder<F> {
                 (work.chosen.and_then(|slot| self.team.claim(service, slot)), admitted)
             }
         };
+        if first.is_none() {
+            self.ask_for_port(context, found.service, service, work.headers.protocol)?;
+        }
         for _ in 0..AMBIGUITY_TRIES {
             let chosen = first.take().or_else(|| self.choose(context, found, service, &work.headers));
             let chosen = chosen.or_else(|| self.overflow(service)).ok_or(DropReason::NoBackend)?;
@@ -212,6 +215,28 @@ impl<F: Frame> Forwarder<F> {
             }
         }
         Err(DropReason::ReplyAmbiguous)
+    }
+
+    /// Refuses a new flow at once, before a backend is chosen for it, if none can have it for want of a local port.
+    ///
+    /// # Errors
+    /// [`DropReason::LocalPortsExhausted`].
+    #[inline]
+    pub(super) fn ask_for_port(
+        &self,
+        context: Context,
+        slot: ServiceSlot,
+        service: &Service,
+        protocol: Protocol,
+    ) -> Result<(), DropReason> {
+        if !self.flows.ran_out_of_ports() || context.snapshot.ease(slot) != Ease::LocalPort {
+            return Ok(());
+        }
+        let locals = service.pool.and_then(|pool| context.snapshot.pool(pool, service.key.address));
+        match self.flows.are_spent(locals.unwrap_or_default(), protocol) {
+            true => Err(self.flows.without_port()),
+            false => Ok(()),
+        }
     }
 
     /// Begins a flow on a backend.

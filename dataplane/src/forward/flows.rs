@@ -73,6 +73,12 @@ impl Flows {
         self.locals.are_spent(locals, protocol)
     }
 
+    /// Counts a flow for which there is no local port. Returns what becomes of its packet.
+    pub(super) fn without_port(&self) -> DropReason {
+        self.stats.local_ports_exhausted.add(1);
+        DropReason::LocalPortsExhausted
+    }
+
     /// Hash of a client's flows.
     #[inline]
     pub(super) fn hash(&self, client: IpAddr, port: u16) -> FlowHash {
@@ -364,8 +370,7 @@ impl Flows {
         locals: &[LocalSlot],
     ) -> Result<(WideKey, FlowValue), DropReason> {
         let Some((slot, port)) = self.take_local(protocol_of(flow), &key, locals) else {
-            self.stats.local_ports_exhausted.add(1);
-            return Err(DropReason::LocalPortsExhausted);
+            return Err(self.without_port());
         };
         self.stats.local_ports(slot).add(1);
         Ok((key.with_local_port(port), flow.with_local(slot)))

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use config::words::{NoBackend, NoFlow, Protocol, Scheduler, ServiceKey};
+use config::words::{Mode, NoBackend, NoFlow, Protocol, Scheduler, ServiceKey};
 
-use super::{BackendSlot, PoolSlot};
+use super::{Backend, BackendSlot, PoolSlot};
 use crate::limit::Limits;
 use crate::schedule::{Ingredients, Plan};
 
@@ -64,6 +64,17 @@ pub struct Service {
 }
 
 const _: () = assert!(std::mem::offset_of!(Service, key) <= 64);
+
+/// What a service asks of a client's new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ease {
+    /// What only the stages know.
+    Hard,
+    /// Nothing but a backend.
+    Easy,
+    /// A local port besides, whichever backend it is: all are behind full NAT, by the service's pool and IP version.
+    LocalPort,
+}
 
 /// How a service's clients come back to the backend that they had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,8 +176,24 @@ impl Service {
         Self { is_limited, limits, ..self }
     }
 
-    /// Whether it takes a client's new flow without further questions, which are for the stages.
-    pub(super) fn is_easy(&self) -> bool {
+    /// What it asks of a client's new flow.
+    pub(super) fn ease(&self, backends: &[Option<Backend>]) -> Ease {
+        let needs_port = |candidate: &Candidate| {
+            let backend = backends.get(candidate.backend.0 as usize).and_then(Option::as_ref);
+            backend.is_some_and(|backend| {
+                backend.mode == Mode::FullNat && backend.address.is_ipv4() == self.key.address.is_ipv4()
+            })
+        };
+        match self.is_easy() {
+            false => Ease::Hard,
+            // Where none is left others may be asked, who are not behind full NAT.
+            true if self.candidates.is_empty() || self.pool.is_none() => Ease::Easy,
+            true if self.candidates.iter().all(needs_port) => Ease::LocalPort,
+            true => Ease::Easy,
+        }
+    }
+
+    fn is_easy(&self) -> bool {
         !self.retired
             && !self.one_packet
             && !self.is_limited

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use config::words::Fate;
 
-use super::{Backend, Parts, Service, Snapshot, Uses, Way, easy, shortest, ways};
+use super::{Backend, Parts, Service, Snapshot, Uses, Way, eases, shortest, ways};
 use crate::prefetch::Table;
 
 impl Snapshot {
@@ -21,7 +21,7 @@ impl Snapshot {
             interfaces: before.interfaces.clone(),
             egress: Arc::clone(&before.egress),
             ways: ways_after(before, &parts),
-            easy: easy(&parts),
+            eases: eases(&parts),
             gateways_v4: before.gateways_v4.clone(),
             gateways_v6: before.gateways_v6.clone(),
             exits_v4: before.exits_v4.clone(),

@@ -15,7 +15,7 @@ use crate::local::LocalSlot;
 use crate::packet::Version;
 use crate::parse::plain::Plain;
 use crate::port::PortId;
-use crate::snapshot::{BackendSlot, Carriage, Found, ServiceSlot, Snapshot};
+use crate::snapshot::{BackendSlot, Carriage, Ease, Found, ServiceSlot, Snapshot};
 
 /// Why the fast path did not open a flow and send its packet, whose frame is as it was.
 #[derive(Clone, Copy)]
@@ -81,6 +81,8 @@ impl<F: Frame> Forwarder<F> {
         if !self.make_way(context, known, plain) {
             return Err(Unopened::Unasked);
         }
+        self.ask_for_port(context, known.key.service(), service, plain.protocol)
+            .map_err(Unopened::Refused)?;
         let backend = self
             .schedulers
             .pick(context.now, known.key.service(), service, || plain.into())
@@ -192,5 +194,5 @@ impl<A: Fast, K: Tabled> Sighted<A, K> {
 /// Whether a service takes this new flow of its clients without further questions, which are then all in one table.
 #[inline(always)]
 fn is_easy<A: Fast>(snapshot: &Snapshot, service: ServiceSlot, plain: &Plain<A>) -> bool {
-    snapshot.is_easy(service) && !A::is_martian(plain) && !snapshot.is_local(plain.src)
+    snapshot.ease(service) != Ease::Hard && !A::is_martian(plain) && !snapshot.is_local(plain.src)
 }

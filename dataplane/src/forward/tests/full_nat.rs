@@ -7,7 +7,7 @@ use super::*;
 use crate::local::{LocalAddress, LocalSlot};
 use crate::measure::Times;
 use crate::samples::{Body, Sample, datagram, syn};
-use crate::snapshot::{Gateway, Parts, Pool, PoolSlot};
+use crate::snapshot::{Backend, Gateway, Parts, Pool, PoolSlot, Service};
 
 const LOCAL: &str = "198.51.100.200";
 const VIP: &str = "192.0.2.100:80";
@@ -114,17 +114,20 @@ fn both_paths_agree_on_what_is_no_plain_hit() {
     agree(&[request.clone(), reply.clone(), long(&reply), request]);
 }
 
-/// One of many workers, which has few ports of either address, with a table that is large enough to be asked for early.
-#[test]
-fn both_paths_agree_when_ports_run_out_and_come_back() {
+/// The same worker of many twice, which has few ports of either address, with a table that is large enough to be asked for
+/// early, and more of its clients than that. The service has a second backend.
+fn with_few_ports(second: Backend) -> ([Path; 2], impl FnMut(usize) -> Vec<SocketAddr>) {
     let (number, workers) = (5, 100);
     let mut parts = parts();
     parts.locals.push("198.51.100.201".parse().unwrap());
     parts.pools[0].v4.push(LocalSlot(1));
+    let service = testing::service(&format!("tcp:{VIP}"), &[(0, 1), (2, 1)]);
+    parts.services[0] = Some(Service { pool: Some(PoolSlot(0)), ..service }.into());
+    parts.backends.push(Some(second));
     let owners = Owners::new(workers);
     let locals: Vec<_> =
         parts.locals.iter().map(|address| LocalAddress::new(*address, &owners, number)).collect();
-    let mut both = [0, 1].map(|_| {
+    let both = [0, 1].map(|_| {
         let team = Team::new(workers, 16, 64);
         let setup = Setup { number, team, wide_capacity: 20_000, ..testing::setup() };
         let mut path = Path::set_up(Snapshot::new(parts.clone()), setup);
@@ -134,21 +137,40 @@ fn both_paths_agree_when_ports_run_out_and_come_back() {
         path
     });
     // All of them begin at the same address.
-    let ports = (1..=u16::MAX).flat_map(|port| [7, 9, 11].map(|host| ([203, 0, 113, host], port).into()));
-    let mut clients = ports.filter(|client: &SocketAddr| owners.of(client.ip(), client.port()) == number);
-    let mut next = |count: usize| clients.by_ref().take(count).collect::<Vec<_>>();
+    let ports =
+        (1..=u16::MAX).flat_map(|port| [7, 9, 11, 13, 15].map(|host| ([203, 0, 113, host], port).into()));
+    let mut clients =
+        ports.filter(move |client: &SocketAddr| owners.of(client.ip(), client.port()) == number);
+    (both, move |count: usize| clients.by_ref().take(count).collect())
+}
 
+#[test]
+fn both_paths_agree_when_ports_run_out_and_come_back() {
+    let (mut both, mut next) = with_few_ports(testing::backend(0, "198.51.100.12:8000", Mode::FullNat));
     let first = next(1);
     let mut sent = opened(&mut both, &first);
     while sent > 0 {
-        sent = opened(&mut both, &next(16));
+        sent = opened(&mut both, &next(15));
     }
     let taken = [0, 1].map(|slot| both[0].stats.local_ports(LocalSlot(slot)).get());
     assert!(taken.iter().all(|taken| *taken > 600), "{taken:?}");
-    // A flow that is over has its port again, and all of them when they are swept out.
+    // A flow that is over has its port again, and all of them when they are swept out. Who was refused took no turn.
     both.iter_mut().for_each(|path| path.now += 1000);
-    assert_eq!(opened(&mut both, &[next(3), first, next(3)].concat()), 1);
+    assert_eq!(opened(&mut both, &[next(2), first, next(3)].concat()), 1);
     both.iter_mut().for_each(|path| (0..2000).for_each(|_| path.housekeeping()));
+    assert_eq!(opened(&mut both, &next(16)), 16);
+}
+
+#[test]
+fn backends_that_need_no_port_take_flows_when_none_is_left() {
+    let (mut both, mut next) = with_few_ports(testing::backend(0, "198.51.100.12:80", Mode::Dr));
+    while opened(&mut both, &next(16)) == 16 {}
+    assert_eq!(opened(&mut both, &next(16)), 8);
+    // So do those for flows that are too much.
+    let mut parts = both[0].snapshot.parts.clone();
+    let service = Arc::make_mut(parts.services[0].as_mut().unwrap());
+    service.sorry = std::mem::take(&mut service.candidates).split_off(1);
+    both.iter_mut().for_each(|path| path.snapshot = Snapshot::new(parts.clone()));
     assert_eq!(opened(&mut both, &next(16)), 16);
 }
 
