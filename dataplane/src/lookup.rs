@@ -1,5 +1,7 @@
 //! An immutable hash table from small keys to small values, made once for a snapshot and only read.
 
+use std::hint::select_unpredictable;
+
 use crate::prefetch::{self, Table};
 
 /// What can be looked up: a 64-bit number, such as an IPv4 endpoint, or a 192-bit one, such as an IPv6 endpoint.
@@ -93,10 +95,10 @@ impl Key for Words {
     }
 }
 
-/// Open addressing with linear probing. Of a small table at most an eighth is full, of a tiny one a 64th, so that nearly
-/// every key is in the place where it is looked for first: a mispredicted second look costs more than
-/// the memory. Of a large one it is a half, for there the memory costs more. That a key is not there one look tells, too,
-/// unless others passed that place.
+/// Open addressing with linear probing. Of a small table at most half is full if that leaves nearly every key in the place
+/// where it is looked for first, as with neighbouring hosts it does, else an eighth: a mispredicted second look costs more than the
+/// memory. Of a tiny one it is a 64th, and of a large one a half, for there the memory costs more. That a key is not there one
+/// look tells, too, unless others passed that place.
 #[derive(Clone, Debug)]
 pub struct Lookup<K, V> {
     places: Table<(K, V)>,
@@ -109,14 +111,16 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
         const SMALL: usize = 4096;
         const TINY: usize = 16;
         let pairs: Vec<_> = pairs.collect();
-        let room = match pairs.len() {
-            len if len <= TINY => 64,
-            len if len <= SMALL => 8,
-            _ => 2,
+        let (most, less): (_, &[usize]) = match pairs.len() {
+            len if len <= TINY => (64, &[]),
+            len if len <= SMALL => (8, &[2, 4]),
+            _ => (2, &[]),
         };
-        let size = (pairs.len() * room).next_power_of_two().max(2);
-        let mut table =
-            Self { places: prefetch::table(Default::default(), size), factor: factor(&pairs, size) };
+        let mut layouts = less.iter().map(|room| Layout::new(&pairs, *room));
+        let layout = layouts.find(|layout| layout.is_roomy(&pairs));
+        let layout = layout.unwrap_or_else(|| Layout::new(&pairs, most));
+        let places = prefetch::table(Default::default(), layout.size);
+        let mut table = Self { places, factor: layout.factor };
         for (key, value) in pairs {
             table.put(key, value);
         }
@@ -155,6 +159,12 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
         self.places[self.start(key)]
     }
 
+    /// The same if it is `wanted`; else it is of no meaning, and of one line that is always in the cache.
+    #[inline(always)]
+    pub fn first_if(&self, wanted: bool, key: K) -> (K, V) {
+        self.places[select_unpredictable(wanted, self.start(key), 0)]
+    }
+
     /// The value of a key.
     #[inline]
     pub fn get(&self, key: K) -> Option<V> {
@@ -188,25 +198,43 @@ fn start<K: Key>(key: K, factor: u64, size: usize) -> usize {
     (((key.hash(factor) >> 32) * size as u64) >> 32) as usize
 }
 
-/// The factor by which a table of so many places is least crowded, or one by which it is hardly.
-fn factor<K: Key, V>(pairs: &[(K, V)], size: usize) -> u64 {
-    let mut best = (usize::MAX, FACTORS[0]);
-    for factor in FACTORS {
-        let mut taken = vec![0u64; size.div_ceil(64)];
-        let mut crowded = 0;
-        for (key, _) in pairs {
-            let place = start(*key, factor, size);
-            crowded += (taken[place / 64] >> (place % 64) & 1) as usize;
-            taken[place / 64] |= 1 << (place % 64);
+/// How keys are spread over a table.
+struct Layout {
+    /// Places.
+    size: usize,
+    /// By which they are least crowded, or hardly.
+    factor: u64,
+    /// Keys that are not in the place where they are looked for first, or more.
+    crowded: usize,
+}
+
+impl Layout {
+    /// With room for so many times the pairs.
+    fn new<K: Key, V>(pairs: &[(K, V)], room: usize) -> Self {
+        let size = (pairs.len() * room).next_power_of_two().max(2);
+        let mut best = Self { size, factor: FACTORS[0], crowded: usize::MAX };
+        for factor in FACTORS {
+            let mut taken = vec![0u64; size.div_ceil(64)];
+            let mut crowded = 0;
+            for (key, _) in pairs {
+                let place = start(*key, factor, size);
+                crowded += (taken[place / 64] >> (place % 64) & 1) as usize;
+                taken[place / 64] |= 1 << (place % 64);
+            }
+            if crowded < best.crowded {
+                best = Self { size, factor, crowded };
+            }
+            if best.is_roomy(pairs) {
+                break;
+            }
         }
-        if crowded < best.0 {
-            best = (crowded, factor);
-        }
-        if best.0 <= pairs.len() / 128 {
-            break;
-        }
+        best
     }
-    best.1
+
+    /// Whether nearly every key is where it is looked for first.
+    fn is_roomy<K, V>(&self, pairs: &[(K, V)]) -> bool {
+        self.crowded <= pairs.len() / 128
+    }
 }
 
 #[cfg(test)]
@@ -214,6 +242,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::{HashMap, HashSet};
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
     #[test]
     fn an_empty_table_knows_nothing() {
@@ -252,6 +281,17 @@ mod tests {
         let table = Lookup::new(keys.iter().map(|key| (*key, ())));
         let late = keys.iter().filter(|key| table.first(**key).0 != **key).count() as u64;
         assert!(late * 10 < count, "{late} of {count}");
+    }
+
+    #[test]
+    fn keys_that_crowd_have_more_room() {
+        let count = if cfg!(miri) { 100 } else { 1000 };
+        let places = |key: &dyn Fn(u64) -> u64| {
+            Lookup::new((0..count).map(|number| (key(number), ()))).places.len() as u64
+        };
+        assert!(places(&|host| (0x0a00_0001 + host) << 32 | 1) <= 5 * count);
+        let random = BuildHasherDefault::<DefaultHasher>::default();
+        assert!(places(&|number| (random.hash_one(number) | 1) & !(1 << 15)) >= 8 * count);
     }
 
     /// A table that is half full has what nearly full ones have.

@@ -94,7 +94,7 @@ impl Tables {
         }
         debug_assert!(tables.rows == Rows::BothWays);
         let from = plain.src.key(number, plain.src_port);
-        let (here, crowd) = tables.replies.first(from);
+        let (here, crowd) = tables.replies.first_if(!is_request, from);
         let is_reply = !there.is_passed() & (here == from) & crowd.is_alone();
         let either = |request, reply| select_unpredictable(is_request, request, reply);
         let flow = WideFlow {
