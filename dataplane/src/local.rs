@@ -63,6 +63,14 @@ struct Ports {
     places: Table<Place>,
 }
 
+impl Ports {
+    /// Whether none is free.
+    #[inline]
+    fn is_spent(&self) -> bool {
+        self.free.is_empty()
+    }
+}
+
 /// One worker's ports of a pool address.
 #[derive(Clone)]
 pub struct LocalAddress {
@@ -105,14 +113,14 @@ impl LocalAddress {
 pub struct LocalPorts {
     owners: Owners,
     addresses: Box<[Option<Box<LocalAddress>>; SLOTS]>,
-    /// Whether an address had none when it was asked for one, and none came free since then.
-    ran_out: bool,
+    /// How many times an address has no port of a protocol left.
+    spent: usize,
 }
 
 impl LocalPorts {
     /// No address yet.
     pub fn new(owners: Owners) -> Self {
-        Self { owners, addresses: Box::new([const { None }; SLOTS]), ran_out: false }
+        Self { owners, addresses: Box::new([const { None }; SLOTS]), spent: 0 }
     }
 
     /// Puts an address in a slot, or takes it out; returns what was there.
@@ -121,8 +129,11 @@ impl LocalPorts {
         slot: LocalSlot,
         address: Option<Box<LocalAddress>>,
     ) -> Option<Box<LocalAddress>> {
-        self.ran_out = false;
-        std::mem::replace(&mut self.addresses[usize::from(slot.0)], address)
+        let before = std::mem::replace(&mut self.addresses[usize::from(slot.0)], address);
+        let addresses = self.addresses.iter().flatten();
+        self.spent =
+            addresses.map(|it| usize::from(it.tcp.is_spent()) + usize::from(it.udp.is_spent())).sum();
+        before
     }
 
     /// Number of free ports.
@@ -130,17 +141,19 @@ impl LocalPorts {
         self.address(slot).map_or(0, |address| address.ports(protocol).free.len())
     }
 
-    /// Whether an address had none when it was asked for one, and none came free since then.
+    /// Whether some address has no port of a protocol left.
     #[inline]
-    pub fn ran_out(&self) -> bool {
-        self.ran_out
+    pub fn is_any_spent(&self) -> bool {
+        self.spent > 0
     }
 
-    /// Whether none of these addresses has a free port, if one [ran out](Self::ran_out) of them: while none did it costs next
-    /// to nothing.
+    /// Whether none of these addresses, of which there are some, has a free port. While all others have some, too, it costs
+    /// next to nothing.
     #[inline]
     pub fn are_spent(&self, slots: &[LocalSlot], protocol: Protocol) -> bool {
-        self.ran_out && slots.iter().all(|slot| self.free(*slot, protocol) == 0)
+        let is_spent =
+            |slot: &LocalSlot| self.address(*slot).is_some_and(|address| address.ports(protocol).is_spent());
+        self.is_any_spent() && !slots.is_empty() && slots.iter().all(is_spent)
     }
 
     /// Takes the port that has been free for the longest time, for the flow with this key; `None` if none is free.
@@ -149,10 +162,8 @@ impl LocalPorts {
         let address = self.addresses[usize::from(slot.0)].as_deref_mut()?;
         let words = address.words;
         let ports = address.ports_mut(protocol);
-        let Some(port) = ports.free.pop_front() else {
-            self.ran_out = true;
-            return None;
-        };
+        let port = ports.free.pop_front()?;
+        self.spent += usize::from(ports.is_spent());
         // Those that follow are known already, and their places are rarely in the cache.
         if let Some(later) = ports.free.get(AHEAD) {
             prefetch(ports.places.as_ptr().wrapping_add(self.owners.place(words ^ later)));
@@ -171,9 +182,9 @@ impl LocalPorts {
             && place.has(port)
         {
             *place = Place::new(WideKey::EMPTY);
+            self.spent -= usize::from(ports.is_spent());
             // It came from here, so there is room for it.
             ports.free.push_back(port);
-            self.ran_out = false;
         }
     }
 
@@ -251,11 +262,12 @@ mod tests {
                 assert_eq!(owner.insert(port, worker), None);
             }
             assert_eq!(local.take(SLOT, Protocol::Udp, &flow(0)), None, "exhausted");
-            // The other address has none, either, since it is not here.
-            let are_spent = |local: &LocalPorts, protocol| local.are_spent(&[SLOT, LocalSlot(8)], protocol);
+            let are_spent = |local: &LocalPorts, protocol| local.are_spent(&[SLOT], protocol);
             assert!(are_spent(&local, Protocol::Udp) && !are_spent(&local, Protocol::Tcp));
+            assert!(!local.are_spent(&[], Protocol::Udp), "of no address it is not known");
+            assert!(!local.are_spent(&[SLOT, LocalSlot(8)], Protocol::Udp), "nor of one that is not here");
             local.give_back(SLOT, Protocol::Udp, *owner.iter().find(|(_, its)| **its == worker).unwrap().0);
-            assert!(!are_spent(&local, Protocol::Udp));
+            assert!(!are_spent(&local, Protocol::Udp) && !local.is_any_spent());
             assert!(local.take(SLOT, Protocol::Udp, &flow(0)).is_some());
             assert!(local.take(SLOT, Protocol::Tcp, &flow(0)).is_some(), "protocols have ports of their own");
         }

@@ -96,7 +96,7 @@ impl Key for Words {
 }
 
 /// Open addressing with linear probing. Of a small table at most half is full if that leaves nearly every key in the place
-/// where it is looked for first, as with neighbouring hosts it does, else an eighth: a mispredicted second look costs more than the
+/// where it is looked for first, as with neighbouring hosts it does, else a quarter or an eighth: a mispredicted second look costs more than the
 /// memory. Of a tiny one it is a 64th, and of a large one a half, for there the memory costs more. That a key is not there one
 /// look tells, too, unless others passed that place.
 #[derive(Clone, Debug)]
@@ -204,7 +204,7 @@ struct Layout {
     size: usize,
     /// By which they are least crowded, or hardly.
     factor: u64,
-    /// Keys that are not in the place where they are looked for first, or more.
+    /// Keys that are not in the place where they are looked for first; equal ones count as such.
     crowded: usize,
 }
 
@@ -217,8 +217,15 @@ impl Layout {
             let mut taken = vec![0u64; size.div_ceil(64)];
             let mut crowded = 0;
             for (key, _) in pairs {
-                let place = start(*key, factor, size);
-                crowded += (taken[place / 64] >> (place % 64) & 1) as usize;
+                let mut place = start(*key, factor, size);
+                let is_taken = |place: usize| taken[place / 64] >> (place % 64) & 1 != 0;
+                crowded += usize::from(is_taken(place));
+                if crowded >= best.crowded {
+                    break;
+                }
+                while is_taken(place) {
+                    place = (place + 1) & (size - 1);
+                }
                 taken[place / 64] |= 1 << (place % 64);
             }
             if crowded < best.crowded {
@@ -292,6 +299,26 @@ mod tests {
         assert!(places(&|host| (0x0a00_0001 + host) << 32 | 1) <= 5 * count);
         let random = BuildHasherDefault::<DefaultHasher>::default();
         assert!(places(&|number| (random.hash_one(number) | 1) & !(1 << 15)) >= 8 * count);
+    }
+
+    /// By the first factor each would have the place of the one before, whose own place the one before that has.
+    #[test]
+    fn keys_that_push_each_other_on_crowd() {
+        let count = if cfg!(miri) { 100 } else { 1000 };
+        let double =
+            |inverse: u64, _| inverse.wrapping_mul(2u64.wrapping_sub(FACTORS[0].wrapping_mul(inverse)));
+        let inverse = (0..6).fold(1, double);
+        let shift = u64::BITS - (count * 2u64).next_power_of_two().ilog2();
+        let key = |number: u64| {
+            let hashes = (0..).map(|low| number.saturating_sub(1) << shift | number << 8 | low);
+            hashes
+                .map(|hash| mix(hash.wrapping_mul(inverse)))
+                .find(|key| *key != 0 && !key.is_passed())
+                .unwrap()
+        };
+        let table = Lookup::new((0..count).map(|number| (key(number), ())));
+        let is_first = |key: u64| table.first(key).0 | 1 << 15 == key.passed();
+        assert!((0..count).map(key).filter(|key| !is_first(*key)).count() as u64 * 10 < count);
     }
 
     /// A table that is half full has what nearly full ones have.

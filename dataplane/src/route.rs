@@ -325,6 +325,18 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn prefixes_of_all_lengths_are_told_apart() {
+        let v4 = [0, 0x0a80_0001, u32::MAX].map(Ipv4Addr::from_bits);
+        let nets =
+            v4.into_iter().flat_map(|address| (0..=32).map(move |len| Ipv4Net::new(address, len).unwrap()));
+        agrees(nets.collect(), Vec::new(), |address: u32| address.wrapping_sub(1)).unwrap();
+        let v6 = [0, 0x2001_0db8u128 << 96 | 1, u128::MAX].map(Ipv6Addr::from_bits);
+        let nets =
+            v6.into_iter().flat_map(|address| (0..=128).map(move |len| Ipv6Net::new(address, len).unwrap()));
+        agrees(nets.collect(), Vec::new(), |address: u128| address.wrapping_sub(1)).unwrap();
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         #[test]
@@ -338,7 +350,7 @@ mod tests {
 
         #[test]
         fn agrees_with_a_search_through_all_ipv6_prefixes(
-            prefixes in prop::collection::vec((any::<u128>(), 0u8..=128), 0..20),
+            prefixes in prop::collection::vec((prop_oneof![any::<u128>(), 1u128 << 96..(1 << 96) + 999], 0u8..=128), 0..20),
             probes in prop::collection::vec(any::<u128>(), 0..50),
         ) {
             let nets = prefixes.iter().map(|&(address, len)| Ipv6Net::new(address.into(), len).unwrap());

@@ -24,7 +24,7 @@ use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::port::PortId;
 use crate::prefetch::{Table, gathered, prefetch};
-use crate::route::{self, InterfaceId, NextHop, RouteTable};
+use crate::route::{self, InterfaceId, NextHop};
 use crate::wire::eth::{self, LinkHeader, Tags};
 pub use exit::Exit;
 use exit::Exits;
@@ -39,21 +39,13 @@ use tables::Tables;
 pub use tables::{Address, Direction, Found, FullNatFlow, Listener, Local, Rows, WideFlow};
 pub use way::{Carriage, Kept, Way};
 
-/// An address as what routes are looked up for.
+/// An address as what packets are sent to.
 pub trait Routed: Version + route::Address + 'static {
-    /// The routes of its version.
-    fn routes(routes: &Routes) -> &RouteTable<Self>;
-
     /// The exits of its version.
     fn exits(snapshot: &Snapshot) -> &Exits<Self>;
 }
 
 impl Routed for u32 {
-    #[inline]
-    fn routes(routes: &Routes) -> &RouteTable<u32> {
-        &routes.v4
-    }
-
     #[inline]
     fn exits(snapshot: &Snapshot) -> &Exits<u32> {
         &snapshot.exits_v4
@@ -61,11 +53,6 @@ impl Routed for u32 {
 }
 
 impl Routed for u128 {
-    #[inline]
-    fn routes(routes: &Routes) -> &RouteTable<u128> {
-        &routes.v6
-    }
-
     #[inline]
     fn exits(snapshot: &Snapshot) -> &Exits<u128> {
         &snapshot.exits_v6

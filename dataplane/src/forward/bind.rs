@@ -229,7 +229,7 @@ impl<F: Frame> Forwarder<F> {
         service: &Service,
         protocol: Protocol,
     ) -> Result<(), DropReason> {
-        if !self.flows.ran_out_of_ports() || context.snapshot.ease(slot) != Ease::LocalPort {
+        if !self.flows.is_any_spent() || context.snapshot.ease(slot) != Ease::LocalPort {
             return Ok(());
         }
         let locals = service.pool.and_then(|pool| context.snapshot.pool(pool, service.key.address));

@@ -61,13 +61,13 @@ impl Flows {
         self.locals.prefetch(slot, protocol, port);
     }
 
-    /// Whether some local address had no port when it was asked for one, and none came free since then.
+    /// Whether some local address has no port of a protocol left.
     #[inline]
-    pub(super) fn ran_out_of_ports(&self) -> bool {
-        self.locals.ran_out()
+    pub(super) fn is_any_spent(&self) -> bool {
+        self.locals.is_any_spent()
     }
 
-    /// Whether none of these local addresses has a free port, if they [ran out](Self::ran_out_of_ports) of them.
+    /// Whether none of these local addresses has a free port.
     #[inline]
     pub(super) fn are_spent(&self, locals: &[LocalSlot], protocol: Protocol) -> bool {
         self.locals.are_spent(locals, protocol)

@@ -1,6 +1,7 @@
 //! How the fast path sends packets to the gateways of routes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Egress;
 use crate::port::PortId;
@@ -36,8 +37,8 @@ pub struct Exits<A> {
     /// All that there are, each once. The first is [`Exit::NONE`]: where stations are on the link, and where there is no
     /// easy way.
     all: Vec<Exit>,
-    /// Their numbers, by address.
-    index: Index<A>,
+    /// Their numbers, by address. Snapshots share it that have the same routes and gateways.
+    index: Arc<Index<A>>,
     /// That of the widest range.
     usual: Option<Exit>,
     /// Where that range begins.
@@ -69,7 +70,7 @@ impl<A: Address> Exits<A> {
             })
         });
         let index = Index::new(starts.iter().copied().zip(of_ranges));
-        Self { all, index, usual, first, more }
+        Self { all, index: Arc::new(index), usual, first, more }
     }
 
     /// The exit that most addresses have, if this is such a one.
@@ -144,7 +145,9 @@ mod tests {
 
         #[test]
         fn exits_are_what_routes_say(
-            routes in prop::collection::vec((any::<u32>(), 0u8..6, 0u32..4), 0..6),
+            routes in prop::collection::vec(
+                prop_oneof![(any::<u32>(), 0u8..6, 0u32..4), (0x0a00_0000..0x0a00_0100u32, 24u8..=32, 0u32..4)], 0..20,
+            ),
             probes in prop::collection::vec(any::<u32>(), 1..20),
         ) {
             let net = |(address, bits, gateway): &(u32, u8, u32)| {

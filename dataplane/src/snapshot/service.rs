@@ -70,9 +70,9 @@ const _: () = assert!(std::mem::offset_of!(Service, key) <= 64);
 pub enum Ease {
     /// What only the stages know.
     Hard,
-    /// Nothing but a backend.
+    /// A backend, and what that needs.
     Easy,
-    /// A local port besides, whichever backend it is: all are behind full NAT, by the service's pool and IP version.
+    /// A backend and a local port, whichever backend it is: all are behind full NAT, by the service's pool and IP version.
     LocalPort,
 }
 
@@ -186,7 +186,7 @@ impl Service {
         };
         match self.is_easy() {
             false => Ease::Hard,
-            // Where none is left others may be asked, who are not behind full NAT.
+            // Where nobody can be asked, that is what clients are told.
             true if self.candidates.is_empty() || self.pool.is_none() => Ease::Easy,
             true if self.candidates.iter().all(needs_port) => Ease::LocalPort,
             true => Ease::Easy,

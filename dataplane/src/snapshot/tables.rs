@@ -2,7 +2,7 @@
 
 mod first_look;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use config::words::{Mode, Protocol};
@@ -425,17 +425,18 @@ fn lookup<A: Address, V: Copy + Default>(pairs: &[Keyed<V>]) -> Lookup<A::Key, V
     Lookup::new(of_family)
 }
 
-/// A VIP answers pings only if all services on it do. Own addresses come last: of equal keys the last counts.
+/// Each address once, though thousands of services may have it. A VIP answers pings only if all services on it do. Own
+/// addresses come last: of equal keys the last counts.
 fn locals(parts: &Parts) -> Vec<Keyed<Local>> {
     let configured = || parts.services.iter().flatten().filter(|service| !service.retired);
-    let mut locals: Vec<Keyed<Local>> =
+    let mut locals: BTreeMap<_, _> =
         configured().map(|service| ((ANY, service.key.address, 0), Local::Vip { echo: true })).collect();
     let silent = configured().filter(|service| !service.echo);
     locals.extend(silent.map(|service| ((ANY, service.key.address, 0), Local::Vip { echo: false })));
     let snat = parts.locals.iter().enumerate();
     locals.extend(snat.map(|(slot, address)| ((ANY, *address, 0), Local::Snat(LocalSlot(slot as u8)))));
     locals.extend(parts.own.iter().map(|(own, interface)| ((ANY, *own, 0), Local::Own(*interface))));
-    locals
+    locals.into_iter().collect()
 }
 
 /// A service alone on its address and port is found by one look, which the fast path needs; those whose packets are

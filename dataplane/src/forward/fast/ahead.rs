@@ -102,7 +102,7 @@ impl<F: Frame> Forwarder<F> {
         }
         let mut live = live;
         if K::IS_WIDE && snapshot.has_locals() {
-            if self.flows.ran_out_of_ports() {
+            if self.flows.is_any_spent() {
                 self.foresee_refusals(snapshot, &mut live, sighted);
             }
             self.foresee_local_ports(live, sighted);

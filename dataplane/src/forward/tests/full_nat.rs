@@ -7,7 +7,7 @@ use super::*;
 use crate::local::{LocalAddress, LocalSlot};
 use crate::measure::Times;
 use crate::samples::{Body, Sample, datagram, syn};
-use crate::snapshot::{Backend, Gateway, Parts, Pool, PoolSlot, Service};
+use crate::snapshot::{Backend, BackendSlot, Gateway, Parts, Pool, PoolSlot, Service};
 
 const LOCAL: &str = "198.51.100.200";
 const VIP: &str = "192.0.2.100:80";
@@ -154,9 +154,15 @@ fn both_paths_agree_when_ports_run_out_and_come_back() {
     }
     let taken = [0, 1].map(|slot| both[0].stats.local_ports(LocalSlot(slot)).get());
     assert!(taken.iter().all(|taken| *taken > 600), "{taken:?}");
-    // A flow that is over has its port again, and all of them when they are swept out. Who was refused took no turn.
-    both.iter_mut().for_each(|path| path.now += 1000);
-    assert_eq!(opened(&mut both, &[next(2), first, next(3)].concat()), 1);
+    // A flow that is over has its port again, and all of them when they are swept out. Who is refused takes no turn: each
+    // backend has one of the two, though five are refused in between.
+    let taken = |path: &Path| [0, 2].map(|slot| path.stats.conns(BackendSlot(slot)).get());
+    let before = taken(&both[0]);
+    for _ in 0..2 {
+        both.iter_mut().for_each(|path| path.now += 1000);
+        assert_eq!(opened(&mut both, &[next(2), first.clone(), next(3)].concat()), 1);
+    }
+    assert_eq!(taken(&both[0]), before.map(|taken| taken + 1));
     both.iter_mut().for_each(|path| (0..2000).for_each(|_| path.housekeeping()));
     assert_eq!(opened(&mut both, &next(16)), 16);
 }
@@ -166,12 +172,13 @@ fn backends_that_need_no_port_take_flows_when_none_is_left() {
     let (mut both, mut next) = with_few_ports(testing::backend(0, "198.51.100.12:80", Mode::Dr));
     while opened(&mut both, &next(16)) == 16 {}
     assert_eq!(opened(&mut both, &next(16)), 8);
-    // So do those for flows that are too much.
+    // Without any backend it is not for want of a port.
     let mut parts = both[0].snapshot.parts.clone();
     let service = Arc::make_mut(parts.services[0].as_mut().unwrap());
-    service.sorry = std::mem::take(&mut service.candidates).split_off(1);
+    (service.candidates, service.no_backend) = (Vec::new(), config::words::NoBackend::Drop);
     both.iter_mut().for_each(|path| path.snapshot = Snapshot::new(parts.clone()));
-    assert_eq!(opened(&mut both, &next(16)), 16);
+    assert_eq!(opened(&mut both, &next(16)), 0);
+    assert_eq!(both[0].stats.drops.get(DropReason::NoBackend), 16);
 }
 
 /// How many of these clients' openings were sent, by the fast path and by the stages.
