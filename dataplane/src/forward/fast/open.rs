@@ -81,8 +81,12 @@ impl<F: Frame> Forwarder<F> {
         if !self.make_way(context, known, plain) {
             return Err(Unopened::Unasked);
         }
-        self.ask_for_port(context, known.key.service(), service, plain.protocol)
-            .map_err(Unopened::Refused)?;
+        // No narrow flow needs one.
+        if K::IS_WIDE
+            && let Err(why) = self.ask_for_port(context, known.key.service(), service, plain.protocol)
+        {
+            return Err(Unopened::Refused(why));
+        }
         let backend = self
             .schedulers
             .pick(context.now, known.key.service(), service, || plain.into())
