@@ -375,8 +375,8 @@ mod tests {
                 let World { snapshot, .. } = World::new(Shape { family, routes, ..SHAPE });
                 let Routes { v4, v6 } = &*snapshot.parts.routes;
                 let range = |number| match family.address(Net::Clients, number) {
-                    IpAddr::V4(address) => v4.range(address.to_bits()).unwrap(),
-                    IpAddr::V6(address) => v6.range(address.to_bits()).unwrap(),
+                    IpAddr::V4(address) => v4.range(address.to_bits()),
+                    IpAddr::V6(address) => v6.range(address.to_bits()),
                 };
                 let last = clients(SHAPE.flows);
                 let gateway = snapshot.egress_to(family.address(Net::Clients, last)).unwrap();
