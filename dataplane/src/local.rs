@@ -94,6 +94,11 @@ impl LocalAddress {
         Self { words, tcp: ports(), udp: ports() }
     }
 
+    /// Protocols of which it has no port left.
+    fn spent(&self) -> usize {
+        usize::from(self.tcp.is_spent()) + usize::from(self.udp.is_spent())
+    }
+
     fn ports(&self, protocol: Protocol) -> &Ports {
         match protocol {
             Protocol::Tcp => &self.tcp,
@@ -129,10 +134,11 @@ impl LocalPorts {
         slot: LocalSlot,
         address: Option<Box<LocalAddress>>,
     ) -> Option<Box<LocalAddress>> {
+        let spent =
+            |address: &Option<Box<LocalAddress>>| address.as_ref().map_or(0, |address| address.spent());
+        self.spent += spent(&address);
         let before = std::mem::replace(&mut self.addresses[usize::from(slot.0)], address);
-        let addresses = self.addresses.iter().flatten();
-        self.spent =
-            addresses.map(|it| usize::from(it.tcp.is_spent()) + usize::from(it.udp.is_spent())).sum();
+        self.spent -= spent(&before);
         before
     }
 
@@ -270,6 +276,7 @@ mod tests {
             assert!(!are_spent(&local, Protocol::Udp) && !local.is_any_spent());
             assert!(local.take(SLOT, Protocol::Udp, &flow(0)).is_some());
             assert!(local.take(SLOT, Protocol::Tcp, &flow(0)).is_some(), "protocols have ports of their own");
+            assert!(local.is_any_spent() && local.install(SLOT, None).is_some() && !local.is_any_spent());
         }
         assert_eq!(owner.len(), 65_536 - 1024);
         assert!(owner.keys().all(|port| *port >= 1024));
