@@ -45,6 +45,11 @@ impl<D: Devices> Engine<D> {
 
     /// Whether we answer for an address on an interface.
     pub(super) fn is_ours(&self, interface: usize, address: IpAddr) -> bool {
+        // One without IPv6 has no link-local address, though it has that of others of its port by its Ethernet address.
+        let is_link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        if is_link_local && !self.config.interfaces.get(interface).is_some_and(speaks_v6) {
+            return false;
+        }
         self.claims.is_ours(&self.state.ground.network, interface, address)
     }
 

@@ -143,6 +143,15 @@ fn advertisement(target: &str, overrides: bool) -> Nd {
     Nd { message, ..Nd::announcement(v6(target), STATION, false) }
 }
 
+/// Whose Ethernet address, and so the link-local one, is that of an interface with IPv6.
+#[tokio::test]
+async fn an_interface_without_ipv6_has_no_link_local_address() {
+    let mut lab = lab_of(&DUAL.replacen(", \"2001:db8:1::fe/64\"]", "]", 1), Host::none());
+    let link_local = format!("{LINK_LOCAL}? on ");
+    let asked: Vec<_> = lab.notices().into_iter().filter(|notice| notice.starts_with(&link_local)).collect();
+    assert_eq!(asked, [format!("{link_local}100")]);
+}
+
 #[tokio::test]
 async fn own_addresses_and_vips_are_announced_when_new_and_when_a_link_comes_up() {
     let mut lab = dual();
