@@ -96,9 +96,9 @@ impl Key for Words {
 }
 
 /// Open addressing with linear probing. Of a small table at most half is full if that leaves nearly every key in the place
-/// where it is looked for first, as with neighbouring hosts it does, else a quarter or an eighth: a mispredicted second look costs more than the
-/// memory. Of a tiny one it is a 64th, and of a large one a half, for there the memory costs more. That a key is not there one
-/// look tells, too, unless others passed that place.
+/// where it is looked for first, as with neighbouring hosts it does, else a quarter or an eighth: a mispredicted second
+/// look costs more than the memory. Of a tiny one it is a 64th, and of a large one a half, for there the memory costs more.
+/// That a key is not there one look tells, too, unless others passed that place.
 #[derive(Clone, Debug)]
 pub struct Lookup<K, V> {
     places: Table<(K, V)>,

@@ -1,4 +1,4 @@
-//! Finds what the range of an address has for an answer, among thousands of ranges in a few steps, which are usually one or two.
+//! Finds what the range of an address has for an answer, among thousands of ranges in a few steps, usually one or two.
 //!
 //! A node cuts the space between its first and its last range into equal parts, more of them than it has ranges. A part
 //! with one answer says it; any other has a node of its own, however small the piece of the space is that its routes
