@@ -65,6 +65,17 @@ impl Stop {
     pub fn untried(slot: usize) -> Self {
         Self { slot, way: None, tried: false }
     }
+
+    /// The same, if no packets before it are left for the next run. Else that begins with them, for what becomes of this one
+    /// may be an opening, and of them, too; unless it is on its way.
+    #[inline(always)]
+    pub fn after(self, late: Live, rest: &mut Live) -> Option<Self> {
+        if late.is_empty() || self.way.is_some() {
+            return Some(self);
+        }
+        rest.keep(self.slot);
+        None
+    }
 }
 
 /// A packet whose way is known, or why it has none.
@@ -300,7 +311,7 @@ impl<F: Frame> Forwarder<F> {
             }
         }
         *rest = live.with(late);
-        stop
+        stop.and_then(|stop| stop.after(late, rest))
     }
 
     /// The same as [`Self::carry`], for packets that others wait before.

@@ -92,7 +92,7 @@ impl OneWay<'_> {
         let mut replies = all.without(all.before(lane.replies));
         let stop = stop.or_else(|| replies.next().map(Stop::untried));
         *rest = replies.with(requests).with(late);
-        stop
+        stop.and_then(|stop| stop.after(late, rest))
     }
 
     /// Notes a packet in its flow and rewrites it; `None`, and no more has happened than that its flow was seen, for what

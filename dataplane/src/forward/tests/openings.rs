@@ -1,5 +1,7 @@
 //! First packets in a row: each leaves by the port of its own backend, and flows begin in the order of their packets.
 
+use config::words::NoFlow;
+
 use super::*;
 use crate::route::{InterfaceId, NextHop, Route, RouteTable};
 use crate::snapshot::{Interface, Routes};
@@ -58,4 +60,27 @@ fn none_opens_before_one_that_the_stages_open() {
     let mut sent = sent(&path.forward(&mut burst));
     sent.sort_unstable();
     assert_eq!(sent, [(0, 11), (1, 12), (2, 13), (3, 11)]);
+}
+
+/// The second of three packets may be of a flow that lives elsewhere, where it is looked for later.
+#[test]
+fn none_opens_before_one_that_is_looked_for_elsewhere() {
+    for mode in [Mode::Dr, Mode::Nat] {
+        for number in 100..=123 {
+            let mut parts = testing::world(mode);
+            Arc::make_mut(parts.services[0].as_mut().unwrap()).no_flow = NoFlow::Schedule;
+            // So crowded that some lines are full.
+            let mut path = Path::of(Snapshot::new(parts), 0, 1, 24);
+            for port in 0..36 {
+                path.send(&request(40000 + port, ACK));
+            }
+            let ports = [40000, 40000 + number, 40200];
+            let mut burst = Burst::default();
+            for port in ports {
+                burst.push(HeapFrame::new(&request(port, ACK).bytes())).unwrap();
+            }
+            path.forward(&mut burst);
+            assert_eq!(ports.map(|port| path.backend_of(&request(port, ACK))), [11, 11, 12], "{number}");
+        }
+    }
 }
