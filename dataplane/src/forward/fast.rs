@@ -3,7 +3,8 @@
 //!
 //! It takes such packets out of a burst and leaves all others to the four stages, which are its slow twin: they
 //! would do the same with every packet, and tests hold both against each other. Packets of one flow keep their
-//! order, but for those with IP options and pieces, which later ones of their burst may overtake.
+//! order, but for those that are not plain, such as with IP options, and pieces: later ones of their burst that leave the
+//! flow as it is may overtake them.
 
 mod ahead;
 mod both_ways;

@@ -8,6 +8,7 @@ use config::words::{Fate, NoBackend};
 use super::*;
 use crate::flow::{FlowOwner, FlowValue};
 use crate::local::{LocalAddress, LocalSlot};
+use crate::parse::plain::glance_v4;
 use crate::samples::{Body, Sample, cases, endpoint, syn};
 use crate::snapshot::{Backend, BackendSlot, Candidate, Gateway, Parts, Pool, PoolSlot};
 use crate::stats::Counter;
@@ -42,6 +43,17 @@ impl Step {
         }
         HeapFrame::new(&bytes)
     }
+
+    /// The client's port, which is above those of all others.
+    fn client(&self) -> u16 {
+        self.packet.ports.0.max(self.packet.ports.1)
+    }
+}
+
+/// Whether packets of its flow may overtake it: it is not plain.
+fn may_be_overtaken(frame: &HeapFrame) -> bool {
+    let front = frame.head().first_chunk();
+    front.is_none_or(|front| front[14] != 0x45 || glance_v4(front, frame.len()).is_none())
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -179,9 +191,17 @@ proptest! {
             let wait = [0, 1, 65][wait as usize];
             (fast.now, slow.now) = (fast.now + wait, slow.now + wait);
             let [mut one, mut other] = [Burst::default(), Burst::default()];
+            let mut waiting = Vec::new();
             for step in &steps {
-                one.push(step.frame()).unwrap();
-                other.push(step.frame()).unwrap();
+                let frame = step.frame();
+                if may_be_overtaken(&frame) {
+                    waiting.push(step.client());
+                } else if waiting.contains(&step.client()) {
+                    // It would find its flow as that packet did, or as it left it.
+                    continue;
+                }
+                one.push(frame.clone()).unwrap();
+                other.push(frame).unwrap();
             }
             let (one, other) = (fast.forward(&mut one), slow.forward_slowly(&mut other));
             prop_assert_eq!(settled(one), settled(other));
