@@ -92,8 +92,9 @@ def growth(results):
     cases = [
         ("10M flows instead of 1M", "hit", {"flows": 1_000_000}, {"flows": 10_000_000}, ("hit",)),
         ("500 routes instead of 2", "routes", {"routes": 2}, {"routes": 500}, ("hit", "new")),
-        ("10,000 services on one VIP instead of 1, 4 backends each", "services", {"services": 1},
-         {"services": 10_000}, ("hit", "new")),
+        ("10,000 services on one VIP instead of 1, 4 backends each, packets for one of them",
+         ("services", "idle-services"), {"services": 1}, {"services": 10_000}, ("hit", "new")),
+        ("the same, packets for all of them", "services", {"services": 1}, {"services": 10_000}, ("hit", "new")),
         ("1,000 backends instead of 4", "backends", {"backends": 4}, {"backends": 1000}, ("hit", "new")),
         ("1.5 times the rated flows", "fill", {"fill": 1.0}, {"fill": 1.5}, ("hit", "new")),
         ("a full table", "fill", {"fill": 1.0}, {"fill": 2.0}, ("hit", "new")),

@@ -61,6 +61,9 @@ pub struct Args {
     /// Services
     #[arg(long, value_delimiter = ',', default_value = "8", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     services: Vec<u16>,
+    /// Services that packets are for, the first ones; all, if that is more
+    #[arg(long, value_delimiter = ',', default_value = "10000", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    busy: Vec<u16>,
     /// VIPs that services share by their ports
     #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u16).range(1..=250))]
     vips: u16,
@@ -133,6 +136,7 @@ impl Args {
             family: Family::Ipv4,
             flows: 1,
             services: 1,
+            busy: 1,
             each: 1,
             weights: 1,
             scheduler: Scheduler::Wrr,
@@ -150,6 +154,8 @@ impl Args {
         let shapes = varied(shapes, &self.fill, |shape, fill| Shape { fill, ..shape });
         let shapes = varied(shapes, &self.frame, |shape, frame| Shape { frame, ..shape });
         let shapes = varied(shapes, &self.services, |shape, services| Shape { services, ..shape });
+        let shapes =
+            varied(shapes, &self.busy, |shape, busy| Shape { busy: busy.min(shape.services), ..shape });
         let shapes = varied(shapes, &self.backends, |shape, each| Shape { each, ..shape });
         let shapes = varied(shapes, &self.weights, |shape, weights| Shape { weights, ..shape });
         let schedulers = self.scheduler.concat();

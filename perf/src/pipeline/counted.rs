@@ -11,10 +11,10 @@ const COUNTS: &str = include_str!("../../instructions.tsv");
 /// Instructions of a packet, if such packets were counted: in the same world but for the number of flows, which
 /// changes little.
 pub fn instructions(shape: &Shape, event: Event) -> Option<u32> {
-    let Shape { mode, family, services, each, weights, scheduler, vips, .. } = *shape;
+    let Shape { mode, family, services, busy, each, weights, scheduler, vips, .. } = *shape;
     let Shape { routes, frame, fill, draw, .. } = *shape;
-    let is_common =
-        (services, each, weights, scheduler, vips, routes, frame) == (8, 8, 1, Scheduler::Wrr, 250, 2, 64);
+    let is_common = (services, busy, each, weights, scheduler, vips, routes, frame)
+        == (8, 8, 8, 1, Scheduler::Wrr, 250, 2, 64);
     if !is_common || fill != Fill::RATED || draw != Draw::Uniform {
         return None;
     }

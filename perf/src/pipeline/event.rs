@@ -256,6 +256,7 @@ mod tests {
         family: Family::Ipv4,
         flows: FRAMES as u32,
         services: 3,
+        busy: 3,
         each: 4,
         weights: 1,
         scheduler: Scheduler::Wrr,

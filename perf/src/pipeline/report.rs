@@ -21,6 +21,8 @@ struct Row {
     frame: usize,
     event: Event,
     services: u16,
+    /// Services that packets were for.
+    busy: u16,
     /// Of all services together.
     backends: u32,
     /// The largest one.
@@ -85,6 +87,7 @@ impl Row {
             frame: wire_len(shape.family, shape.frame),
             event,
             services: shape.services,
+            busy: shape.busy,
             backends: shape.backends(),
             weights: shape.weights,
             scheduler: shape.scheduler,
@@ -126,6 +129,9 @@ impl Row {
         if self.weights > 1 {
             line += &format!("  weights up to {}", self.weights);
         }
+        if self.busy < self.services {
+            line += &format!("  all for {} of the services", self.busy);
+        }
         if *refused > 0.0 {
             line += &format!("  {:.3} % of the flows refused", refused * 100.0);
         }
@@ -148,6 +154,7 @@ mod tests {
         family: Family::Ipv4,
         flows: 10_000,
         services: 3,
+        busy: 3,
         each: 7,
         weights: 1,
         scheduler: Scheduler::Wlc,
@@ -166,7 +173,7 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&row.json()).unwrap();
         let expected = serde_json::json!({
             "mode": "nat", "family": "ipv4", "flows": 10_000, "frame": 64, "event": "hit", "services": 3,
-            "backends": 21, "weights": 1, "scheduler": "wlc", "vips": 1, "routes": 2, "draw": "uniform", "fill": 1.0,
+            "busy": 3, "backends": 21, "weights": 1, "scheduler": "wlc", "vips": 1, "routes": 2, "draw": "uniform", "fill": 1.0,
             "ns_per_packet": 20.12, "min": 19.0, "max": 30.0, "cycles_per_packet": 60.37, "mpps": 49.69,
             "packets": 4096, "refused": 0.0
         });
@@ -178,7 +185,7 @@ mod tests {
     fn what_is_known_only_of_some_cases_is_told_of_them() {
         let ns = Summary { median: 20.0, min: 19.0, max: 30.0 };
         let measured = Measured { ns, undisturbed: Some(ns), packets: 4096, refused: 0.25 };
-        let shape = Shape { services: 8, each: 8, scheduler: Scheduler::Wrr, vips: 250, ..SHAPE };
+        let shape = Shape { services: 8, busy: 8, each: 8, scheduler: Scheduler::Wrr, vips: 250, ..SHAPE };
         let row = Row::new(&shape, Event::Hit, &measured, 3.0);
         assert!(row.instructions_per_packet.is_some_and(|count| count > 50));
         assert_eq!(Row::new(&SHAPE, Event::Hit, &measured, 3.0).instructions_per_packet, None);

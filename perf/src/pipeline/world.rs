@@ -59,6 +59,8 @@ pub struct Shape {
     pub flows: u32,
     /// Number of TCP services, which have the first slots.
     pub services: u16,
+    /// Number of services that packets are for, the first of them.
+    pub busy: u16,
     /// Number of backends of each of them.
     pub each: u16,
     /// The largest weight of a backend; the others have any from 1 on.
@@ -300,7 +302,7 @@ impl World {
     /// The service of a flow.
     pub fn service_of(&self, flow: u32) -> ServiceSlot {
         // Less than the number of services, which has 16 bits.
-        ServiceSlot((flow % u32::from(self.shape.services)) as u16)
+        ServiceSlot((flow % u32::from(self.shape.busy)) as u16)
     }
 
     /// Where clients reach the service of a flow.
@@ -323,6 +325,7 @@ mod tests {
         family: Family::Ipv4,
         flows: 1_000_000,
         services: 1000,
+        busy: 1000,
         each: 64,
         weights: 1,
         scheduler: Scheduler::Wrr,
@@ -363,9 +366,25 @@ mod tests {
         let world = World::new(Shape { mode: Mode::Dr, flows: 1, each: 1, ..SHAPE });
         assert_eq!(world.vip_of(249), "192.0.2.250:80".parse().unwrap());
         assert_eq!(world.vip_of(1250), "192.0.2.1:81".parse().unwrap());
-        let world =
-            World::new(Shape { mode: Mode::Dr, flows: 1, services: 10_000, vips: 1, each: 1, ..SHAPE });
+        let world = World::new(Shape {
+            mode: Mode::Dr,
+            flows: 1,
+            services: 10_000,
+            busy: 10_000,
+            vips: 1,
+            each: 1,
+            ..SHAPE
+        });
         assert_eq!(world.vip_of(9_999), "192.0.2.1:10079".parse().unwrap());
+    }
+
+    #[test]
+    fn packets_are_for_the_first_services_that_are_busy() {
+        let services = |busy| {
+            let world = World::new(Shape { mode: Mode::Dr, services: 4, busy, flows: 8, each: 1, ..SHAPE });
+            [0, 1, 2, 3, 4].map(|flow| world.service_of(flow).0)
+        };
+        assert_eq!([1, 3, 4].map(services), [[0; 5], [0, 1, 2, 0, 1], [0, 1, 2, 3, 0]]);
     }
 
     #[test]
