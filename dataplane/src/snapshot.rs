@@ -3,6 +3,7 @@
 //! Made by the control thread, read by all workers, changed by nobody; a change is a new snapshot. What
 //! changes with packets (flows, scheduler positions, counters, local ports) belongs to the workers.
 
+mod entry;
 mod exit;
 mod parts;
 mod repliers;

@@ -2,6 +2,7 @@
 
 use config::words::Mode;
 
+use super::entry::Entry;
 use super::tables::{Found, Keyed, number};
 use super::{Parts, ServiceSlot};
 
@@ -18,42 +19,17 @@ pub(super) struct Replier {
     shift: u16,
 }
 
-/// The repliers with a NAT backend's address and port, or with several ports.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Crowd {
-    /// Where they begin in the list of all; with [`ALONE`] if it is one alone that has one port.
-    start: u32,
-    /// How many they are; of one alone its port and service.
-    count: u32,
-}
-
-/// More than there are backends.
-const ALONE: u32 = 1 << 31;
+/// The repliers with a NAT backend's address and port, or with several ports: where they begin in the list of all, and how
+/// many they are, or the service and port of one alone that has one port.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Crowd(pub Entry);
 
 impl Crowd {
     /// The repliers, of all.
     pub fn members(self, all: &[Replier]) -> &[Replier] {
-        let start = (self.start & !ALONE) as usize;
-        let count = if self.is_alone() { 1 } else { self.count as usize };
+        let start = self.0.number() as usize;
+        let count = if self.0.is_sole() { 1 } else { self.0.tail() as usize };
         all.get(start..start + count).unwrap_or_default()
-    }
-
-    /// Whether it is one alone that has one port.
-    #[inline(always)]
-    pub fn is_alone(self) -> bool {
-        self.start >= ALONE
-    }
-
-    /// The service of one alone.
-    #[inline(always)]
-    pub fn service(self) -> ServiceSlot {
-        ServiceSlot(self.count as u16)
-    }
-
-    /// The port of that.
-    #[inline(always)]
-    pub fn service_port(self) -> u16 {
-        (self.count >> 16) as u16
     }
 }
 
@@ -91,7 +67,7 @@ impl<'a> Repliers<'a> {
 }
 
 /// All repliers by their keys.
-pub(super) fn replies(parts: &Parts) -> (Vec<Keyed<Crowd>>, Vec<Replier>) {
+pub(super) fn replies(parts: &Parts) -> (Vec<Keyed<Entry>>, Vec<Replier>) {
     let mut endpoints: Vec<Keyed<Replier>> = parts
         .backends
         .iter()
@@ -108,18 +84,14 @@ pub(super) fn replies(parts: &Parts) -> (Vec<Keyed<Crowd>>, Vec<Replier>) {
         .collect();
     endpoints.sort_unstable();
     endpoints.dedup();
-    let (mut crowds, mut start) = (Vec::<Keyed<Crowd>>::new(), 0);
+    let (mut crowds, mut start) = (Vec::<Keyed<Entry>>::new(), 0);
     for group in endpoints.chunk_by(|(one, _), (other, _)| one == other) {
         let Some((key, Replier { service, first, last, .. })) = group.first() else { continue };
         let is_alone = group.len() == 1 && first == last;
         // There are no more than backends, whose slots have 24 bits.
         let len = group.len() as u32;
-        let crowd = if is_alone {
-            Crowd { start: start | ALONE, count: u32::from(*first) << 16 | u32::from(service.0) }
-        } else {
-            Crowd { start, count: len }
-        };
-        crowds.push((*key, crowd));
+        let entry = if is_alone { Entry::sole(start, *service, *first) } else { Entry::other(start, len) };
+        crowds.push((*key, entry));
         start += len;
     }
     (crowds, endpoints.into_iter().map(|(_, replier)| replier).collect())

@@ -3,14 +3,16 @@
 mod first_look;
 
 use std::collections::{BTreeMap, HashSet};
+use std::hint::select_unpredictable;
 use std::net::{IpAddr, SocketAddr};
 
 use config::words::{Mode, Protocol};
 
+use super::entry::Entry;
 use super::repliers::{Crowd, Replier, Repliers, replies};
 use super::{Parts, Service, ServiceSlot};
 use crate::local::LocalSlot;
-use crate::lookup::{Key, Lookup, Words};
+use crate::lookup::{Filter, Key, Lookup, Words};
 use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::route::InterfaceId;
@@ -67,36 +69,15 @@ pub enum Direction {
     LocalReply(LocalSlot),
 }
 
-/// Who listens on an address and port.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Listener {
-    number: u32,
-    kind: Kind,
-}
-
-/// What the number of a listener says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Kind {
-    /// The one service.
-    #[default]
-    Sole,
-    /// The same, and backends of it are of full NAT, and so its flows, but perhaps a few.
-    FullNat,
-    /// The first of several services in the list of choices.
-    Choice,
-}
+/// Who listens on an address and port: a service alone, or the first of several in the list of choices.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener(Entry);
 
 impl Listener {
-    /// Whether it is a service that is alone here, and its flows are wide, but perhaps a few.
-    #[inline(always)]
-    fn has_wide<A: Address>(self) -> bool {
-        self.kind == Kind::FullNat || (!A::IS_V4 && self.kind == Kind::Sole)
-    }
-
     /// The service that is alone here, if it has no backends of full NAT.
     #[inline(always)]
     pub fn sole(self) -> Option<ServiceSlot> {
-        (self.kind == Kind::Sole).then_some(ServiceSlot(self.number as u16))
+        self.0.is_sole().then_some(self.0.service())
     }
 }
 
@@ -167,12 +148,14 @@ pub(super) fn number(protocol: Protocol) -> u8 {
 #[derive(Debug)]
 pub struct Family<A: Address> {
     local: Lookup<A::Key, Local>,
-    /// By protocol, address and port; port 0 has the services of several ports.
-    services: Lookup<A::Key, Listener>,
-    /// By a NAT backend's protocol, address and port, or port 0.
-    replies: Lookup<A::Key, Crowd>,
+    /// By protocol, address and port: a [`Listener`]; port 0 has the services of several ports.
+    services: Lookup<A::Key, Entry>,
+    /// By a NAT backend's protocol, address and port, or port 0: a [`Crowd`].
+    replies: Lookup<A::Key, Entry>,
     /// Addresses that are [`Local::Snat`].
     snat: Lookup<A::Key, LocalSlot>,
+    /// The addresses of services.
+    listening: Filter<A::Key>,
     /// What packets have an easy way besides requests.
     rows: Rows,
 }
@@ -181,11 +164,11 @@ impl<A: Address> Family<A> {
     fn new(
         parts: &Parts,
         locals: &[Keyed<Local>],
-        listeners: &[Keyed<Listener>],
-        replies: &[Keyed<Crowd>],
+        listeners: &[Keyed<Entry>],
+        replies: &[Keyed<Entry>],
     ) -> Self {
         let is_answered = replies.iter().any(|((_, address, _), _)| A::of(*address).is_some());
-        let is_range = |((_, address, port), _): &Keyed<Listener>| *port == 0 && A::of(*address).is_some();
+        let is_range = |((_, address, port), _): &Keyed<Entry>| *port == 0 && A::of(*address).is_some();
         let rows = if listeners.iter().any(is_range) {
             Rows::Mixed
         } else if parts.locals.iter().any(|address| A::of(*address).is_some()) {
@@ -195,6 +178,7 @@ impl<A: Address> Family<A> {
         } else {
             Rows::Requests
         };
+        let vips: HashSet<IpAddr> = listeners.iter().map(|((_, address, _), _)| *address).collect();
         let local = lookup::<A, _>(locals);
         let snat = |(key, _): &Keyed<Local>| match local.get(A::of(key.1)?.key(key.0, key.2))? {
             Local::Snat(slot) => Some((*key, slot)),
@@ -203,6 +187,7 @@ impl<A: Address> Family<A> {
         Self {
             snat: lookup::<A, _>(&locals.iter().filter_map(snat).collect::<Vec<_>>()),
             local,
+            listening: Filter::new(vips.iter().filter_map(|vip| Some(A::of(*vip)?.key(ANY, 0)))),
             services: lookup::<A, _>(listeners),
             replies: lookup::<A, _>(replies),
             rows,
@@ -211,7 +196,19 @@ impl<A: Address> Family<A> {
 
     #[inline]
     fn repliers<'a>(&self, all: &'a [Replier], protocol: Protocol, address: A, port: u16) -> &'a [Replier] {
-        self.replies.get(address.key(number(protocol), port)).map_or(&[], |crowd| crowd.members(all))
+        self.replies.get(address.key(number(protocol), port)).map_or(&[], |entry| Crowd(entry).members(all))
+    }
+
+    /// Whether an address is probably one that services listen on; else it is none.
+    #[inline(always)]
+    fn listens(&self, address: A) -> bool {
+        self.listening.may_have(address.key(ANY, 0))
+    }
+
+    /// Where it stands whose a packet is: the services, if it is for one of their addresses, else who replies.
+    #[inline(always)]
+    fn ends(&self, is_request: bool) -> &Lookup<A::Key, Entry> {
+        select_unpredictable(is_request, &self.services, &self.replies)
     }
 }
 
@@ -263,13 +260,11 @@ impl Tables {
 
     #[inline]
     pub(super) fn prefetch_direction<A: Address>(&self, protocol: Protocol, src: (A, u16), dst: (A, u16)) {
-        A::tables(self).services.prefetch(dst.0.key(number(protocol), dst.1));
-        if !self.repliers.is_empty() {
-            A::tables(self).replies.prefetch(src.0.key(number(protocol), src.1));
-        }
-        if A::tables(self).rows == Rows::FullNat {
-            A::tables(self).snat.prefetch(dst.0.key(ANY, 0));
-        }
+        let (tables, number) = (A::tables(self), number(protocol));
+        let is_request = tables.rows == Rows::Requests || tables.listens(dst.0);
+        let address = select_unpredictable(is_request, dst.0, src.0);
+        let port = select_unpredictable(is_request, dst.1, src.1);
+        tables.ends(is_request).prefetch(address.key(number, port));
     }
 
     #[inline]
@@ -289,10 +284,8 @@ impl Tables {
             }
         };
         match listener {
-            Some(Listener { number, kind: Kind::Sole | Kind::FullNat })
-                if takes(ServiceSlot(number as u16)) =>
-            {
-                Some(Found { service: ServiceSlot(number as u16), narrow: headers.ip.is_v4() })
+            Some(entry) if entry.is_service() && takes(entry.service()) => {
+                Some(Found { service: entry.service(), narrow: headers.ip.is_v4() })
             }
             None if !self.ranges => None,
             _ => self.choose(parts, listener, headers, tags, takes),
@@ -302,7 +295,7 @@ impl Tables {
     /// Who listens on the address and port that a plain packet is for.
     #[inline(always)]
     pub(super) fn listener<A: Address>(&self, plain: &Plain<A>) -> Option<Listener> {
-        A::tables(self).services.get(plain.dst.key(number(plain.protocol), plain.dst_port))
+        A::tables(self).services.get(plain.dst.key(number(plain.protocol), plain.dst_port)).map(Listener)
     }
 
     /// Which way a plain packet goes, if one look at each table is enough to tell: to a service that is alone on
@@ -315,10 +308,9 @@ impl Tables {
     ) -> Option<Direction> {
         let (tables, protocol) = (A::tables(self), number(plain.protocol));
         match listener {
-            Some(Listener { kind: Kind::Choice, .. }) => return None,
-            Some(Listener { number, kind }) => {
-                let service = ServiceSlot(number as u16);
-                return Some(Direction::Request { service, full_nat: kind == Kind::FullNat });
+            Some(Listener(entry)) if !entry.is_service() => return None,
+            Some(Listener(entry)) => {
+                return Some(Direction::Request { service: entry.service(), full_nat: entry.is_full_nat() });
             }
             None if self.ranges && tables.services.get(plain.dst.key(protocol, 0)).is_some() => return None,
             None => {}
@@ -356,7 +348,7 @@ impl Tables {
     fn choose(
         &self,
         parts: &Parts,
-        exact: Option<Listener>,
+        exact: Option<Entry>,
         headers: &Headers,
         tags: Tags,
         takes: impl Fn(ServiceSlot) -> bool,
@@ -372,15 +364,13 @@ impl Tables {
                 && class.is_none_or(|class| class.is_some_and(|class| class.has(headers, tags)))
                 && takes(choice.service)
         };
-        exact.into_iter().chain(ranges).filter(|listener| listener.kind == Kind::Choice).find_map(
-            |listener| {
-                let choices = self.choices.get(listener.number as usize..)?;
-                let last = choices.iter().position(|choice| !choice.more)?;
-                let choice = choices[..=last].iter().find(|choice| fits(choice))?;
-                let narrow = headers.ip.is_v4() && choice.first == choice.last;
-                Some(Found { service: choice.service, narrow })
-            },
-        )
+        exact.into_iter().chain(ranges).filter(|entry| !entry.is_service()).find_map(|entry| {
+            let choices = self.choices.get(entry.number() as usize..)?;
+            let last = choices.iter().position(|choice| !choice.more)?;
+            let choice = choices[..=last].iter().find(|choice| fits(choice))?;
+            let narrow = headers.ip.is_v4() && choice.first == choice.last;
+            Some(Found { service: choice.service, narrow })
+        })
     }
 
     pub(super) fn replies_of(&self, protocol: Protocol, address: IpAddr, port: u16) -> Repliers<'_> {
@@ -442,7 +432,7 @@ fn locals(parts: &Parts) -> Vec<Keyed<Local>> {
 /// A service alone on its address and port is found by one look, which the fast path needs; those whose packets are
 /// limited are for the stages. All others are choices, the narrowest range
 /// first, those with a class before the one without.
-fn listeners(parts: &Parts) -> (Vec<Keyed<Listener>>, Vec<Choice>) {
+fn listeners(parts: &Parts) -> (Vec<Keyed<Entry>>, Vec<Choice>) {
     let mut services: Vec<(ServiceSlot, &Service)> = parts
         .services
         .iter()
@@ -470,11 +460,14 @@ fn listeners(parts: &Parts) -> (Vec<Keyed<Listener>>, Vec<Choice>) {
         let Some((slot, first)) = group.first() else { continue };
         let key = key(first);
         if group.len() == 1 && key.2 != 0 && first.class.is_none() && !first.is_policed() {
-            let kind = if full_nat.contains(slot) { Kind::FullNat } else { Kind::Sole };
-            listeners.push((key, Listener { number: slot.0.into(), kind }));
+            let entry = match full_nat.contains(slot) {
+                true => Entry::full_nat(*slot, key.2),
+                false => Entry::sole(0, *slot, key.2),
+            };
+            listeners.push((key, entry));
             continue;
         }
-        listeners.push((key, Listener { number: choices.len() as u32, kind: Kind::Choice }));
+        listeners.push((key, Entry::other(choices.len() as u32, 0)));
         choices.extend(group.iter().map(|(slot, service)| Choice {
             first: service.key.ports.first,
             last: service.key.ports.last,

@@ -3,7 +3,7 @@
 
 use std::hint::select_unpredictable;
 
-use super::{ANY, Address, Kind, Tables, number};
+use super::{ANY, Address, Entry, Tables, number};
 use crate::local::LocalSlot;
 use crate::lookup::Key;
 use crate::parse::plain::Plain;
@@ -62,14 +62,12 @@ impl Tables {
         debug_assert!(self.v4.rows == Rows::BothWays);
         let number = number(plain.protocol);
         let (to, from) = (plain.dst.key(number, plain.dst_port), plain.src.key(number, plain.src_port));
-        let ((there, listener), (here, crowd)) = (self.v4.services.first(to), self.v4.replies.first(from));
-        let is_request = there == to;
-        let is_reply = !there.is_passed() & (here == from) & crowd.is_alone();
-        let is_sole = select_unpredictable(is_request, listener.kind == Kind::Sole, is_reply);
-        let service = select_unpredictable(is_request, listener.number as u16, crowd.service().0);
-        let client = select_unpredictable(is_request, from, to);
+        let is_request = self.v4.listens(plain.dst);
+        let (key, client) =
+            (select_unpredictable(is_request, to, from), select_unpredictable(is_request, from, to));
+        let (found, entry) = self.v4.ends(is_request).first(key);
         let client = (((client >> 32) as u32).swap_bytes(), ((client >> 16) as u16).swap_bytes());
-        is_sole.then_some((client, ServiceSlot(service), !is_request))
+        ((found == key) & entry.is_sole()).then_some((client, entry.service(), !is_request))
     }
 
     /// The wide flow of a packet. Without `REPLIES` it knows requests alone; with them it is for
@@ -80,33 +78,21 @@ impl Tables {
         plain: &Plain<A>,
     ) -> Option<WideFlow<A>> {
         let (tables, number) = (A::tables(self), number(plain.protocol));
-        let to = plain.dst.key(number, plain.dst_port);
-        let (there, listener) = tables.services.first(to);
-        let (is_request, is_sole) = (there == to, listener.has_wide::<A>());
-        let request = WideFlow {
-            client: (plain.src, plain.src_port),
-            service: ServiceSlot(listener.number as u16),
-            service_port: plain.dst_port,
-            is_reply: false,
-        };
-        if !REPLIES {
-            return (is_request & is_sole).then_some(request);
-        }
-        debug_assert!(tables.rows == Rows::BothWays);
-        let from = plain.src.key(number, plain.src_port);
-        let (here, crowd) = tables.replies.first_if(!is_request, from);
-        let is_reply = !there.is_passed() & (here == from) & crowd.is_alone();
+        let is_request = !REPLIES || tables.listens(plain.dst);
         let either = |request, reply| select_unpredictable(is_request, request, reply);
+        let (src, dst) = (plain.src, plain.dst);
+        let (address, port) =
+            (select_unpredictable(is_request, dst, src), either(plain.dst_port, plain.src_port));
+        let key = address.key(number, port);
+        let table = if REPLIES { tables.ends(is_request) } else { &tables.services };
+        let (found, entry) = table.first(key);
         let flow = WideFlow {
-            client: (
-                select_unpredictable(is_request, plain.src, plain.dst),
-                either(plain.src_port, plain.dst_port),
-            ),
-            service: ServiceSlot(either(request.service.0, crowd.service().0)),
-            service_port: either(plain.dst_port, crowd.service_port()),
+            client: (select_unpredictable(is_request, src, dst), either(plain.src_port, plain.dst_port)),
+            service: entry.service(),
+            service_port: entry.port(),
             is_reply: !is_request,
         };
-        select_unpredictable(is_request, is_sole, is_reply).then_some(flow)
+        ((found == key) & entry.has_wide::<A>()).then_some(flow)
     }
 
     /// Of which service with flows of full NAT a packet is, or for which local address. It is for [`Rows::FullNat`].
@@ -115,10 +101,18 @@ impl Tables {
         let tables = A::tables(self);
         let to = plain.dst.key(number(plain.protocol), plain.dst_port);
         let address = plain.dst.key(ANY, 0);
-        let ((there, listener), (here, local)) = (tables.services.first(to), tables.snat.first(address));
+        let ((there, entry), (here, local)) = (tables.services.first(to), tables.snat.first(address));
         let is_request = there == to;
         let is_reply = !there.is_passed() & (here == address);
-        let flow = FullNatFlow { service: ServiceSlot(listener.number as u16), local, is_reply: !is_request };
-        select_unpredictable(is_request, listener.has_wide::<A>(), is_reply).then_some(flow)
+        let flow = FullNatFlow { service: entry.service(), local, is_reply: !is_request };
+        select_unpredictable(is_request, entry.has_wide::<A>(), is_reply).then_some(flow)
+    }
+}
+
+impl Entry {
+    /// Whether it has a service whose flows of this IP version are wide, but perhaps a few.
+    #[inline(always)]
+    fn has_wide<A: Address>(self) -> bool {
+        if A::IS_V4 { self.is_full_nat() } else { self.is_service() }
     }
 }

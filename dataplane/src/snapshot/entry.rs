@@ -1,0 +1,78 @@
+//! What the tables of a snapshot have for an end of a flow: who listens there, or for whom it replies. Both say in the same
+//! words which service easy packets are of, so that the fast path need not tell one from the other.
+
+use super::ServiceSlot;
+
+/// What a table has for an address, or an address and port.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entry {
+    /// Flags in the highest two bits, above a number.
+    head: u32,
+    /// With one of the flags a service in the lower half and a port of it in the other, else a number.
+    tail: u32,
+}
+
+/// There is one service alone, and no backend of it is of full NAT.
+const SOLE: u32 = 1 << 31;
+/// There is one service alone, with backends of full NAT and so its flows, but perhaps a few.
+const FULL_NAT: u32 = 1 << 30;
+const NUMBER: u32 = FULL_NAT - 1;
+
+impl Entry {
+    /// One service and port, and a number below 2^30.
+    pub fn sole(number: u32, service: ServiceSlot, port: u16) -> Self {
+        Self { head: SOLE | number, tail: u32::from(port) << 16 | u32::from(service.0) }
+    }
+
+    /// The same of a service of full NAT.
+    pub fn full_nat(service: ServiceSlot, port: u16) -> Self {
+        Self { head: FULL_NAT, ..Self::sole(0, service, port) }
+    }
+
+    /// Something else, of which there are so many, or which is one thing.
+    pub fn other(number: u32, tail: u32) -> Self {
+        Self { head: number, tail }
+    }
+
+    /// The number of something else, or beside one service.
+    #[inline(always)]
+    pub fn number(self) -> u32 {
+        self.head & NUMBER
+    }
+
+    /// The second number of something else.
+    #[inline(always)]
+    pub fn tail(self) -> u32 {
+        self.tail
+    }
+
+    /// Whether there is one service alone, and no backend of it is of full NAT.
+    #[inline(always)]
+    pub fn is_sole(self) -> bool {
+        self.head & SOLE != 0
+    }
+
+    /// Whether there is one service alone, with backends of full NAT.
+    #[inline(always)]
+    pub fn is_full_nat(self) -> bool {
+        self.head & FULL_NAT != 0
+    }
+
+    /// Whether there is one service alone.
+    #[inline(always)]
+    pub fn is_service(self) -> bool {
+        self.head & (SOLE | FULL_NAT) != 0
+    }
+
+    /// That service.
+    #[inline(always)]
+    pub fn service(self) -> ServiceSlot {
+        ServiceSlot(self.tail as u16)
+    }
+
+    /// Its port.
+    #[inline(always)]
+    pub fn port(self) -> u16 {
+        (self.tail >> 16) as u16
+    }
+}
