@@ -45,7 +45,7 @@ use crate::team::Team;
 use crate::toeplitz::Owners;
 use crate::wire::eth::Tags;
 pub use bind::RESERVED_SERVICES;
-use fast::Sights;
+use fast::{Sights, Variety};
 pub use flows::Flows;
 use work::{Batch, Live, Role, Target, Work};
 
@@ -163,6 +163,8 @@ pub struct Forwarder<F: Frame> {
     sights: Option<Box<Sights>>,
     /// Bursts to come for which the snapshot's tables are not in the cache yet.
     cold: u32,
+    /// To how many backends packets go, of those of a large snapshot.
+    variety: Variety,
 }
 
 impl<F: Frame> Forwarder<F> {
@@ -187,6 +189,7 @@ impl<F: Frame> Forwarder<F> {
             batch: Some(Box::new([Work::NONE; BURST])),
             sights: Some(Sights::new()),
             cold: COLD_BURSTS,
+            variety: Variety::new(),
         }
     }
 

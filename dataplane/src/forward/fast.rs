@@ -16,9 +16,11 @@ mod open;
 mod rows;
 mod sight;
 mod sights;
+mod variety;
 
 pub(super) use sights::Sights;
 use sights::{Heading, Lane, Lanes, Narrow, Sighted, Wide};
+pub(super) use variety::Variety;
 
 use super::flows::Hashed;
 use super::{Context, Forwarder, Live, Outbox};
@@ -83,7 +85,7 @@ impl<F: Frame> Forwarder<F> {
     ) -> bool {
         let Some(mut sights) = self.sights.take() else { return false };
         let snapshot = context.snapshot;
-        let far = snapshot.is_large() || self.cold > 0;
+        let far = self.cold > 0 || (snapshot.is_large() && self.variety.is_great());
         self.cold = self.cold.saturating_sub(1);
         if far {
             self.foresee_directions(snapshot, burst);
