@@ -52,7 +52,7 @@ use work::{Batch, Live, Role, Target, Work};
 /// Frames ahead of the one being parsed whose headers are asked for.
 const PREFETCH_AHEAD: usize = 8;
 
-/// Bursts after which what is often used of a small snapshot is in the cache.
+/// Bursts after which what is often used of a snapshot is in the cache, if that is not too much.
 const COLD_BURSTS: u32 = 16;
 
 /// A frame for the control thread.

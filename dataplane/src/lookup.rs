@@ -2,8 +2,6 @@
 
 mod filter;
 
-use std::hint::select_unpredictable;
-
 use crate::prefetch::{self, Table};
 pub use filter::Filter;
 
@@ -160,12 +158,6 @@ impl<K: Key, V: Copy + Default> Lookup<K, V> {
     #[inline(always)]
     pub fn first(&self, key: K) -> (K, V) {
         self.places[self.start(key)]
-    }
-
-    /// The same if it is `wanted`; else it is of no meaning, and of one line that is always in the cache.
-    #[inline(always)]
-    pub fn first_if(&self, wanted: bool, key: K) -> (K, V) {
-        self.places[select_unpredictable(wanted, self.start(key), 0)]
     }
 
     /// The value of a key.

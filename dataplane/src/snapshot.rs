@@ -211,7 +211,7 @@ impl Snapshot {
         self.tables.is_local(address)
     }
 
-    /// Whether it has too many services or backends for the caches, so that it pays to ask for them early.
+    /// Whether it has too many services or backends for the caches, so that it pays to ask for them early if most have packets.
     #[inline]
     pub fn is_large(&self) -> bool {
         const MANY: usize = 2048;

@@ -154,8 +154,9 @@ impl Args {
         let shapes = varied(shapes, &self.fill, |shape, fill| Shape { fill, ..shape });
         let shapes = varied(shapes, &self.frame, |shape, frame| Shape { frame, ..shape });
         let shapes = varied(shapes, &self.services, |shape, services| Shape { services, ..shape });
-        let shapes =
+        let mut shapes =
             varied(shapes, &self.busy, |shape, busy| Shape { busy: busy.min(shape.services), ..shape });
+        shapes.dedup();
         let shapes = varied(shapes, &self.backends, |shape, each| Shape { each, ..shape });
         let shapes = varied(shapes, &self.weights, |shape, weights| Shape { weights, ..shape });
         let schedulers = self.scheduler.concat();

@@ -261,10 +261,14 @@ impl Tables {
     #[inline]
     pub(super) fn prefetch_direction<A: Address>(&self, protocol: Protocol, src: (A, u16), dst: (A, u16)) {
         let (tables, number) = (A::tables(self), number(protocol));
-        let is_request = tables.rows == Rows::Requests || tables.listens(dst.0);
+        // As they will be looked into: the filter is for the one case.
+        let is_request = tables.rows != Rows::BothWays || tables.listens(dst.0);
         let address = select_unpredictable(is_request, dst.0, src.0);
         let port = select_unpredictable(is_request, dst.1, src.1);
         tables.ends(is_request).prefetch(address.key(number, port));
+        if tables.rows == Rows::Mixed {
+            tables.replies.prefetch(src.0.key(number, src.1));
+        }
     }
 
     #[inline]

@@ -49,7 +49,7 @@ const MTU: u16 = 1600;
 const FLOWS_PER_LOCAL: u32 = 60_000;
 
 /// What a world is like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
     /// How packets reach all backends.
     pub mode: Mode,

@@ -1,5 +1,5 @@
-//! Asks early for what the packets of a burst will need, where services and backends are too many for the caches, or
-//! new.
+//! Asks early for what the packets of a burst will need, where the services and backends that have packets are too many
+//! for the caches, or new.
 //!
 //! Each step reads only what an earlier one asked for, for all packets of the burst, so that memory works on all of
 //! them at once.

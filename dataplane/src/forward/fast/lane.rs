@@ -238,8 +238,8 @@ impl<F: Frame> Forwarder<F> {
         true
     }
 
-    /// What most packets of a lane probably need and the port that they leave by, by the first of them. For those under NAT it
-    /// finds the exits of replies.
+    /// What most packets of a lane probably need and the port that they leave by, by the first of them, whose backend is a
+    /// sample. For those under NAT it finds the exits of replies.
     #[inline]
     fn usual_run<A: Fast, K: Tabled>(
         &mut self,
@@ -250,11 +250,7 @@ impl<F: Frame> Forwarder<F> {
         let first = live.into_iter().next().map(|slot| lane.at(slot));
         let flow = first.and_then(|known| known.key.get(&self.flows, known.home, &known.hash));
         let way = flow.and_then(|(_, flow)| context.snapshot.way(flow.backend()));
-        if let Some((_, flow)) = flow
-            && context.snapshot.is_large()
-        {
-            self.variety.note(flow.backend());
-        }
+        flow.inspect(|(_, flow)| self.variety.note(flow.backend()));
         let run: Run<F, A, K> = match way.map(|way| way.carriage) {
             Some(Carriage::Dr) => Self::run_dr,
             Some(Carriage::Ipip) => Self::run_ipip,

@@ -6,7 +6,8 @@ use crate::snapshot::BackendSlot;
 const WORDS: usize = 32;
 /// Samples after which it is judged anew.
 const SAMPLES: u32 = 64 * WORDS as u32;
-/// Bits that so many samples set if they are of some 2,700 backends. Of 2,048 they set 960, of 8,192 1,200.
+/// Bits that so many samples set if they are of some 2,700 backends: of 2,048 they set 960, of 8,192 1,200. They are as many,
+/// too, where seven tenths of the packets go to very many backends and the rest to few.
 const MANY: u32 = SAMPLES / 2;
 
 /// Linear counting (Whang, Vander-Zanden and Taylor, "A Linear-Time Probabilistic Counting Algorithm for Database
@@ -15,13 +16,15 @@ pub(in super::super) struct Variety {
     /// A bit for each hash of a backend that was sampled.
     seen: [u64; WORDS],
     noted: u32,
+    /// Whether a sample is wanted: one of each burst, or openings would count for more than other packets.
+    is_asked: bool,
     is_great: bool,
 }
 
 impl Variety {
     /// Great, until it is known.
     pub fn new() -> Self {
-        Self { seen: [0; WORDS], noted: 0, is_great: true }
+        Self { seen: [0; WORDS], noted: 0, is_asked: false, is_great: true }
     }
 
     /// Whether packets went to more backends lately than the caches have room for.
@@ -30,9 +33,22 @@ impl Variety {
         self.is_great
     }
 
-    /// Takes a packet's backend for a sample.
+    /// The next packet is a sample.
+    #[inline]
+    pub fn ask(&mut self) {
+        self.is_asked = true;
+    }
+
+    /// Takes a packet's backend for a sample, if one is wanted.
     #[inline]
     pub fn note(&mut self, backend: BackendSlot) {
+        if std::mem::take(&mut self.is_asked) {
+            self.add(backend);
+        }
+    }
+
+    #[inline(never)]
+    fn add(&mut self, backend: BackendSlot) {
         // Slots in a row would be spread evenly by one factor, so that the bits would tell no more than that they are many.
         let hash = u64::from(backend.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let hash = (hash ^ hash >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -64,6 +80,7 @@ mod tests {
         let random = BuildHasherDefault::<DefaultHasher>::default();
         for (backends, is_great) in [(1, false), (8_192, true), (2_048, false), (40_000, true), (4, false)] {
             for number in 0..SAMPLES {
+                variety.ask();
                 variety.note(BackendSlot(random.hash_one(number) as u32 % backends));
             }
             assert_eq!(variety.is_great(), is_great, "{backends}");

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
-use config::words::{Fate, NoBackend};
+use config::words::{Fate, NoBackend, Protocol};
 
 use super::*;
 use crate::flow::{FlowOwner, FlowValue};
 use crate::local::{LocalAddress, LocalSlot};
-use crate::parse::plain::glance_v4;
+use crate::parse::plain::{Kind, NO_FRONT, Station, front, glance_v4};
 use crate::samples::{Body, Sample, cases, endpoint, syn};
 use crate::snapshot::{Backend, BackendSlot, Candidate, Gateway, Parts, Pool, PoolSlot};
 use crate::stats::Counter;
@@ -43,17 +43,21 @@ impl Step {
         }
         HeapFrame::new(&bytes)
     }
-
-    /// The client's port, which is above those of all others.
-    fn client(&self) -> u16 {
-        self.packet.ports.0.max(self.packet.ports.1)
-    }
 }
 
-/// Whether packets of its flow may overtake it: it is not plain.
-fn may_be_overtaken(frame: &HeapFrame) -> bool {
-    let front = frame.head().first_chunk();
-    front.is_none_or(|front| front[14] != 0x45 || glance_v4(front, frame.len()).is_none())
+/// The flow that a frame may be of, by protocol and the client's end, if any; and whether packets of that may overtake it:
+/// it is not plain.
+fn may_be_overtaken(frame: &HeapFrame) -> Option<((Protocol, IpAddr, u16), bool)> {
+    let (headers, _) = parse(frame.head(), frame.len(), mac(254)).ok()?;
+    let (src, dst) = (headers.ip.addresses.src(), headers.ip.addresses.dst());
+    let is_reply = PEERS.map(IpAddr::from).contains(&src);
+    let (client, port) = if is_reply { (dst, headers.dst_port) } else { (src, headers.src_port) };
+    let mut padded = NO_FRONT;
+    let front = front(frame.head(), &mut padded);
+    let front = front.filter(|front| Station::new(mac(254)).kind(front) == Some(Kind::V4));
+    let is_plain = front.is_some_and(|front| glance_v4(front, frame.len()).is_some());
+    // Those with no hops left do not reach their flows.
+    Some(((headers.protocol, client, port), !is_plain && headers.ip.ttl > 1))
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -194,11 +198,11 @@ proptest! {
             let mut waiting = Vec::new();
             for step in &steps {
                 let frame = step.frame();
-                if may_be_overtaken(&frame) {
-                    waiting.push(step.client());
-                } else if waiting.contains(&step.client()) {
+                match may_be_overtaken(&frame) {
+                    Some((flow, true)) => waiting.push(flow),
                     // It would find its flow as that packet did, or as it left it.
-                    continue;
+                    Some((flow, false)) if waiting.contains(&flow) => continue,
+                    _ => {}
                 }
                 one.push(frame.clone()).unwrap();
                 other.push(frame).unwrap();

@@ -20,6 +20,7 @@ mod ports;
 mod reset;
 mod schedule;
 mod segment;
+mod variety;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

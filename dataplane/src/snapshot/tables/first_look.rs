@@ -1,4 +1,4 @@
-//! Whose flow a plain packet is, where the first look at each table tells: without a jump that depends on which way it goes,
+//! Whose flow a plain packet is, where the first look at a table tells: without a jump that depends on which way it goes,
 //! for in a burst of requests and replies that cannot be foretold, and a wrong guess costs more than all looks.
 
 use std::hint::select_unpredictable;
@@ -78,6 +78,7 @@ impl Tables {
         plain: &Plain<A>,
     ) -> Option<WideFlow<A>> {
         let (tables, number) = (A::tables(self), number(plain.protocol));
+        debug_assert!(!REPLIES || tables.rows == Rows::BothWays);
         let is_request = !REPLIES || tables.listens(plain.dst);
         let either = |request, reply| select_unpredictable(is_request, request, reply);
         let (src, dst) = (plain.src, plain.dst);
