@@ -85,11 +85,7 @@ impl<F: Frame> Forwarder<F> {
     ) -> bool {
         let Some(mut sights) = self.sights.take() else { return false };
         let snapshot = context.snapshot;
-        let is_large = snapshot.is_large();
-        if is_large {
-            self.variety.ask();
-        }
-        let far = self.cold > 0 || (is_large && self.variety.is_great());
+        let far = self.cold > 0 || (snapshot.is_large() && self.variety.is_great());
         self.cold = self.cold.saturating_sub(1);
         if far {
             self.foresee_directions(snapshot, burst);

@@ -250,7 +250,11 @@ impl<F: Frame> Forwarder<F> {
         let first = live.into_iter().next().map(|slot| lane.at(slot));
         let flow = first.and_then(|known| known.key.get(&self.flows, known.home, &known.hash));
         let way = flow.and_then(|(_, flow)| context.snapshot.way(flow.backend()));
-        flow.inspect(|(_, flow)| self.variety.note(flow.backend()));
+        if let Some((_, flow)) = flow
+            && context.snapshot.is_large()
+        {
+            self.variety.note(flow.backend());
+        }
         let run: Run<F, A, K> = match way.map(|way| way.carriage) {
             Some(Carriage::Dr) => Self::run_dr,
             Some(Carriage::Ipip) => Self::run_ipip,

@@ -91,7 +91,9 @@ impl<F: Frame> Forwarder<F> {
             .schedulers
             .pick(context.now, known.key.service(), service, || plain.into())
             .ok_or(Unopened::Unasked)?;
-        self.variety.note(backend);
+        if snapshot.is_large() {
+            self.variety.note_opening(backend);
+        }
         let chosen = Unopened::Chosen(backend);
         let way = snapshot.way(backend).filter(|way| way.is_of::<A>()).ok_or(chosen)?;
         // The stages would take it for the second packet of a flow that is stored here.

@@ -6,6 +6,8 @@ use crate::snapshot::BackendSlot;
 const WORDS: usize = 32;
 /// Samples after which it is judged anew.
 const SAMPLES: u32 = 64 * WORDS as u32;
+/// Openings of which one is a sample: about as many as packets of a burst, and no even number, for clients may open in turns.
+const OPENINGS: u32 = 31;
 /// Bits that so many samples set if they are of some 2,700 backends: of 2,048 they set 960, of 8,192 1,200. They are as many,
 /// too, where seven tenths of the packets go to very many backends and the rest to few.
 const MANY: u32 = SAMPLES / 2;
@@ -16,15 +18,15 @@ pub(in super::super) struct Variety {
     /// A bit for each hash of a backend that was sampled.
     seen: [u64; WORDS],
     noted: u32,
-    /// Whether a sample is wanted: one of each burst, or openings would count for more than other packets.
-    is_asked: bool,
+    /// Openings since one was a sample.
+    openings: u32,
     is_great: bool,
 }
 
 impl Variety {
     /// Great, until it is known.
     pub fn new() -> Self {
-        Self { seen: [0; WORDS], noted: 0, is_asked: false, is_great: true }
+        Self { seen: [0; WORDS], noted: 0, openings: 0, is_great: true }
     }
 
     /// Whether packets went to more backends lately than the caches have room for.
@@ -33,22 +35,19 @@ impl Variety {
         self.is_great
     }
 
-    /// The next packet is a sample.
+    /// Notes an opening, of which some are samples.
     #[inline]
-    pub fn ask(&mut self) {
-        self.is_asked = true;
-    }
-
-    /// Takes a packet's backend for a sample, if one is wanted.
-    #[inline]
-    pub fn note(&mut self, backend: BackendSlot) {
-        if std::mem::take(&mut self.is_asked) {
-            self.add(backend);
+    pub fn note_opening(&mut self, backend: BackendSlot) {
+        self.openings += 1;
+        if self.openings == OPENINGS {
+            self.openings = 0;
+            self.note(backend);
         }
     }
 
+    /// Takes a packet's backend for a sample.
     #[inline(never)]
-    fn add(&mut self, backend: BackendSlot) {
+    pub fn note(&mut self, backend: BackendSlot) {
         // Slots in a row would be spread evenly by one factor, so that the bits would tell no more than that they are many.
         let hash = u64::from(backend.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let hash = (hash ^ hash >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -63,7 +62,7 @@ impl Variety {
     #[cold]
     fn judge(&mut self) {
         let set: u32 = self.seen.iter().map(|word| word.count_ones()).sum();
-        *self = Self { is_great: set > MANY, ..Self::new() };
+        *self = Self { is_great: set > MANY, openings: self.openings, ..Self::new() };
     }
 }
 
@@ -80,10 +79,20 @@ mod tests {
         let random = BuildHasherDefault::<DefaultHasher>::default();
         for (backends, is_great) in [(1, false), (8_192, true), (2_048, false), (40_000, true), (4, false)] {
             for number in 0..SAMPLES {
-                variety.ask();
                 variety.note(BackendSlot(random.hash_one(number) as u32 % backends));
             }
             assert_eq!(variety.is_great(), is_great, "{backends}");
         }
+    }
+
+    #[test]
+    fn openings_are_sampled_whatever_their_turns() {
+        let mut variety = Variety::new();
+        let openings = |variety: &mut Variety, backends: u32| {
+            (0..SAMPLES * OPENINGS).for_each(|number| variety.note_opening(BackendSlot(number % backends)));
+            variety.is_great()
+        };
+        assert!(!openings(&mut variety, 1));
+        assert!(openings(&mut variety, 1 << 16));
     }
 }

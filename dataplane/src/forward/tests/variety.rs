@@ -19,5 +19,6 @@ fn little_is_asked_for_early_if_packets_go_to_one_of_many_backends() {
     };
     assert!(send(1, 80));
     assert!(!(0..3000).map(|_| send(1, 80)).last().unwrap());
-    assert!((1..6000).map(|port| send(port, 81)).last().unwrap());
+    // One opening of 31 is a sample, and so is each packet of a flow that is known.
+    assert!((1..6000).flat_map(|port| [send(port, 81), send(port, 81)]).last().unwrap());
 }
