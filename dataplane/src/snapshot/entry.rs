@@ -29,7 +29,7 @@ impl Entry {
         Self { head: FULL_NAT, ..Self::sole(0, service, port) }
     }
 
-    /// Something else, of which there are so many, or which is one thing.
+    /// Something else, by a number below 2^30 and a second one.
     pub fn other(number: u32, tail: u32) -> Self {
         Self { head: number, tail }
     }
