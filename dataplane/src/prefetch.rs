@@ -19,6 +19,20 @@ pub fn prefetch<T>(place: *const T) {
     let _ = place;
 }
 
+/// The same of what will be needed once: Intel's server processors bring it into the first-level cache alone (Intel 64 and
+/// IA-32 Architectures Optimization Reference Manual, "Prefetch"), others may do as for [`prefetch`].
+#[inline(always)]
+pub fn prefetch_once<T>(place: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use core::arch::x86_64::{_MM_HINT_NTA, _mm_prefetch};
+        // SAFETY: PREFETCHNTA never faults either, as in `prefetch`.
+        unsafe { _mm_prefetch::<_MM_HINT_NTA>(place.cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = place;
+}
+
 /// Bytes of a huge page.
 const HUGE_PAGE: usize = 1 << 21;
 const HALF_PAGE: usize = HUGE_PAGE / 2;

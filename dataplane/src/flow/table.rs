@@ -4,12 +4,11 @@
 //! its one alternate line; a line counts how many of its flows live elsewhere, so that the alternate is
 //! read only when that can help. Expired flows are found when probed, replaced or swept: no timers.
 
+mod early;
 mod hash;
 
-use std::hint::select_unpredictable;
-
 use super::{FlowKey, FlowValue, Key, WideKey};
-use crate::prefetch::{Table, prefetch, table};
+use crate::prefetch::{Table, table};
 pub use hash::{FlowHash, HashSecret};
 
 /// Four flows a line.
@@ -161,23 +160,6 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         self.flows == 0
     }
 
-    /// Asks for the home line of a client's flow to come into the cache, and returns which that is.
-    #[inline]
-    pub fn prefetch(&self, hash: FlowHash) -> Home {
-        let home = self.home(hash);
-        prefetch(self.lines.as_ptr().wrapping_add(home));
-        // A table has fewer than 2^32 lines (`FlowTable::new`).
-        Home(home as u32)
-    }
-
-    /// The same, or asks for the first line, which is near then, without a jump.
-    #[inline]
-    pub fn prefetch_if(&self, is_asked: bool, hash: FlowHash) -> Home {
-        let home = self.home(hash);
-        prefetch(self.lines.as_ptr().wrapping_add(select_unpredictable(is_asked, home, 0)));
-        Home(home as u32)
-    }
-
     #[inline]
     fn home(&self, hash: FlowHash) -> usize {
         multiply_shift(hash.0 >> 32, self.lines.len())
@@ -245,7 +227,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         if of.spilled() == 0 || of.way_of(key).is_some() || line.0 as usize == alternate {
             return None;
         }
-        prefetch(self.lines.as_ptr().wrapping_add(alternate));
+        self.ask(alternate);
         Some(Home(alternate as u32))
     }
 
@@ -259,58 +241,6 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         line.set_value(way, value.with_displaced(false));
         self.flows += 1;
         Some(place(home.0 as usize, way))
-    }
-
-    /// Whether it is too large for the caches that are near.
-    #[inline]
-    pub fn is_far(&self) -> bool {
-        const NEAR: usize = 1 << 19;
-        self.lines.len() > NEAR / size_of::<Line<K, WAYS>>()
-    }
-
-    /// Whether to find that there is no flow, or to store it, takes more than its home line: that is full, or some
-    /// of its flows live elsewhere.
-    #[inline]
-    pub fn needs_alternate(&self, home: Home) -> bool {
-        let line = &self.lines[home.0 as usize];
-        (line.spilled() != 0) | line.free_way().is_none()
-    }
-
-    /// Asks for the alternate line of a flow to come into the cache.
-    #[inline]
-    pub fn prefetch_alternate(&self, hash: FlowHash) {
-        prefetch(self.lines.as_ptr().wrapping_add(self.alternate(hash)));
-    }
-
-    /// Whether both lines of a flow are full often enough to ask early for what storing it takes then: of lines of four
-    /// that are half full on the average they rarely are.
-    #[inline]
-    pub fn is_crowded(&self) -> bool {
-        WAYS < 4 || self.flows > self.lines.len() * WAYS / 16 * 9
-    }
-
-    /// The same of what storing it takes besides both its lines, which should be in the cache by now: if these are full,
-    /// of the lines to which flows could move, or in a table that is nearly full of the home lines of those that may have
-    /// to go.
-    #[inline]
-    pub fn prefetch_moves(&self, hash: FlowHash) {
-        let [home, alternate] = self.lines_of(hash).map(|(line, _)| &self.lines[line]);
-        if home.free_way().is_some() || alternate.free_way().is_some() {
-            return;
-        }
-        let is_nearly_full = self.is_nearly_full();
-        // Flows of the home line are tried first, and one of four can nearly always move.
-        let lines = if is_nearly_full || WAYS < 4 { 2 } else { 1 };
-        for line in [home, alternate].into_iter().take(lines) {
-            for (key, way) in line.keys.iter().zip(0..) {
-                let displaced = line.value(way).is_displaced();
-                if displaced || !is_nearly_full {
-                    let hash = self.hash_of(key);
-                    let other = if displaced { self.home(hash) } else { self.alternate(hash) };
-                    prefetch(self.lines.as_ptr().wrapping_add(other));
-                }
-            }
-        }
     }
 
     /// The key of the flow in a place.

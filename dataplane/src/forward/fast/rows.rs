@@ -62,7 +62,7 @@ impl<F: Frame> Forwarder<F> {
         }
     }
 
-    /// The packets of a row whose flows are this worker's. They are told from others when all flows were asked for: from a
+    /// The packets of a row whose flows are this worker's. They are told from others when all flows are noted: from a
     /// NIC that brings each worker its own there are no others.
     #[inline(always)]
     fn owned<A: Fast, K: Tabled>(&self, row: Range<usize>, lane: &Lane<A, K>) -> Live {
@@ -216,8 +216,9 @@ impl<F: Frame> Forwarder<F> {
         lane: &mut Lane<A, K>,
     ) {
         let hash = self.flows.hash_of(client, port);
-        let home = K::prefetch(&self.flows, key.line(hash));
+        let home = K::home(&self.flows, key.line(hash));
         lane.note(slot, Brief::of(&plain), key, hash, home);
+        lane.ask(slot, &self.flows);
     }
 
     /// Whether a client's flows are this worker's.

@@ -47,6 +47,9 @@ impl<F: Frame> Forwarder<F> {
             }
             slot += 1;
         }
+        sights.narrow.ask_rest(&self.flows);
+        sights.wide_v4.ask_rest(&self.flows);
+        sights.wide_v6.ask_rest(&self.flows);
         (lanes, waiting)
     }
 

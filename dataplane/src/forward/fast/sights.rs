@@ -70,6 +70,8 @@ pub(super) struct Lane<A, K> {
     pub local: [LocalSlot; BURST],
     /// Of replies, if it takes a search: number of the exit to their clients. It is out of date for all others.
     pub exit: [u32; BURST],
+    /// Those whose homes are not asked for yet.
+    unasked: Live,
     /// Those whose home is their alternate line for now.
     pub elsewhere: Live,
 }
@@ -87,6 +89,7 @@ impl<A: Version, K: Key> Lane<A, K> {
             local_replies: Live::default(),
             local: [LocalSlot::default(); BURST],
             exit: [0; BURST],
+            unasked: Live::default(),
             elsewhere: Live::default(),
         }
     }
@@ -140,7 +143,31 @@ impl<A: Version, K: Key> Lane<A, K> {
     }
 }
 
+/// Homes in a vast table that are asked for together. The processor does not know where such lines are, and ends nothing that
+/// comes behind before it has found out; but it finds out for several at once, if they follow each other.
+const TOGETHER: usize = 8;
+
 impl<A, K: Tabled> Lane<A, K> {
+    /// Asks for the home of the packet in a place; in a vast table not before others wait for that, too.
+    #[inline(always)]
+    pub fn ask(&mut self, slot: usize, flows: &Flows) {
+        if !K::is_vast(flows) {
+            return K::prefetch_home(flows, self.home[slot]);
+        }
+        self.unasked.keep(slot);
+        if self.unasked.len() == TOGETHER {
+            self.ask_rest(flows);
+        }
+    }
+
+    /// Asks for those homes that were not yet.
+    #[inline(always)]
+    pub fn ask_rest(&mut self, flows: &Flows) {
+        for slot in std::mem::take(&mut self.unasked) {
+            K::prefetch_home(flows, self.home[slot]);
+        }
+    }
+
     /// Takes another line for the home of a packet's flow, if it lives there and not in its home line, and asks for it: it
     /// may be far. Returns whether it does.
     #[cold]
@@ -180,6 +207,13 @@ pub(in crate::forward) struct Sights {
 impl Sights {
     pub fn new() -> Box<Self> {
         Box::new(Self { narrow: Lane::new(), wide_v4: Lane::new(), wide_v6: Lane::new() })
+    }
+
+    /// Whether no lane waits to ask for homes.
+    #[cfg(test)]
+    pub fn are_asked(&self) -> bool {
+        let wide = self.wide_v4.unasked.is_empty() && self.wide_v6.unasked.is_empty();
+        self.narrow.unasked.is_empty() && wide
     }
 
     /// No packet is a reply.

@@ -39,6 +39,15 @@ pub trait Tabled: Key {
     /// Asks for a flow's line to come into the cache, and returns which that is.
     fn prefetch(flows: &Flows, line: FlowHash) -> Home;
 
+    /// The home line of a flow.
+    fn home(flows: &Flows, line: FlowHash) -> Home;
+
+    /// Asks for a home line to come into the cache.
+    fn prefetch_home(flows: &Flows, home: Home);
+
+    /// Whether the table has so many pages that the processor hardly ever knows where a line is.
+    fn is_vast(flows: &Flows) -> bool;
+
     /// A flow, and where it is. Its client has the hash `client`, and `home` is known of it already.
     fn get(self, flows: &Flows, home: Home, client: &FlowHash) -> Option<(Place, FlowValue)>;
 
@@ -109,6 +118,21 @@ impl Tabled for FlowKey {
     #[inline(always)]
     fn prefetch(flows: &Flows, line: FlowHash) -> Home {
         flows.narrow.prefetch(line)
+    }
+
+    #[inline(always)]
+    fn home(flows: &Flows, line: FlowHash) -> Home {
+        flows.narrow.home_of(line)
+    }
+
+    #[inline(always)]
+    fn prefetch_home(flows: &Flows, home: Home) {
+        flows.narrow.prefetch_home(home);
+    }
+
+    #[inline(always)]
+    fn is_vast(flows: &Flows) -> bool {
+        flows.narrow.is_vast()
     }
 
     #[inline(always)]
@@ -212,6 +236,21 @@ impl Tabled for WideKey {
     #[inline(always)]
     fn prefetch(flows: &Flows, line: FlowHash) -> Home {
         flows.wide.prefetch(line)
+    }
+
+    #[inline(always)]
+    fn home(flows: &Flows, line: FlowHash) -> Home {
+        flows.wide.home_of(line)
+    }
+
+    #[inline(always)]
+    fn prefetch_home(flows: &Flows, home: Home) {
+        flows.wide.prefetch_home(home);
+    }
+
+    #[inline(always)]
+    fn is_vast(flows: &Flows) -> bool {
+        flows.wide.is_vast()
     }
 
     #[inline(always)]

@@ -121,7 +121,7 @@ pub(super) fn counts(path: &Path) -> Vec<u64> {
 
 /// What is asked of packets besides.
 #[derive(Clone, Copy, Debug)]
-enum Asks {
+pub(super) enum Asks {
     Nothing,
     /// A lower segment size.
     Mss,
@@ -266,7 +266,7 @@ fn wide_steps() -> impl Strategy<Value = WideStep> {
 }
 
 /// Client, VIP, backend and local address, by IP version.
-const ENDS: [[&str; 4]; 2] = [
+pub(super) const ENDS: [[&str; 4]; 2] = [
     ["203.0.113.7:40000", "192.0.2.100:80", "198.51.100.11:8000", "198.51.100.200"],
     ["[2001:db8:c::7]:40000", "[2001:db8::100]:80", "[2001:db8:b::11]:8000", "2001:db8:b::200"],
 ];
@@ -282,7 +282,7 @@ static ADDRESSES: LazyLock<[[LocalAddress; 2]; 2]> = LazyLock::new(|| {
 /// Its backends are reached in `mode`, in full NAT from the local address and then every other one directly, or under NAT
 /// if the address is `spare` (and not of IPv4, of which replies before their openings find these open). In other modes
 /// there is that address if it is spare.
-fn wide_world(
+pub(super) fn wide_world(
     [_, vip, backend, local]: [&str; 4],
     (mode, spare): (Mode, bool),
     asks: Asks,

@@ -21,6 +21,7 @@ mod reset;
 mod schedule;
 mod segment;
 mod variety;
+mod vast;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
