@@ -13,7 +13,11 @@ use super::traffic::{Segment, client_of, flow_of};
 use super::world::World;
 use crate::rng::Rng;
 
-/// What a flow in the table is bound to: few bytes, for they share the cache with what is measured.
+/// Packets that are drawn at once, for 64 rounds. What ten million flows are bound to takes 80 MB and is read at random: between
+/// all rounds it would throw out of the caches what is measured.
+const DRAWN: usize = 1 << 18;
+
+/// What a flow in the table is bound to.
 #[derive(Clone, Copy, Default)]
 struct Bound {
     backend: BackendSlot,
@@ -30,6 +34,8 @@ pub struct Known<'a> {
     refused: HashSet<u32>,
     /// By flow; none where the balancer sees no replies.
     bound: Vec<Bound>,
+    /// The next packets, the last one first: their flows, and what these are bound to if they are replies.
+    drawn: Vec<(u32, Option<Bound>)>,
 }
 
 impl<'a> Known<'a> {
@@ -51,29 +57,37 @@ impl<'a> Known<'a> {
             });
         }
         let refused = (0..live).filter(|flow| !stored[*flow as usize]).collect();
-        Self { world, flows: Flows::new(world.shape.draw, live, Rng::new(1)), refused, bound }
+        let flows = Flows::new(world.shape.draw, live, Rng::new(1));
+        Self { world, flows, refused, bound, drawn: Vec::with_capacity(DRAWN) }
     }
 
     /// The next one. Where the balancer sees replies, half are such.
     pub fn next(&mut self) -> Segment {
         let World { shape, snapshot } = self.world;
-        let mut flow = self.flows.next();
-        while self.refused.contains(&flow) {
-            flow = self.flows.next();
-        }
+        let (flow, bound) = loop {
+            match self.drawn.pop() {
+                Some(drawn) => break drawn,
+                None => self.draw(),
+            }
+        };
         let client = client_of(shape.family, flow);
         let request = Segment { src: client, dst: self.world.vip_of(flow), flags: ACK, frame: shape.frame };
-        let Some(Bound { backend, local, port }) = self.bound.get(flow as usize).copied() else {
-            return request;
-        };
-        match snapshot.backend(backend) {
-            Some(backend) if self.flows.rng().below(2) == 0 => {
-                // In full NAT the backend answers a local address.
-                let local = snapshot.local_address(local).filter(|_| port != 0);
-                let dst = local.map_or(client, |address| SocketAddr::new(address, port));
-                Segment { src: backend.address, dst, ..request }
+        let Some(Bound { backend, local, port }) = bound else { return request };
+        // In full NAT the backend answers a local address.
+        let local = snapshot.local_address(local).filter(|_| port != 0);
+        let dst = local.map_or(client, |address| SocketAddr::new(address, port));
+        Segment { src: shape.address_of(backend), dst, ..request }
+    }
+
+    fn draw(&mut self) {
+        for _ in 0..DRAWN {
+            let mut flow = self.flows.next();
+            while self.refused.contains(&flow) {
+                flow = self.flows.next();
             }
-            _ => request,
+            let bound = self.bound.get(flow as usize).copied();
+            let bound = bound.filter(|_| self.flows.rng().below(2) == 0);
+            self.drawn.push((flow, bound));
         }
     }
 }

@@ -195,9 +195,19 @@ impl Shape {
         SocketAddr::new(self.family.address(Net::Link, 1 + slot), port)
     }
 
-    fn backend(&self, slot: u32) -> Backend {
+    /// The same, of its own service: told without the snapshot, for frames are written between rounds, and what that read
+    /// would take the place of what is measured.
+    pub fn address_of(&self, backend: BackendSlot) -> SocketAddr {
+        self.address(backend.0, self.service_of_backend(backend.0))
+    }
+
+    fn service_of_backend(&self, slot: u32) -> u16 {
         // A backend's service has a slot of 16 bits.
-        let service = (slot / u32::from(self.each)) as u16;
+        (slot / u32::from(self.each)) as u16
+    }
+
+    fn backend(&self, slot: u32) -> Backend {
+        let service = self.service_of_backend(slot);
         let address = self.address(slot, service);
         let src = self.family.address(Net::Link, OWN);
         let tunnel = Tunnel { src, spread: None, encapsulation: Encapsulation::Ipip };
