@@ -8,26 +8,26 @@ use aligned_vec::{AVec, RuntimeAlign};
 /// Asks for the cache line of `*place` early; wrong addresses do no harm.
 #[inline(always)]
 pub fn prefetch<T>(place: *const T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: PREFETCHT0 never faults and changes nothing but the cache, whatever the address
-        // (Intel SDM, volume 2, PREFETCHh).
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = place;
+    hint::<SOON, T>(place);
 }
 
 /// The same of what will be needed once: Intel's server processors bring it into the first-level cache alone (Intel 64 and
 /// IA-32 Architectures Optimization Reference Manual, "Prefetch"), others may do as for [`prefetch`].
 #[inline(always)]
 pub fn prefetch_once<T>(place: *const T) {
+    hint::<ONCE, T>(place);
+}
+
+/// The numbers of these hints, as `_MM_HINT_T0` and `_MM_HINT_NTA` of `core::arch::x86_64`.
+const SOON: i32 = 3;
+const ONCE: i32 = 0;
+
+#[inline(always)]
+fn hint<const HINT: i32, T>(place: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    {
-        use core::arch::x86_64::{_MM_HINT_NTA, _mm_prefetch};
-        // SAFETY: PREFETCHNTA never faults either, as in `prefetch`.
-        unsafe { _mm_prefetch::<_MM_HINT_NTA>(place.cast()) };
+    // SAFETY: PREFETCHh never faults and changes nothing but the cache, whatever the address (Intel SDM, volume 2).
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<HINT>(place.cast());
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = place;

@@ -160,6 +160,13 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         self.flows == 0
     }
 
+    /// The home line of a client's flow.
+    #[inline]
+    pub fn home_of(&self, hash: FlowHash) -> Home {
+        // A table has fewer than 2^32 lines (`FlowTable::new`).
+        Home(self.home(hash) as u32)
+    }
+
     #[inline]
     fn home(&self, hash: FlowHash) -> usize {
         multiply_shift(hash.0 >> 32, self.lines.len())
@@ -184,8 +191,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// Where a flow is stored.
     #[inline]
     pub fn find(&self, hash: FlowHash, key: &K) -> Option<Place> {
-        // A table has fewer than 2^32 lines (`FlowTable::new`).
-        self.get(Home(self.home(hash) as u32), key, || hash).map(|(place, _)| place)
+        self.get(self.home_of(hash), key, || hash).map(|(place, _)| place)
     }
 
     /// A flow, and where it is stored. Of its hash `home` is known already. The bits of the value that belong to the line
@@ -307,8 +313,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     ) -> Inserted<K> {
         debug_assert!(self.find(hash, &key).is_none());
         // Most home lines have room.
-        // A table has fewer than 2^32 lines (`FlowTable::new`).
-        match self.settle(Home(self.home(hash) as u32), key, value) {
+        match self.settle(self.home_of(hash), key, value) {
             Some(place) => Inserted::Placed(place),
             None => self.insert_apart(hash, key, value, worth),
         }

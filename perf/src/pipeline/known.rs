@@ -9,13 +9,14 @@ use dataplane::wire::tcp::ACK;
 
 use super::draw::Flows;
 use super::path::Path;
+use super::pool::FRAMES;
 use super::traffic::{Segment, client_of, flow_of};
 use super::world::World;
 use crate::rng::Rng;
 
-/// Packets that are drawn at once, for 64 rounds. What ten million flows are bound to takes 80 MB and is read at random: between
+/// Packets that are drawn at once, for 64 rounds of a whole pool. What ten million flows are bound to takes 80 MB and is read at random: between
 /// all rounds it would throw out of the caches what is measured.
-const DRAWN: usize = 1 << 18;
+const DRAWN: usize = 64 * FRAMES;
 
 /// What a flow in the table is bound to.
 #[derive(Clone, Copy, Default)]

@@ -18,14 +18,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         home
     }
 
-    /// The home line of a client's flow.
-    #[inline]
-    pub fn home_of(&self, hash: FlowHash) -> Home {
-        // A table has fewer than 2^32 lines (`FlowTable::new`).
-        Home(self.home(hash) as u32)
-    }
-
-    /// Asks for it to come into the cache.
+    /// Asks for a home line to come into the cache.
     #[inline]
     pub fn prefetch_home(&self, home: Home) {
         self.ask(home.0 as usize);
@@ -39,7 +32,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         home
     }
 
-    /// Asks for a line to come into the cache.
+    /// The same of any line.
     #[inline(always)]
     pub(super) fn ask(&self, line: usize) {
         let line = self.lines.as_ptr().wrapping_add(line);

@@ -36,14 +36,19 @@ pub trait Tabled: Key {
     /// Hash of the flow, whose client has this one.
     fn line(self, client: FlowHash) -> FlowHash;
 
-    /// Asks for a flow's line to come into the cache, and returns which that is.
-    fn prefetch(flows: &Flows, line: FlowHash) -> Home;
-
     /// The home line of a flow.
     fn home(flows: &Flows, line: FlowHash) -> Home;
 
     /// Asks for a home line to come into the cache.
     fn prefetch_home(flows: &Flows, home: Home);
+
+    /// Asks for a flow's home line to come into the cache, and returns which that is.
+    #[inline(always)]
+    fn prefetch(flows: &Flows, line: FlowHash) -> Home {
+        let home = Self::home(flows, line);
+        Self::prefetch_home(flows, home);
+        home
+    }
 
     /// Whether the table has so many pages that the processor hardly ever knows where a line is.
     fn is_vast(flows: &Flows) -> bool;
@@ -113,11 +118,6 @@ impl Tabled for FlowKey {
     #[inline(always)]
     fn line(self, client: FlowHash) -> FlowHash {
         client.with_service(Tabled::service(self), 0)
-    }
-
-    #[inline(always)]
-    fn prefetch(flows: &Flows, line: FlowHash) -> Home {
-        flows.narrow.prefetch(line)
     }
 
     #[inline(always)]
@@ -231,11 +231,6 @@ impl Tabled for WideKey {
     #[inline(always)]
     fn line(self, client: FlowHash) -> FlowHash {
         client.with_service(Tabled::service(self), self.service_port())
-    }
-
-    #[inline(always)]
-    fn prefetch(flows: &Flows, line: FlowHash) -> Home {
-        flows.wide.prefetch(line)
     }
 
     #[inline(always)]
