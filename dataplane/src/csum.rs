@@ -97,6 +97,13 @@ impl Delta {
         Self(self.0 + longs(!old) + longs(new))
     }
 
+    /// Notes what [`Self::folded`] says of other changes.
+    #[must_use]
+    #[inline(always)]
+    pub fn and(self, folded: u16) -> Self {
+        Self(self.0 + u64::from(folded))
+    }
+
     /// The same as one word, by which [`follow`] changes checksums.
     pub fn folded(self) -> u16 {
         fold(self.0)

@@ -69,6 +69,9 @@ pub trait Version: Copy + Eq + Default {
 
     /// An address that wide flow keys hold, if it is of this version.
     fn of_wide(wide: u128) -> Option<Self>;
+
+    /// The same of one that is of this version.
+    fn within(wide: u128) -> Self;
 }
 
 impl Version for u32 {
@@ -89,6 +92,11 @@ impl Version for u32 {
     fn of_wide(wide: u128) -> Option<Self> {
         (wide >> 32 == 0xffff).then_some(wide as u32)
     }
+
+    #[inline]
+    fn within(wide: u128) -> Self {
+        wide as u32
+    }
 }
 
 impl Version for u128 {
@@ -108,6 +116,11 @@ impl Version for u128 {
     #[inline]
     fn of_wide(wide: u128) -> Option<Self> {
         (wide >> 32 != 0xffff).then_some(wide)
+    }
+
+    #[inline]
+    fn within(wide: u128) -> Self {
+        wide
     }
 }
 

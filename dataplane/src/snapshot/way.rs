@@ -9,7 +9,7 @@ use super::tables::Tables;
 use super::{Backend, Egress, Exit, ServiceSlot};
 use crate::flow::state::View;
 use crate::packet::Version;
-use crate::rewrite::plain::Swap;
+use crate::rewrite::plain::{Endpoint, Swap};
 use crate::rewrite::tunnel::Encapsulation;
 
 /// What is done to a packet on its way to a backend.
@@ -31,15 +31,16 @@ type Words = [u32; 4];
 impl Swap {
     /// Keeps it behind its address.
     fn keep(self, words: &mut Words) {
-        words[1] = self.address;
-        words[2] = u32::from(self.port) | u32::from(self.header) << 16;
+        words[1] = self.end.address;
+        words[2] = u32::from(self.end.port) | u32::from(self.header) << 16;
         words[3] = self.transport.into();
     }
 
     #[inline(always)]
     fn read(words: &Words) -> Self {
         let [_, address, second, third] = *words;
-        Self { address, port: second as u16, header: (second >> 16) as u16, transport: third as u16 }
+        let end = Endpoint { address, port: second as u16 };
+        Self { end, header: (second >> 16) as u16, transport: third as u16 }
     }
 }
 

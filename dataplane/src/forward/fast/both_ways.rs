@@ -75,7 +75,7 @@ impl<F: Frame> Forwarder<F> {
         let (brief, backend) = (&known.brief, flow.1.backend());
         let front = frame.head_mut().first_chunk_mut()?;
         // No flow of another service has such an easy way.
-        if way.service != known.key.service() || !way.swap(!is_reply).is_in(front, is_reply) {
+        if way.service != known.key.service() || !way.swap(!is_reply).end.is_in(front, is_reply) {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };

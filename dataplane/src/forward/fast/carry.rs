@@ -44,8 +44,8 @@ impl<F: Frame> Forwarder<F> {
                 self.carry_reply(context, known, way, (place, flow), frame)
             }
             Heading::Reply => None,
-            Heading::LocalReply(to) if way.carriage == Carriage::FullNat => {
-                self.carry_local_reply(context, known, to, way, (place, flow), frame)
+            Heading::LocalReply(_) if way.carriage == Carriage::FullNat => {
+                self.carry_local_reply(context, known, way, (place, flow), frame)
             }
             Heading::LocalReply(_) => None,
         }

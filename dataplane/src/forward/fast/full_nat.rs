@@ -14,18 +14,11 @@ use crate::burst::Burst;
 use crate::flow::FlowValue;
 use crate::flow::state::View;
 use crate::flow::table::Place;
-use crate::local::LocalSlot;
 use crate::parse::plain::L3;
 use crate::port::PortId;
-use crate::rewrite::plain;
+use crate::packet::Version;
+use crate::rewrite::plain::{self, Endpoint};
 use crate::snapshot::{Carriage, Exit, Way};
-
-/// Which way a packet goes: to the service, or to this local address.
-#[derive(Clone, Copy)]
-struct Bound {
-    is_reply: bool,
-    local: LocalSlot,
-}
 
 impl<F: Frame> Forwarder<F> {
     /// The same as [`Self::run`] for packets of flows of full NAT. It stops at all others. `FOUND` is what
@@ -42,13 +35,13 @@ impl<F: Frame> Forwarder<F> {
         let snapshot = context.snapshot;
         let usual = snapshot.exit_of_most::<A>();
         self.run_by(rest, port, lane, burst, |its, lane, slot, frame| {
-            let bound = Bound { is_reply: lane.local_replies.has(slot), local: lane.local[slot] };
+            let is_reply = lane.local_replies.has(slot);
             // Replies of NAT go another way.
-            if lane.replies.has(slot) != bound.is_reply {
+            if lane.replies.has(slot) != is_reply {
                 return None;
             }
             let found = if FOUND { snapshot.exit::<A>(lane.exit[slot]) } else { usual };
-            its.carry_full_nat(context, &lane.request(slot), bound, found, frame)
+            its.carry_full_nat(context, &lane.request(slot), (is_reply, found), frame)
         })
     }
 
@@ -58,8 +51,7 @@ impl<F: Frame> Forwarder<F> {
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
-        bound: Bound,
-        found: &Exit,
+        course: (bool, &Exit),
         frame: &mut F,
     ) -> Option<PortId> {
         let flow = known.key.get_in(&self.flows, known.home)?;
@@ -67,7 +59,51 @@ impl<F: Frame> Forwarder<F> {
         if way.carriage != Carriage::FullNat {
             return None;
         }
-        self.exchange_both(context, known, (bound, found), way, flow, frame)
+        if A::IS_V4 {
+            self.swap_both(context, known, course, way, flow, frame)
+        } else {
+            self.exchange_both(context, known, course, way, flow, frame)
+        }
+    }
+
+    /// The same for a packet of IPv4 and a service with one port, whose end is swapped with the backend's as in
+    /// [`both_ways`](super::both_ways): what is left is the client's end and the local one.
+    #[inline(always)]
+    fn swap_both<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        (is_reply, found): (bool, &Exit),
+        way: &Way,
+        (place, flow): (Place, FlowValue),
+        frame: &mut F,
+    ) -> Option<PortId> {
+        let (brief, local_port) = (&known.brief, K::local_port(&self.flows, place));
+        // One without a local port began when its backend was reached otherwise.
+        if local_port == 0 || way.service != known.key.service() {
+            return None;
+        }
+        let (client, client_port) = known.key.client_end::<u32>();
+        let client = Endpoint::new(client, client_port);
+        let local = Endpoint::new(u32::of(context.snapshot.local_address(flow.local())?)?, local_port);
+        let front = frame.head_mut().first_chunk_mut()?;
+        // Asked of both, for a question to replies alone would become a jump: a request is its flow's by what it was found
+        // by, a reply perhaps only by its local port.
+        let far = Endpoint::either(is_reply, local, client);
+        if !way.swap(!is_reply).end.is_in(front, is_reply) || !far.is_in(front, !is_reply) {
+            return None;
+        }
+        let view = if is_reply { View::Server } else { View::Client };
+        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, (place, flow))?;
+        let exit = select_unpredictable(is_reply, found, &way.exit);
+        if brief.len > exit.room {
+            return None;
+        }
+        let far = Endpoint::either(is_reply, client, local);
+        way.swap(is_reply).put_with(far, front, brief.protocol(), is_reply, &exit.link);
+        frame.truncate(L3 + usize::from(brief.len));
+        self.count(flow.backend(), is_reply, brief.len);
+        Some(exit.port)
     }
 
     /// The same for a reply whose flow and way are known.
@@ -76,14 +112,13 @@ impl<F: Frame> Forwarder<F> {
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
-        local: LocalSlot,
         way: &Way,
         flow: (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
         let client = known.key.client_end::<A>().0;
         let exit = context.snapshot.usual_exit(client).or_else(|| context.snapshot.exit_to(client))?;
-        self.exchange_both(context, known, (Bound { is_reply: true, local }, exit), way, flow, frame)
+        self.exchange_both(context, known, (true, exit), way, flow, frame)
     }
 
     /// Gives a packet both ends of the other side.
@@ -92,18 +127,17 @@ impl<F: Frame> Forwarder<F> {
         &mut self,
         context: Context,
         known: &Sighted<A, K>,
-        (bound, found): (Bound, &Exit),
+        (is_reply, found): (bool, &Exit),
         way: &Way,
         (place, flow): (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
-        let (brief, is_reply) = (&known.brief, bound.is_reply);
-        let (local, local_port) = (flow.local(), K::local_port(&self.flows, place));
+        let (brief, local_port) = (&known.brief, K::local_port(&self.flows, place));
         // One without a local port began when its backend was reached otherwise.
         if local_port == 0 || way.service != known.key.service() {
             return None;
         }
-        let address = A::of(context.snapshot.local_address(local)?)?;
+        let address = A::of(context.snapshot.local_address(flow.local())?)?;
         let head = frame.head_mut();
         let plain = &brief.plain::<A>(head)?;
         let service_port = known.key.service_port();
@@ -116,10 +150,10 @@ impl<F: Frame> Forwarder<F> {
             select_unpredictable(is_reply, backend.1, client.1),
         );
         let to = (
-            select_unpredictable(is_reply, local, bound.local),
+            select_unpredictable(is_reply, address, plain.dst),
             select_unpredictable(is_reply, local_port, service_port),
         );
-        if (plain.src, plain.src_port) != from || (bound.local, plain.dst_port) != to {
+        if (plain.src, plain.src_port) != from || (plain.dst, plain.dst_port) != to {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };

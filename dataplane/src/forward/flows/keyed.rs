@@ -211,7 +211,7 @@ impl Tabled for FlowKey {
 
     #[inline(always)]
     fn client_end<A: Version>(self) -> (A, u16) {
-        (A::of_wide(self.client().wide()).unwrap_or_default(), self.client_port())
+        (A::within(self.client().wide()), self.client_port())
     }
 
     #[inline(always)]
@@ -327,7 +327,7 @@ impl Tabled for WideKey {
 
     #[inline(always)]
     fn client_end<A: Version>(self) -> (A, u16) {
-        (A::of_wide(self.client()).unwrap_or_default(), self.client_port())
+        (A::within(self.client()), self.client_port())
     }
 
     #[inline(always)]
