@@ -54,6 +54,12 @@ impl<F> Burst<F> {
         self.slots.get(..self.len).unwrap_or_default()
     }
 
+    /// All places; those that are not in use are empty.
+    #[inline]
+    pub(crate) fn all_places(&self) -> &[Option<F>; BURST] {
+        &self.slots
+    }
+
     /// All places, to change frames in them; none of these is taken out.
     #[inline]
     pub(crate) fn places_mut(&mut self) -> &mut [Option<F>; BURST] {

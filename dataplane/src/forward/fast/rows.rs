@@ -241,16 +241,14 @@ fn row<F: Frame, A: Fast>(
     (burst, from): Begin<F>,
     mut take: impl FnMut(usize, Plain<A>) -> Option<()>,
 ) -> usize {
-    let places = burst.places();
-    let ahead = places.get(PREFETCH_AHEAD..).unwrap_or_default();
-    let count = places.len().min(BURST);
-    for slot in from..count {
-        ahead.get(slot).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
-        let Some(Some(frame)) = places.get(slot) else { return slot };
+    let places = burst.all_places();
+    for slot in from..BURST {
+        places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
+        let Some(frame) = &places[slot] else { return slot };
         let Some(plain) = A::glance(station, frame.head(), frame.len()) else { return slot };
         if take(slot, plain).is_none() {
             return slot;
         }
     }
-    count
+    BURST
 }
