@@ -65,8 +65,11 @@ pub enum Device {
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// DPDK's testpmd, which swaps the Ethernet addresses of every frame.
-    Testpmd,
+    /// DPDK's testpmd, which swaps the Ethernet addresses of every frame: of requests, or also of replies.
+    Testpmd {
+        /// Whether replies come, too.
+        replies: bool,
+    },
     /// Ours, with all backends in one mode.
     Trutinad(Mode),
 }
@@ -75,7 +78,19 @@ impl Program {
     /// Whether it is to be given replies of backends, too. In full NAT these go to ports that are chosen
     /// while it runs, so no capture can be prepared of them.
     fn sees_replies(self) -> bool {
-        self == Self::Trutinad(Mode::Nat)
+        matches!(self, Self::Testpmd { replies: true } | Self::Trutinad(Mode::Nat))
+    }
+
+    /// What it is compared with, which is given the same frames.
+    fn yardstick(self) -> Self {
+        Self::Testpmd { replies: self.sees_replies() }
+    }
+
+    /// Modes and what they are compared with, that first.
+    fn with_yardsticks(modes: impl Iterator<Item = Mode> + Clone) -> Vec<Self> {
+        let ours = modes.map(Self::Trutinad);
+        let of = |replies| ours.clone().map(Self::yardstick).find(|its| its.sees_replies() == replies);
+        of(false).into_iter().chain(of(true)).chain(ours.clone()).collect()
     }
 }
 
@@ -141,9 +156,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         (true, true) => vec![10_000],
         (true, false) => vec![1, 10_000, 1_000_000],
     };
-    let modes: Vec<Mode> = MODES.into_iter().filter(|mode| args.mode.contains(mode)).collect();
-    let programs: Vec<Program> =
-        std::iter::once(Program::Testpmd).chain(modes.into_iter().map(Program::Trutinad)).collect();
+    let programs = Program::with_yardsticks(MODES.into_iter().filter(|mode| args.mode.contains(mode)));
     let most = flows.iter().max().map_or(0, |&flows| capture::packets(flows));
     let both = programs.iter().any(|program| program.sees_replies());
     machine.check_hugepages(if both { 2 * most } else { most }, args.device.contains(&Device::Memif))?;
@@ -167,9 +180,10 @@ pub fn run(args: &Args) -> Result<(), String> {
                 );
             }
             let results = case.rounds(&programs, rounds)?;
-            let testpmd = &results[0];
-            for (program, results) in programs.iter().zip(&results) {
-                report.line(&Row::new(device, *program, flows, results, testpmd));
+            for (program, its) in programs.iter().zip(&results) {
+                let yardstick = programs.iter().position(|other| *other == program.yardstick());
+                let testpmd = yardstick.map_or(its, |number| &results[number]);
+                report.line(&Row::new(device, *program, flows, its, testpmd));
             }
         }
     }
@@ -204,7 +218,7 @@ impl Case<'_> {
             Device::Memif => memif("server", &socket),
         };
         let mut tested: Box<dyn UnderTest> = match program {
-            Program::Testpmd => {
+            Program::Testpmd { .. } => {
                 let forward = ["--forward-mode=macswap", "--port-topology=loop"];
                 let core = self.machine.worker;
                 Box::new(Testpmd::start(
@@ -306,4 +320,20 @@ fn memif(role: &str, socket: &Path) -> String {
     let mac = capture::OWN_MAC;
     let socket = socket.display();
     format!("net_memif0,role={role},id=0,socket={socket},socket-abstract=no,rsize=11,mac={mac}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mode_is_beside_a_testpmd_that_replays_the_same_frames() {
+        let with = |modes: &[Mode]| Program::with_yardsticks(modes.iter().copied());
+        let [requests, both] = [false, true].map(|replies| Program::Testpmd { replies });
+        let [dr, nat, full_nat] = [Mode::Dr, Mode::Nat, Mode::FullNat].map(Program::Trutinad);
+        assert_eq!(with(&[Mode::Dr, Mode::Nat, Mode::FullNat]), [requests, both, dr, nat, full_nat]);
+        assert_eq!(with(&[Mode::FullNat]), [requests, full_nat]);
+        assert_eq!(with(&[Mode::Nat]), [both, nat]);
+        assert_eq!([dr, nat, full_nat, both].map(Program::yardstick), [requests, both, requests, both]);
+    }
 }

@@ -1,6 +1,5 @@
 //! Results as a table for people, or as JSON for programs.
 
-use config::words::Mode;
 use serde::Serialize;
 
 use super::generator::PLENTY;
@@ -28,7 +27,7 @@ pub struct Row {
     max: f64,
     /// Million packets in a CPU second of the worker, at the median.
     mpps: f64,
-    /// Of testpmd's rate in the same round; median of the rounds.
+    /// Of testpmd's rate in the same round, with the same frames; median of the rounds.
     share: f64,
     share_min: f64,
     share_max: f64,
@@ -75,7 +74,7 @@ impl Row {
         let least = |rounds: &[Measured]| rounds.iter().filter_map(|round| round.surplus).reduce(f64::min);
         let share = Summary::of(shares).unwrap_or(nothing);
         let (name, mode) = match program {
-            Program::Testpmd => ("testpmd", "macswap".to_owned()),
+            Program::Testpmd { .. } => ("testpmd", "macswap".to_owned()),
             Program::Trutinad(mode) => ("trutinad", mode.to_string()),
         };
         Self {
@@ -84,7 +83,7 @@ impl Row {
             mode,
             flows,
             frame: wire_len(Family::Ipv4, 64),
-            directions: if program == Program::Trutinad(Mode::Nat) { 2 } else { 1 },
+            directions: if program.sees_replies() { 2 } else { 1 },
             rounds: rounds.len(),
             ns_per_packet: rounded(ns.median),
             min: rounded(ns.min),
@@ -93,7 +92,7 @@ impl Row {
             share: rounded(share.median),
             share_min: rounded(share.min),
             share_max: rounded(share.max),
-            share_at_most: program != Program::Testpmd
+            share_at_most: program != program.yardstick()
                 && least(testpmd).is_some_and(|surplus| surplus < PLENTY),
             surplus: least(rounds).map(rounded),
         }
@@ -124,6 +123,7 @@ fn rounded(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use config::words::Mode;
 
     #[test]
     fn a_result_has_its_stable_keys_and_its_share_is_taken_in_each_round() {

@@ -14,9 +14,9 @@ use crate::burst::Burst;
 use crate::flow::FlowValue;
 use crate::flow::state::View;
 use crate::flow::table::Place;
+use crate::packet::Version;
 use crate::parse::plain::L3;
 use crate::port::PortId;
-use crate::packet::Version;
 use crate::rewrite::plain::{self, Endpoint};
 use crate::snapshot::{Carriage, Exit, Way};
 
