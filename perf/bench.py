@@ -41,6 +41,7 @@ RUNS = {
     "services": pipeline("hit,new", mode=BOTH, services="1,10000", vips=1, backends=4, flows="10k,1M"),
     "idle-services": pipeline("hit,new", mode=BOTH, services=10000, busy=1, vips=1, backends=4, flows="10k,1M"),
     "backends": pipeline("hit,new", mode=BOTH, services=1, backends="4,1000", flows="10k,1M"),
+    "workers": pipeline("hit,new", workers="1,4", flows="10k,1M"),
     "schedulers": pipeline("pick", mode=("dr",), flows=1, services=1, backends="10,1000", scheduler="all"),
     "weights": pipeline("pick", mode=("dr",), flows=1, services=1, backends=10, weights="20,1000,65535",
                         scheduler="wlc,sed,nq,least-bandwidth,least-packets,bounded"),

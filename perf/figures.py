@@ -96,6 +96,7 @@ def growth(results):
          ("services", "idle-services"), {"services": 1}, {"services": 10_000}, ("hit", "new")),
         ("the same, packets for all of them", "services", {"services": 1}, {"services": 10_000}, ("hit", "new")),
         ("1,000 backends instead of 4", "backends", {"backends": 4}, {"backends": 1000}, ("hit", "new")),
+        ("4 workers instead of 1", "workers", {"workers": 1}, {"workers": 4}, ("hit", "new")),
         ("1.5 times the rated flows", "fill", {"fill": 1.0}, {"fill": 1.5}, ("hit", "new")),
         ("a full table", "fill", {"fill": 1.0}, {"fill": 2.0}, ("hit", "new")),
         ("Zipf's law, 1M flows", ("hit", "zipf"), {"draw": "uniform"}, {"draw": "zipf"}, ("hit",)),

@@ -79,6 +79,9 @@ pub struct Args {
     /// Routes, between which the clients are divided
     #[arg(long, value_delimiter = ',', default_value = "2", value_parser = clap::value_parser!(u16).range(2..=500))]
     routes: Vec<u16>,
+    /// Workers, of which the first is measured: all packets are of its flows
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: Vec<u16>,
 }
 
 const MODES: [Mode; 4] = [Mode::Dr, Mode::Tunnel, Mode::Nat, Mode::FullNat];
@@ -145,6 +148,7 @@ impl Args {
             frame: 64,
             fill: Fill::RATED,
             draw: Draw::Uniform,
+            workers: 1,
         };
         let shapes = vec![first];
         let shapes = varied(shapes, &self.mode, |shape, mode| Shape { mode, ..shape });
@@ -161,7 +165,8 @@ impl Args {
         let shapes = varied(shapes, &self.weights, |shape, weights| Shape { weights, ..shape });
         let schedulers = self.scheduler.concat();
         let shapes = varied(shapes, &schedulers, |shape, scheduler| Shape { scheduler, ..shape });
-        varied(shapes, &self.routes, |shape, routes| Shape { routes, ..shape })
+        let shapes = varied(shapes, &self.routes, |shape, routes| Shape { routes, ..shape });
+        varied(shapes, &self.workers, |shape, workers| Shape { workers, ..shape })
     }
 }
 

@@ -12,10 +12,10 @@ const COUNTS: &str = include_str!("../../instructions.tsv");
 /// changes little.
 pub fn instructions(shape: &Shape, event: Event) -> Option<u32> {
     let Shape { mode, family, services, busy, each, weights, scheduler, vips, .. } = *shape;
-    let Shape { routes, frame, fill, draw, .. } = *shape;
+    let Shape { routes, frame, fill, draw, workers, .. } = *shape;
     let is_common = (services, busy, each, weights, scheduler, vips, routes, frame)
         == (8, 8, 8, 1, Scheduler::Wrr, 250, 2, 64);
-    if !is_common || fill != Fill::RATED || draw != Draw::Uniform {
+    if !is_common || workers > 1 || fill != Fill::RATED || draw != Draw::Uniform {
         return None;
     }
     let case = format!("{mode}\t{family}\t{event}\t");

@@ -15,7 +15,7 @@ use super::known::Known;
 use super::path::{Fate, Path, Tally, Tell, from_client};
 use super::pick;
 use super::pool::{FRAMES, Pool};
-use super::traffic::{Segment, client_of};
+use super::traffic::Segment;
 use super::world::{Fill, Shape, World};
 use crate::rng::Rng;
 use crate::summary::Summary;
@@ -158,12 +158,12 @@ fn flood(shape: &Shape) -> Range<u32> {
 
 /// Packets from all clients to a port without service.
 fn strangers(world: &World, plan: &Plan, pool: &Pool) -> Result<Tally, String> {
-    let Shape { family, draw, frame, .. } = world.shape;
+    let Shape { draw, frame, .. } = world.shape;
     let mut flows = Flows::new(draw, world.shape.live(), Rng::new(2));
     let random = || {
         let flow = flows.next();
         let dst = SocketAddr::new(world.vip_of(flow).ip(), 9);
-        Segment { src: client_of(family, flow), dst, flags: SYN, frame }
+        Segment { src: world.client_of(flow), dst, flags: SYN, frame }
     };
     let mut path = Path::new(world, pool);
     path.repeat(plan.repeats, random, Fate::Dropped)?;
@@ -265,6 +265,7 @@ mod tests {
         frame: 512,
         fill: Fill::RATED,
         draw: Draw::Zipf,
+        workers: 1,
     };
 
     fn measured(event: Event, mode: Mode, fill: Fill) -> [Measured; 2] {

@@ -10,7 +10,7 @@ use dataplane::wire::tcp::ACK;
 use super::draw::Flows;
 use super::path::Path;
 use super::pool::FRAMES;
-use super::traffic::{Segment, client_of, flow_of};
+use super::traffic::{Segment, flow_of};
 use super::world::World;
 use crate::rng::Rng;
 
@@ -64,14 +64,14 @@ impl<'a> Known<'a> {
 
     /// The next one. Where the balancer sees replies, half are such.
     pub fn next(&mut self) -> Segment {
-        let World { shape, snapshot } = self.world;
+        let World { shape, snapshot, .. } = self.world;
         let (flow, bound) = loop {
             match self.drawn.pop() {
                 Some(drawn) => break drawn,
                 None => self.draw(),
             }
         };
-        let client = client_of(shape.family, flow);
+        let client = self.world.client_of(flow);
         let request = Segment { src: client, dst: self.world.vip_of(flow), flags: ACK, frame: shape.frame };
         let Some(Bound { backend, local, port }) = bound else { return request };
         // In full NAT the backend answers a local address.

@@ -22,13 +22,12 @@ use dataplane::forward::{Context, Flows, Forwarder, Outbox, PieceSetup, Setup};
 use dataplane::local::{LocalAddress, LocalPorts, LocalSlot};
 use dataplane::stats::WorkerStats;
 use dataplane::team::Team;
-use dataplane::toeplitz::Owners;
 use dataplane::wire::tcp::{ACK, SYN};
 use dataplane::worker::{HOUSEKEEPING_TURNS, SWEEP_LINES};
 
 use super::draw::scattered;
 use super::pool::{Pool, PoolFrame};
-use super::traffic::{Segment, client_of};
+use super::traffic::Segment;
 use super::world::{PORT, Shape, World};
 
 /// Bursts that are timed together: the clock is read twice for 512 packets, which is not felt.
@@ -100,9 +99,12 @@ impl<'a> Path<'a> {
         let stats = Arc::new(WorkerStats::new(shape.backends() as usize));
         let setup = setup(shape);
         let mut forwarder = Forwarder::new(&setup, Arc::clone(&stats));
-        let owners = Owners::new(1);
+        // The others have nothing to do.
+        for number in 1..setup.team.workers() {
+            setup.team.join(number, &Arc::new(WorkerStats::new(shape.backends() as usize)));
+        }
         for (slot, address) in world.snapshot.parts.locals.iter().enumerate() {
-            let ports = LocalAddress::new(*address, &owners, setup.number);
+            let ports = LocalAddress::new(*address, &world.owners, setup.number);
             forwarder.install(LocalSlot(slot as u8), Box::new(ports));
         }
         Self { world, now: BEGIN, tally: Tally::default(), pool, forwarder, stats }
@@ -110,11 +112,11 @@ impl<'a> Path<'a> {
 
     /// Takes all ports of local addresses for flows that are not in the table.
     pub fn exhaust(&mut self) {
-        let owners = Owners::new(1);
+        let owners = &self.world.owners;
         for (slot, address) in self.world.snapshot.parts.locals.iter().enumerate() {
             let slot = LocalSlot(slot as u8);
             let mut ports = LocalPorts::new(owners.clone());
-            ports.install(slot, Some(Box::new(LocalAddress::new(*address, &owners, 0))));
+            ports.install(slot, Some(Box::new(LocalAddress::new(*address, owners, 0))));
             while ports.take(slot, Protocol::Tcp, &WideKey::EMPTY).is_some() {}
             ports.install(slot, None).into_iter().for_each(|taken| self.forwarder.install(slot, taken));
         }
@@ -291,13 +293,13 @@ impl<'a> Path<'a> {
     }
 }
 
-/// The only worker of a world.
+/// The first worker of a world.
 pub fn setup(shape: &Shape) -> Setup {
     let flows = shape.flows as usize;
     let (narrow, wide) = if shape.is_wide() { (0, flows) } else { (flows, 0) };
     Setup {
         number: 0,
-        team: Team::new(1, shape.backends() as usize, 0),
+        team: Team::new(usize::from(shape.workers), shape.backends() as usize, 0),
         flow_capacity: narrow,
         wide_capacity: wide,
         pieces: PieceSetup { capacity: 1, timeout: 5, remember: 30, secret: RandomState::new() },
@@ -328,8 +330,7 @@ fn pieces(range: Range<u32>, most: usize) -> impl Iterator<Item = Range<u32>> {
 
 /// A packet of a flow from its client.
 pub fn from_client(world: &World, flow: u32, flags: u8) -> Segment {
-    let Shape { family, frame, .. } = world.shape;
-    Segment { src: client_of(family, flow), dst: world.vip_of(flow), flags, frame }
+    Segment { src: world.client_of(flow), dst: world.vip_of(flow), flags, frame: world.shape.frame }
 }
 
 /// Distributes the next frames over bursts, as a NIC would hand them out.

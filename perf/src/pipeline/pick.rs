@@ -16,7 +16,7 @@ use dataplane::snapshot::{BackendSlot, Service, ServiceSlot};
 use dataplane::stats::WorkerStats;
 
 use super::path::{BEGIN, Tally, setup};
-use super::traffic::{MAX_FLOWS, client_of};
+use super::traffic::MAX_FLOWS;
 use super::world::World;
 use crate::rng::Rng;
 
@@ -100,7 +100,7 @@ fn busy(world: &World, rng: &mut Rng) -> WorkerStats {
 
 fn newcomer(world: &World, flow: u32) -> Option<Newcomer<'_>> {
     let (slot, vip) = (world.service_of(flow), world.vip_of(flow));
-    let client = client_of(world.shape.family, flow);
+    let client = world.client_of(flow);
     let opening = Opening {
         source: wide(client),
         source_port: client.port(),

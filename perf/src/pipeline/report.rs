@@ -30,6 +30,8 @@ struct Row {
     scheduler: Scheduler,
     vips: u16,
     routes: u16,
+    /// Of which one is measured.
+    workers: u16,
     draw: Draw,
     /// Flows in the table as a multiple of `flows`.
     fill: Fill,
@@ -93,6 +95,7 @@ impl Row {
             scheduler: shape.scheduler,
             vips: shape.vips,
             routes: shape.routes,
+            workers: shape.workers,
             draw: shape.draw,
             fill: shape.fill,
             ns_per_packet: rounded(ns.median),
@@ -132,6 +135,9 @@ impl Row {
         if self.busy < self.services {
             line += &format!("  all for {} of the services", self.busy);
         }
+        if self.workers > 1 {
+            line += &format!("  one of {} workers", self.workers);
+        }
         if *refused > 0.0 {
             line += &format!("  {:.3} % of the flows refused", refused * 100.0);
         }
@@ -163,6 +169,7 @@ mod tests {
         frame: 64,
         fill: Fill::RATED,
         draw: Draw::Uniform,
+        workers: 1,
     };
 
     #[test]
@@ -173,7 +180,8 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&row.json()).unwrap();
         let expected = serde_json::json!({
             "mode": "nat", "family": "ipv4", "flows": 10_000, "frame": 64, "event": "hit", "services": 3,
-            "busy": 3, "backends": 21, "weights": 1, "scheduler": "wlc", "vips": 1, "routes": 2, "draw": "uniform", "fill": 1.0,
+            "busy": 3, "backends": 21, "weights": 1, "scheduler": "wlc", "vips": 1, "routes": 2, "workers": 1,
+            "draw": "uniform", "fill": 1.0,
             "ns_per_packet": 20.12, "min": 19.0, "max": 30.0, "cycles_per_packet": 60.37, "mpps": 49.69,
             "packets": 4096, "refused": 0.0
         });

@@ -33,7 +33,12 @@ pub fn flow_of(client: SocketAddr) -> u32 {
         // All clients are in one network, and differ in these bits.
         IpAddr::V6(address) => address.to_bits() as u32,
     };
-    (number - 1) * PORTS + u32::from(client.port() - FIRST_PORT)
+    (number - 1) * PORTS + u32::from(client.port() - FIRST_PORT) % PORTS
+}
+
+/// The same flow by the client's next port that stands for it.
+pub fn with_next_port(client: SocketAddr) -> SocketAddr {
+    SocketAddr::new(client.ip(), client.port() + PORTS as u16)
 }
 
 /// Number of the last client of the first so many flows.

@@ -21,12 +21,13 @@ use dataplane::snapshot::{
     Backend, BackendSlot, Candidate, Interface, NeighbourTable, Parts, Pool, PoolSlot, Routes, Service,
     ServiceSlot, Snapshot, Tunnel,
 };
+use dataplane::toeplitz::Owners;
 use dataplane::wire::eth::Tags;
 use serde::Serialize;
 
 use super::draw::Draw;
 use super::family::{Family, Net};
-use super::traffic::{MAX_FLOWS, clients};
+use super::traffic::{MAX_FLOWS, client_of, clients, with_next_port};
 
 /// The only port.
 pub const PORT: PortId = PortId(0);
@@ -77,6 +78,8 @@ pub struct Shape {
     pub fill: Fill,
     /// How packets are spread over flows.
     pub draw: Draw,
+    /// Number of workers, of which the first is measured.
+    pub workers: u16,
 }
 
 /// How full a flow table is, as a multiple of the flows that it is rated for.
@@ -126,7 +129,8 @@ impl Shape {
             return Err(format!("{} backends are more than {MAX_BACKENDS}", self.backends()));
         }
         if self.locals() as usize > SLOTS {
-            return Err(format!("full NAT has ports for {} flows", SLOTS as u32 * FLOWS_PER_LOCAL));
+            let most = SLOTS as u32 * (FLOWS_PER_LOCAL / u32::from(self.workers));
+            return Err(format!("full NAT has ports for {most} flows"));
         }
         Ok(())
     }
@@ -134,7 +138,8 @@ impl Shape {
     /// Number of addresses that stand for clients.
     fn locals(&self) -> u32 {
         let flows = if self.mode == Mode::FullNat { self.fill.of(self.flows) } else { 0 };
-        flows.div_ceil(FLOWS_PER_LOCAL)
+        // Of each address a worker has its share of the ports.
+        flows.div_ceil(FLOWS_PER_LOCAL / u32::from(self.workers))
     }
 
     fn vip(&self, service: u16) -> SocketAddr {
@@ -269,6 +274,8 @@ pub struct World {
     pub shape: Shape,
     /// What the packet path reads.
     pub snapshot: Snapshot,
+    /// Which worker has which flows.
+    pub owners: Owners,
 }
 
 impl World {
@@ -306,7 +313,16 @@ impl World {
             no_service: NoBackend::Drop,
             icmp_rate: 0,
         });
-        Self { shape, snapshot }
+        Self { shape, snapshot, owners: Owners::new(usize::from(shape.workers)) }
+    }
+
+    /// The client's side of a flow: it belongs to the first worker.
+    pub fn client_of(&self, flow: u32) -> SocketAddr {
+        let mut client = client_of(self.shape.family, flow);
+        while self.shape.workers > 1 && self.owners.of(client.ip(), client.port()) != 0 {
+            client = with_next_port(client);
+        }
+        client
     }
 
     /// The service of a flow.
@@ -328,6 +344,7 @@ fn backend_mac(slot: u32) -> MacAddr {
 
 #[cfg(test)]
 mod tests {
+    use super::super::traffic::flow_of;
     use super::*;
 
     const SHAPE: Shape = Shape {
@@ -344,6 +361,7 @@ mod tests {
         frame: 64,
         fill: Fill::RATED,
         draw: Draw::Uniform,
+        workers: 1,
     };
 
     #[test]
@@ -395,6 +413,17 @@ mod tests {
             [0, 1, 2, 3, 4].map(|flow| world.service_of(flow).0)
         };
         assert_eq!([1, 3, 4].map(services), [[0; 5], [0, 1, 2, 0, 1], [0, 1, 2, 3, 0]]);
+    }
+
+    #[test]
+    fn flows_are_of_the_first_worker_and_each_of_another_client() {
+        for (family, workers) in [(Family::Ipv4, 1), (Family::Ipv4, 4), (Family::Ipv6, 64)] {
+            let world = World::new(Shape { mode: Mode::Dr, flows: 1, each: 1, family, workers, ..SHAPE });
+            for flow in 0..5000 {
+                let client = world.client_of(flow);
+                assert_eq!((flow_of(client), world.owners.of(client.ip(), client.port())), (flow, 0));
+            }
+        }
     }
 
     #[test]
