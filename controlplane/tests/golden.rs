@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::hash::RandomState;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use dataplane::burst::Burst;
 use dataplane::drops::DropReason;
 use dataplane::flow::table::HashSecret;
 use dataplane::forward::{Context, Forwarder, Outbox, PieceSetup, Setup};
-use dataplane::local::{LocalAddress, LocalSlot};
+use dataplane::local::{LocalAddresses, LocalSlot};
 use dataplane::port::PortId;
 use dataplane::route::NextHop;
 use dataplane::snapshot::{NeighbourTable, Snapshot};
@@ -137,9 +136,8 @@ impl Worker {
         };
         let stats = Arc::new(WorkerStats::new(backends));
         let mut forwarder = Forwarder::new(&setup, Arc::clone(&stats));
-        for (slot, address) in state.ground.locals.addresses().iter().enumerate() {
-            forwarder.install(LocalSlot(slot as u8), Box::new(local(*address)));
-        }
+        let locals = LocalAddresses::new(state.ground.locals.addresses(), &Owners::new(1), 0);
+        forwarder.install(LocalSlot(0), locals);
         let out = Outbox {
             transmit: vec![Burst::default()],
             punt: Arc::new(ArrayQueue::new(4)),
@@ -177,10 +175,6 @@ impl Worker {
 /// What was sent since the last look.
 fn drain(out: &mut Outbox<HeapFrame>) -> Vec<Vec<u8>> {
     std::iter::from_fn(|| out.transmit[0].take_front()).map(|frame| frame.bytes().to_vec()).collect()
-}
-
-fn local(address: IpAddr) -> LocalAddress {
-    LocalAddress::new(address, &Owners::new(1), 0)
 }
 
 /// Whether a frame is the one wanted, but for bytes that may be anything.

@@ -32,7 +32,7 @@ use crate::clock::Seconds;
 use crate::drops::DropReason;
 use crate::flow::table::HashSecret;
 use crate::fragment::Transport;
-use crate::local::{LocalAddress, LocalSlot};
+use crate::local::{LocalAddresses, LocalSlot};
 use crate::packet::{Addresses, Headers};
 use crate::parse::{Refusal, parse};
 use crate::port::PortId;
@@ -193,9 +193,9 @@ impl<F: Frame> Forwarder<F> {
         }
     }
 
-    /// Takes over this worker's ports of a local address.
-    pub fn install(&mut self, slot: LocalSlot, address: Box<LocalAddress>) {
-        self.flows.install(slot, address);
+    /// Takes over this worker's ports of local addresses, which have this slot and those that follow.
+    pub fn install(&mut self, slot: LocalSlot, addresses: LocalAddresses) {
+        self.flows.install(slot, addresses);
     }
 
     /// Says that the next burst comes with another snapshot.

@@ -3,8 +3,8 @@
 //! Each worker has those ports whose replies come to it ([`Owners`]), so none is ever shared. A reply is to a
 //! local address and port; one read tells whose flow it is.
 //!
-//! The memory of an address, 4.2 MiB divided by the number of workers, is made by the control thread, moved
-//! to the worker, and moved back to be freed: a worker allocates nothing when the pools change.
+//! The memory of addresses, 4.2 MiB for each divided by the number of workers, is made by the control thread and moved
+//! to the worker, which allocates nothing when the pools change.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -53,98 +53,95 @@ impl Place {
     }
 }
 
-/// The ports of one protocol at one address.
+/// One worker's ports of some addresses.
 #[derive(Clone)]
-struct Ports {
-    /// The free ones, in the order in which they were given back: a port rests for as long as it can, because
-    /// packets of its last flow may still be on their way.
-    free: VecDeque<u16>,
-    /// By [`Owners::place`].
+pub struct LocalAddresses {
+    /// Of each address; see [`toeplitz::words`].
+    words: Vec<u16>,
+    /// Of each address by protocol, the free ports in the order in which they were given back: a port rests for as long as it
+    /// can, because packets of its last flow may still be on their way.
+    free: Vec<[VecDeque<u16>; PROTOCOLS]>,
+    /// Of each address by protocol, as many as the worker has ports, by [`Owners::place`]. Those of all addresses are one table,
+    /// so that it is on huge pages, however many workers share the ports.
     places: Table<Place>,
 }
 
-impl Ports {
-    /// Whether none is free.
-    #[inline]
-    fn is_spent(&self) -> bool {
-        self.free.is_empty()
-    }
-}
-
-/// One worker's ports of a pool address.
-#[derive(Clone)]
-pub struct LocalAddress {
-    words: u16,
-    tcp: Ports,
-    udp: Ports,
-}
-
-impl LocalAddress {
-    /// The ports of an address that belong to a worker, all free, in an order that nobody outside can guess
+impl LocalAddresses {
+    /// The ports of addresses that belong to a worker, all free, in an order that nobody outside can guess
     /// (RFC 6056).
-    pub fn new(address: IpAddr, owners: &Owners, worker: usize) -> Self {
-        let words = toeplitz::words(address);
-        let ports = || {
+    pub fn new(addresses: &[IpAddr], owners: &Owners, worker: usize) -> Self {
+        let words: Vec<u16> = addresses.iter().copied().map(toeplitz::words).collect();
+        let ports = |words: u16| {
             let owned = (FIRST_PORT..=u16::MAX).filter(|port| owners.of_words(words ^ port) == worker);
             let mut owned: Vec<u16> = owned.collect();
             let secret = RandomState::new();
             owned.sort_by_cached_key(|port| secret.hash_one(port));
-            Ports { free: owned.into(), places: table(Place::new(WideKey::EMPTY), owners.places(worker)) }
+            owned.into()
         };
-        Self { words, tcp: ports(), udp: ports() }
+        let free: Vec<_> = words.iter().map(|words| [*words; PROTOCOLS].map(ports)).collect();
+        let places = table(Place::new(WideKey::EMPTY), free.len() * PROTOCOLS * owners.places(worker));
+        Self { words, free, places }
     }
 
-    /// Protocols of which it has no port left.
-    fn spent(&self) -> usize {
-        usize::from(self.tcp.is_spent()) + usize::from(self.udp.is_spent())
+    /// The same without a port that is free, as if flows had them all.
+    #[must_use]
+    pub fn spent(mut self) -> Self {
+        self.free.iter_mut().flatten().for_each(VecDeque::clear);
+        self
     }
+}
 
-    fn ports(&self, protocol: Protocol) -> &Ports {
-        match protocol {
-            Protocol::Tcp => &self.tcp,
-            Protocol::Udp => &self.udp,
-        }
-    }
+/// Protocols that have ports.
+const PROTOCOLS: usize = 2;
 
-    fn ports_mut(&mut self, protocol: Protocol) -> &mut Ports {
-        match protocol {
-            Protocol::Tcp => &mut self.tcp,
-            Protocol::Udp => &mut self.udp,
-        }
-    }
+/// Where the places of an address are.
+#[derive(Clone, Copy)]
+struct Address {
+    words: u16,
+    /// The number of their table.
+    table: u16,
+    /// By protocol, where they begin in it.
+    start: [u32; PROTOCOLS],
 }
 
 /// One worker's ports of all pool addresses.
 pub struct LocalPorts {
     owners: Owners,
-    addresses: Box<[Option<Box<LocalAddress>>; SLOTS]>,
+    worker: usize,
+    /// By slot, as all that follows. One without an address has places that no table has.
+    addresses: [Address; SLOTS],
+    free: Box<[[VecDeque<u16>; PROTOCOLS]; SLOTS]>,
+    tables: Vec<Table<Place>>,
     /// How many times an address has no port of a protocol left.
     spent: usize,
 }
 
 impl LocalPorts {
     /// No address yet.
-    pub fn new(owners: Owners) -> Self {
-        Self { owners, addresses: Box::new([const { None }; SLOTS]), spent: 0 }
+    pub fn new(owners: Owners, worker: usize) -> Self {
+        let none = Address { words: 0, table: u16::MAX, start: [0; PROTOCOLS] };
+        let free = Box::new([const { [const { VecDeque::new() }; PROTOCOLS] }; SLOTS]);
+        // Each table has an address at least, so that there is room for all.
+        Self { owners, worker, addresses: [none; SLOTS], free, tables: Vec::with_capacity(SLOTS), spent: 0 }
     }
 
-    /// Puts an address in a slot, or takes it out; returns what was there.
-    pub fn install(
-        &mut self,
-        slot: LocalSlot,
-        address: Option<Box<LocalAddress>>,
-    ) -> Option<Box<LocalAddress>> {
-        let spent =
-            |address: &Option<Box<LocalAddress>>| address.as_ref().map_or(0, |address| address.spent());
-        self.spent += spent(&address);
-        let before = std::mem::replace(&mut self.addresses[usize::from(slot.0)], address);
-        self.spent -= spent(&before);
-        before
+    /// Takes over the ports of addresses that have this slot and those that follow. What was known of these is forgotten.
+    pub fn install(&mut self, slot: LocalSlot, addresses: LocalAddresses) {
+        let LocalAddresses { words, free, places } = addresses;
+        self.spent += free.iter().flatten().filter(|free| free.is_empty()).count();
+        // Far fewer tables than 2^16, and places than 2^32: there are no more addresses than slots.
+        let (table, each) = (self.tables.len() as u16, self.owners.places(self.worker) as u32);
+        let slots = self.addresses.iter_mut().zip(self.free.iter_mut()).skip(slot.0.into());
+        let starts = (0..).step_by(PROTOCOLS).map(|before: u32| [before * each, (before + 1) * each]);
+        for (((address, its), (words, free)), start) in slots.zip(words.into_iter().zip(free)).zip(starts) {
+            (*address, *its) = (Address { words, table, start }, free);
+        }
+        self.tables.push(places);
     }
 
     /// Number of free ports.
     pub fn free(&self, slot: LocalSlot, protocol: Protocol) -> usize {
-        self.address(slot).map_or(0, |address| address.ports(protocol).free.len())
+        self.free[usize::from(slot.0)][protocol as usize].len()
     }
 
     /// Whether some address has no port of a protocol left.
@@ -157,49 +154,42 @@ impl LocalPorts {
     /// next to nothing.
     #[inline]
     pub fn are_spent(&self, slots: &[LocalSlot], protocol: Protocol) -> bool {
-        let is_spent =
-            |slot: &LocalSlot| self.address(*slot).is_some_and(|address| address.ports(protocol).is_spent());
+        let is_spent = |slot: &LocalSlot| self.free(*slot, protocol) == 0;
         self.is_any_spent() && !slots.is_empty() && slots.iter().all(is_spent)
     }
 
     /// Takes the port that has been free for the longest time, for the flow with this key; `None` if none is free.
     #[inline]
     pub fn take(&mut self, slot: LocalSlot, protocol: Protocol, key: &WideKey) -> Option<u16> {
-        let address = self.addresses[usize::from(slot.0)].as_deref_mut()?;
-        let words = address.words;
-        let ports = address.ports_mut(protocol);
-        let port = ports.free.pop_front()?;
-        self.spent += usize::from(ports.is_spent());
+        let free = &mut self.free[usize::from(slot.0)][protocol as usize];
+        let (port, later) = (free.pop_front()?, free.get(AHEAD).copied());
+        self.spent += usize::from(free.is_empty());
         // Those that follow are known already, and their places are rarely in the cache.
-        if let Some(later) = ports.free.get(AHEAD) {
-            prefetch(ports.places.as_ptr().wrapping_add(self.owners.place(words ^ later)));
+        if let Some(later) = later {
+            self.prefetch(slot, protocol, later);
         }
-        *ports.places.get_mut(self.owners.place(words ^ port))? = Place::new(key.with_local_port(port));
+        *self.place_mut(slot, protocol, port)? = Place::new(key.with_local_port(port));
         Some(port)
     }
 
     /// Gives a port back; does nothing if it is not taken.
     #[inline]
     pub fn give_back(&mut self, slot: LocalSlot, protocol: Protocol, port: u16) {
-        let Some(address) = self.addresses[usize::from(slot.0)].as_deref_mut() else { return };
-        let words = address.words;
-        let ports = address.ports_mut(protocol);
-        if let Some(place) = ports.places.get_mut(self.owners.place(words ^ port))
-            && place.has(port)
-        {
-            *place = Place::new(WideKey::EMPTY);
-            self.spent -= usize::from(ports.is_spent());
-            // It came from here, so there is room for it.
-            ports.free.push_back(port);
-        }
+        let Some(place) = self.place_mut(slot, protocol, port).filter(|place| place.has(port)) else {
+            return;
+        };
+        *place = Place::new(WideKey::EMPTY);
+        let free = &mut self.free[usize::from(slot.0)][protocol as usize];
+        self.spent -= usize::from(free.is_empty());
+        // It came from here, so there is room for it.
+        free.push_back(port);
     }
 
     /// The key of the flow that a port belongs to, with that port.
     #[inline]
     pub fn find(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<WideKey> {
-        let address = self.address(slot)?;
-        let place = address.ports(protocol).places.get(self.owners.place(address.words ^ port))?;
-        place.has(port).then_some(place.key)
+        let (table, at) = self.at(slot, protocol, port)?;
+        table.get(at).filter(|place| place.has(port)).map(|place| place.key)
     }
 
     /// How far its flow's client is introduced to its backend.
@@ -209,24 +199,31 @@ impl LocalPorts {
         protocol: Protocol,
         port: u16,
     ) -> Option<&mut Introduction> {
-        let address = self.addresses[usize::from(slot.0)].as_deref_mut()?;
-        let place = self.owners.place(address.words ^ port);
-        let place = address.ports_mut(protocol).places.get_mut(place)?;
+        let place = self.place_mut(slot, protocol, port)?;
         place.has(port).then_some(&mut place.introduction)
     }
 
     /// Asks for the line that [`Self::find`] reads to come into the cache.
     #[inline]
     pub fn prefetch(&self, slot: LocalSlot, protocol: Protocol, port: u16) {
-        if let Some(address) = self.address(slot) {
-            let place = self.owners.place(address.words ^ port);
-            prefetch(address.ports(protocol).places.as_ptr().wrapping_add(place));
+        if let Some((table, at)) = self.at(slot, protocol, port) {
+            prefetch(table.as_ptr().wrapping_add(at));
         }
     }
 
+    /// Where a port's place is; `None` for slots without an address.
     #[inline]
-    fn address(&self, slot: LocalSlot) -> Option<&LocalAddress> {
-        self.addresses[usize::from(slot.0)].as_deref()
+    fn at(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<(&Table<Place>, usize)> {
+        let Address { words, table, start } = self.addresses[usize::from(slot.0)];
+        let at = start[protocol as usize] as usize + self.owners.place(words ^ port);
+        Some((self.tables.get(usize::from(table))?, at))
+    }
+
+    #[inline]
+    fn place_mut(&mut self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<&mut Place> {
+        let at = self.at(slot, protocol, port)?.1;
+        let table = self.addresses[usize::from(slot.0)].table;
+        self.tables.get_mut(usize::from(table))?.get_mut(at)
     }
 }
 
@@ -250,9 +247,9 @@ mod tests {
 
     fn ports(workers: usize, worker: usize) -> LocalPorts {
         let owners = Owners::new(workers);
-        let local = LocalAddress::new(address(200), &owners, worker);
-        let mut ports = LocalPorts::new(owners);
-        assert!(ports.install(SLOT, Some(Box::new(local))).is_none());
+        let addresses = LocalAddresses::new(&[address(200)], &owners, worker);
+        let mut ports = LocalPorts::new(owners, worker);
+        ports.install(SLOT, addresses);
         ports
     }
 
@@ -271,12 +268,11 @@ mod tests {
             let are_spent = |local: &LocalPorts, protocol| local.are_spent(&[SLOT], protocol);
             assert!(are_spent(&local, Protocol::Udp) && !are_spent(&local, Protocol::Tcp));
             assert!(!local.are_spent(&[], Protocol::Udp), "of no address it is not known");
-            assert!(!local.are_spent(&[SLOT, LocalSlot(8)], Protocol::Udp), "nor of one that is not here");
+            assert!(local.are_spent(&[SLOT, LocalSlot(8)], Protocol::Udp), "one that is not here has none");
             local.give_back(SLOT, Protocol::Udp, *owner.iter().find(|(_, its)| **its == worker).unwrap().0);
             assert!(!are_spent(&local, Protocol::Udp) && !local.is_any_spent());
             assert!(local.take(SLOT, Protocol::Udp, &flow(0)).is_some());
             assert!(local.take(SLOT, Protocol::Tcp, &flow(0)).is_some(), "protocols have ports of their own");
-            assert!(local.is_any_spent() && local.install(SLOT, None).is_some() && !local.is_any_spent());
         }
         assert_eq!(owner.len(), 65_536 - 1024);
         assert!(owner.keys().all(|port| *port >= 1024));
@@ -311,22 +307,19 @@ mod tests {
             local.give_back(SLOT, Protocol::Tcp, other);
         }
         assert_eq!(local.free(SLOT, Protocol::Tcp), free, "what is not taken cannot be given back");
-        assert!(local.install(SLOT, None).is_some());
-        assert_eq!((local.find(SLOT, Protocol::Tcp, port), local.free(SLOT, Protocol::Tcp)), (None, 0));
-        local.give_back(SLOT, Protocol::Tcp, port);
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
         fn ports_are_taken_once_and_lead_back(
-            steps in prop::collection::vec((0..3, 0u8..2, any::<bool>(), any::<prop::sample::Index>()), 0..400),
+            steps in prop::collection::vec((0..3, 0u8..3, any::<bool>(), any::<prop::sample::Index>()), 0..400),
         ) {
             let owners = Owners::new(100);
-            let mut local = LocalPorts::new(owners.clone());
-            for slot in 0..2 {
-                let address = LocalAddress::new(address(200 + slot), &owners, 99);
-                local.install(LocalSlot(slot), Some(Box::new(address)));
+            let mut local = LocalPorts::new(owners.clone(), 99);
+            let addresses = [200, 201, 202].map(address);
+            for (slot, group) in [(0, &addresses[..2]), (2, &addresses[2..])] {
+                local.install(LocalSlot(slot), LocalAddresses::new(group, &owners, 99));
             }
             let mut taken: Vec<((LocalSlot, Protocol, u16), WideKey)> = Vec::new();
             for (number, (take, slot, tcp, which)) in steps.into_iter().enumerate() {

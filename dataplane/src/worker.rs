@@ -17,7 +17,7 @@ use crate::drops::DropReason;
 use crate::flow::{FlowOwner, FlowValue};
 use crate::forward::{Context, Forwarder, HandedOver, Outbox, Punt, Setup};
 use crate::idle::{Idle, Rest};
-use crate::local::{self, LocalAddress, LocalSlot};
+use crate::local::{self, LocalAddresses, LocalSlot};
 use crate::port::{PortId, Queue};
 use crate::publish::Reader;
 use crate::snapshot::Snapshot;
@@ -78,7 +78,7 @@ pub struct Handle<F> {
     /// The list that was asked for.
     pub listing: Arc<ArrayQueue<Listed>>,
     /// This worker's ports of new local addresses; they are in use when the next snapshot is.
-    pub locals: Arc<ArrayQueue<(LocalSlot, Box<LocalAddress>)>>,
+    pub locals: Arc<ArrayQueue<(LocalSlot, LocalAddresses)>>,
     /// What the worker counts.
     pub stats: Arc<WorkerStats>,
     /// The team that it is in.
@@ -105,7 +105,7 @@ pub struct Worker<Q: Queue> {
     inject: Arc<ArrayQueue<Injection<Q::Frame>>>,
     /// Frames that other workers received but whose flows are here.
     taken_over: Arc<ArrayQueue<HandedOver<Q::Frame>>>,
-    locals: Arc<ArrayQueue<(LocalSlot, Box<LocalAddress>)>>,
+    locals: Arc<ArrayQueue<(LocalSlot, LocalAddresses)>>,
     list: Arc<AtomicBool>,
     listing: Arc<ArrayQueue<Listed>>,
     /// The next line to be listed, while a list is being made.
@@ -288,8 +288,8 @@ impl<Q: Queue> Worker<Q> {
     /// Takes over the ports of local addresses that are new in the snapshot.
     #[cold]
     fn install_locals(&mut self) {
-        while let Some((slot, address)) = self.locals.pop() {
-            self.forwarder.install(slot, address);
+        while let Some((slot, addresses)) = self.locals.pop() {
+            self.forwarder.install(slot, addresses);
         }
     }
 

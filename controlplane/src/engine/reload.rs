@@ -3,7 +3,7 @@
 use config::LoadError;
 use config::model::Config;
 use config::words::{MacAddr, ServiceKey};
-use dataplane::local::{LocalAddress, LocalSlot};
+use dataplane::local::{LocalAddresses, LocalSlot};
 use dataplane::route::NextHop;
 use dataplane::toeplitz::Owners;
 use serde_json::Value;
@@ -83,12 +83,14 @@ impl<D: Devices> Engine<D> {
     fn give_local_ports(&mut self) {
         let owners = Owners::new(self.workers.len());
         let addresses = self.state.ground.locals.addresses();
-        for (slot, address) in addresses.iter().enumerate().skip(self.locals) {
-            for (number, worker) in self.workers.iter().enumerate() {
-                let ports = Box::new(LocalAddress::new(*address, &owners, number));
-                // Slots have 8 bits, and the queue has a place for each of them.
-                let _ = worker.locals.push((LocalSlot(slot as u8), ports));
-            }
+        let new = addresses.get(self.locals..).unwrap_or_default();
+        if new.is_empty() {
+            return;
+        }
+        for (number, worker) in self.workers.iter().enumerate() {
+            let ports = LocalAddresses::new(new, &owners, number);
+            // Slots have 8 bits, and the queue has a place for each of them.
+            let _ = worker.locals.push((LocalSlot(self.locals as u8), ports));
         }
         self.locals = addresses.len();
     }

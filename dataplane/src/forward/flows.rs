@@ -10,7 +10,7 @@ use crate::drops::DropReason;
 use crate::flow::state::{self, State, View};
 use crate::flow::table::{FlowHash, HashSecret, Home, Inserted, NarrowTable, Place, WideTable, Worth};
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
-use crate::local::{LocalAddress, LocalPorts, LocalSlot};
+use crate::local::{LocalAddresses, LocalPorts, LocalSlot};
 use crate::packet::{Addresses, Headers};
 use crate::rewrite::sequence::Introduction;
 use crate::snapshot::Found;
@@ -44,15 +44,15 @@ impl Flows {
             narrow: NarrowTable::new(setup.flow_capacity, setup.secret),
             wide: WideTable::new(setup.wide_capacity, setup.secret),
             secret: setup.secret,
-            locals: LocalPorts::new(Owners::new(setup.team.workers())),
+            locals: LocalPorts::new(Owners::new(setup.team.workers()), setup.number),
             stats,
         }
     }
 
-    /// Takes over the ports of a local address.
-    pub(super) fn install(&mut self, slot: LocalSlot, address: Box<LocalAddress>) {
+    /// Takes over the ports of local addresses, which have this slot and those that follow.
+    pub(super) fn install(&mut self, slot: LocalSlot, addresses: LocalAddresses) {
         // An address keeps its slot, so there was none before.
-        drop(self.locals.install(slot, Some(address)));
+        self.locals.install(slot, addresses);
     }
 
     /// Asks for what is known of a local port to come into the cache.

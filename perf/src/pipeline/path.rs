@@ -11,15 +11,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::words::Protocol;
 use crossbeam::queue::ArrayQueue;
 use dataplane::burst::{BURST, Burst};
 use dataplane::clock::Seconds;
 use dataplane::drops::DropReason;
 use dataplane::flow::table::HashSecret;
-use dataplane::flow::{Key, WideKey};
 use dataplane::forward::{Context, Flows, Forwarder, Outbox, PieceSetup, Setup};
-use dataplane::local::{LocalAddress, LocalPorts, LocalSlot};
+use dataplane::local::{LocalAddresses, LocalSlot};
 use dataplane::stats::WorkerStats;
 use dataplane::team::Team;
 use dataplane::wire::tcp::{ACK, SYN};
@@ -103,23 +101,16 @@ impl<'a> Path<'a> {
         for number in 1..setup.team.workers() {
             setup.team.join(number, &Arc::new(WorkerStats::new(shape.backends() as usize)));
         }
-        for (slot, address) in world.snapshot.parts.locals.iter().enumerate() {
-            let ports = LocalAddress::new(*address, &world.owners, setup.number);
-            forwarder.install(LocalSlot(slot as u8), Box::new(ports));
-        }
+        let locals = LocalAddresses::new(&world.snapshot.parts.locals, &world.owners, setup.number);
+        forwarder.install(LocalSlot(0), locals);
         Self { world, now: BEGIN, tally: Tally::default(), pool, forwarder, stats }
     }
 
     /// Takes all ports of local addresses for flows that are not in the table.
     pub fn exhaust(&mut self) {
-        let owners = &self.world.owners;
-        for (slot, address) in self.world.snapshot.parts.locals.iter().enumerate() {
-            let slot = LocalSlot(slot as u8);
-            let mut ports = LocalPorts::new(owners.clone());
-            ports.install(slot, Some(Box::new(LocalAddress::new(*address, owners, 0))));
-            while ports.take(slot, Protocol::Tcp, &WideKey::EMPTY).is_some() {}
-            ports.install(slot, None).into_iter().for_each(|taken| self.forwarder.install(slot, taken));
-        }
+        let World { snapshot, owners, .. } = self.world;
+        let locals = LocalAddresses::new(&snapshot.parts.locals, owners, 0);
+        self.forwarder.install(LocalSlot(0), locals.spent());
     }
 
     /// Its flows.

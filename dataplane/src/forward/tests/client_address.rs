@@ -8,7 +8,7 @@ use config::words::{ClientAddress, Protocol};
 
 use super::segment::{Segment, ends_of, headers_of};
 use super::*;
-use crate::local::{LocalAddress, LocalSlot};
+use crate::local::{LocalAddresses, LocalSlot};
 use crate::rewrite::proxy::Header;
 use crate::samples::{Sample, datagram, icmp, is_valid};
 use crate::snapshot::{Pool, PoolSlot};
@@ -32,10 +32,11 @@ pub(super) fn path((outer, inner): Versions, kind: ClientAddress) -> Path {
     parts.pools = vec![Pool { v4: vec![LocalSlot(0)], v6: vec![LocalSlot(1)] }];
     let mut path = Path::new(Snapshot::new(parts));
     // Made once: their ports are many.
-    static PORTS: LazyLock<[LocalAddress; 2]> =
-        LazyLock::new(|| LOCALS.map(|local| LocalAddress::new(local.parse().unwrap(), &Owners::new(1), 0)));
+    static PORTS: LazyLock<[LocalAddresses; 2]> = LazyLock::new(|| {
+        LOCALS.map(|local| LocalAddresses::new(&[local.parse().unwrap()], &Owners::new(1), 0))
+    });
     for (slot, address) in PORTS.iter().enumerate() {
-        path.forwarder.install(LocalSlot(slot as u8), Box::new(address.clone()));
+        path.forwarder.install(LocalSlot(slot as u8), address.clone());
     }
     path
 }

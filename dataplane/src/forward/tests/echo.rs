@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::*;
-use crate::local::{LocalAddress, LocalSlot};
+use crate::local::{LocalAddresses, LocalSlot};
 use crate::samples::{Sample, datagram, icmp, is_valid};
 use crate::snapshot::{Gateway, Parts, Pool, PoolSlot};
 
@@ -34,8 +34,8 @@ fn parts() -> Parts {
 fn path(number: usize, workers: usize) -> Path {
     let mut path = Path::of(Snapshot::new(parts()), number, workers, 100);
     for (slot, local) in LOCALS.iter().enumerate() {
-        let address = LocalAddress::new(local.parse().unwrap(), &Owners::new(workers), number);
-        path.forwarder.install(LocalSlot(slot as u8), Box::new(address));
+        let address = LocalAddresses::new(&[local.parse().unwrap()], &Owners::new(workers), number);
+        path.forwarder.install(LocalSlot(slot as u8), address);
     }
     path
 }

@@ -2,7 +2,7 @@
 
 use super::fast::locals_of;
 use super::*;
-use crate::local::{LocalAddress, LocalSlot};
+use crate::local::{LocalAddresses, LocalSlot};
 use crate::route::{InterfaceId, Route, RouteTable};
 use crate::samples::{Body, Sample, endpoint, syn};
 use crate::snapshot::{Parts, Pool, PoolSlot, Routes};
@@ -93,8 +93,8 @@ fn each_reply_leaves_by_the_gateway_to_its_client() {
         let mut path = Path::new(Snapshot::new(parts(version, mode)));
         let local = LOCALS[version].parse().unwrap();
         if mode == Mode::FullNat {
-            let address = LocalAddress::new(local, &Owners::new(1), 0);
-            path.forwarder.install(LocalSlot(version as u8), Box::new(address));
+            let address = LocalAddresses::new(&[local], &Owners::new(1), 0);
+            path.forwarder.install(LocalSlot(version as u8), address);
         }
         // Each with the address by which the backend knows it.
         let clients = clients.map(|client| {

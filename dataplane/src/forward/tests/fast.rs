@@ -7,7 +7,7 @@ use config::words::{Fate, NoBackend, Protocol};
 
 use super::*;
 use crate::flow::{FlowOwner, FlowValue};
-use crate::local::{LocalAddress, LocalSlot};
+use crate::local::{LocalAddresses, LocalSlot};
 use crate::parse::plain::{Kind, NO_FRONT, Station, front, glance_v4};
 use crate::samples::{Body, Sample, cases, endpoint, syn};
 use crate::snapshot::{Backend, BackendSlot, Candidate, Gateway, Parts, Pool, PoolSlot};
@@ -274,8 +274,9 @@ pub(super) const ENDS: [[&str; 4]; 2] = [
 const MODES: [Mode; 5] = [Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat, Mode::FullNat];
 
 /// By IP version and number of workers, of the first of them. Made once: it takes a while.
-static ADDRESSES: LazyLock<[[LocalAddress; 2]; 2]> = LazyLock::new(|| {
-    let address = |local: &str, workers| LocalAddress::new(local.parse().unwrap(), &Owners::new(workers), 0);
+static ADDRESSES: LazyLock<[[LocalAddresses; 2]; 2]> = LazyLock::new(|| {
+    let address =
+        |local: &str, workers| LocalAddresses::new(&[local.parse().unwrap()], &Owners::new(workers), 0);
     ENDS.map(|ends| [1, 2].map(|workers| address(ends[3], workers)))
 });
 
@@ -343,7 +344,7 @@ proptest! {
         let setup = Setup { team: Team::new(workers, 16, 64), ..testing::setup() };
         let [mut fast, mut slow] = [0, 1].map(|_| {
             let mut path = Path::set_up(wide_world(ends, (mode, spare), asks, None), setup.clone());
-            path.forwarder.install(LocalSlot(0), Box::new(address.clone()));
+            path.forwarder.install(LocalSlot(0), address.clone());
             path
         });
         let mut locals = Vec::new();
@@ -470,7 +471,7 @@ fn the_fast_path_is_taken_in_all_modes_of_either_version() {
         let local: IpAddr = local.parse().unwrap();
         for mode in [Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat] {
             let mut path = Path::new(wide_world(ends, (mode, false), Asks::Nothing, None));
-            path.forwarder.install(LocalSlot(0), Box::new(LocalAddress::new(local, &Owners::new(1), 0)));
+            path.forwarder.install(LocalSlot(0), LocalAddresses::new(&[local], &Owners::new(1), 0));
             let opening = syn(client, vip);
             let body = Body::Tcp { flags: ACK, options: Vec::new() };
             let later = Sample { body: body.clone(), ..opening.clone() };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::fast::{locals_of, settled};
 use super::*;
-use crate::local::{LocalAddress, LocalSlot};
+use crate::local::{LocalAddresses, LocalSlot};
 use crate::measure::Times;
 use crate::samples::{Body, Sample, datagram, syn};
 use crate::snapshot::{Backend, BackendSlot, Gateway, Parts, Pool, PoolSlot, Service};
@@ -27,8 +27,8 @@ fn parts() -> Parts {
 
 fn path_of(parts: Parts, number: usize, workers: usize) -> Path {
     let mut path = Path::of(Snapshot::new(parts), number, workers, 100);
-    let local = LocalAddress::new(LOCAL.parse().unwrap(), &Owners::new(workers), number);
-    path.forwarder.install(LocalSlot(0), Box::new(local));
+    let local = LocalAddresses::new(&[LOCAL.parse().unwrap()], &Owners::new(workers), number);
+    path.forwarder.install(LocalSlot(0), local);
     path
 }
 
@@ -81,10 +81,10 @@ fn ports_are_given_back_when_their_flows_end_and_are_exhausted_when_none_is_left
 fn both_paths_agree_on_what_is_no_plain_hit() {
     let mut parts = parts();
     parts.services.iter_mut().flatten().for_each(|service| Arc::make_mut(service).mss = Some(500));
-    let address = LocalAddress::new(LOCAL.parse().unwrap(), &Owners::new(1), 0);
+    let address = LocalAddresses::new(&[LOCAL.parse().unwrap()], &Owners::new(1), 0);
     let [mut fast, mut slow] = [0, 1].map(|_| {
         let mut path = Path::new(Snapshot::new(parts.clone()));
-        path.forwarder.install(LocalSlot(0), Box::new(address.clone()));
+        path.forwarder.install(LocalSlot(0), address.clone());
         path
     });
     let with = |flags, options: &[u8], of: &Sample| Sample {
@@ -126,13 +126,13 @@ fn with_few_ports(second: Backend) -> ([Path; 2], impl FnMut(usize) -> Vec<Socke
     parts.backends.push(Some(second));
     let owners = Owners::new(workers);
     let locals: Vec<_> =
-        parts.locals.iter().map(|address| LocalAddress::new(*address, &owners, number)).collect();
+        parts.locals.iter().map(|address| LocalAddresses::new(&[*address], &owners, number)).collect();
     let both = [0, 1].map(|_| {
         let team = Team::new(workers, 16, 64);
         let setup = Setup { number, team, wide_capacity: 20_000, ..testing::setup() };
         let mut path = Path::set_up(Snapshot::new(parts.clone()), setup);
         for (slot, local) in (0..).zip(&locals) {
-            path.forwarder.install(LocalSlot(slot), Box::new(local.clone()));
+            path.forwarder.install(LocalSlot(slot), local.clone());
         }
         path
     });
@@ -262,8 +262,8 @@ fn a_packet_to_its_sender_is_no_request() {
         Arc::make_mut(service).pool = Some(PoolSlot(0));
     }
     let mut path = Path::new(Snapshot::new(parts.clone()));
-    let local = LocalAddress::new(parts.locals[0], &Owners::new(1), 0);
-    path.forwarder.install(LocalSlot(0), Box::new(local));
+    let local = LocalAddresses::new(&[parts.locals[0]], &Owners::new(1), 0);
+    path.forwarder.install(LocalSlot(0), local);
     let opening = syn(backend, vip);
     assert!(matches!(path.pass(opening.frame()), End::Sent(_)));
     let body = Body::Tcp { flags: ACK, options: Vec::new() };

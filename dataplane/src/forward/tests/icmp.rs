@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::local::{LocalAddress, LocalSlot};
+use crate::local::{LocalAddresses, LocalSlot};
 use crate::samples::{Sample, icmp, is_valid, syn};
 use crate::snapshot::{Parts, Pool, PoolSlot};
 
@@ -31,8 +31,8 @@ fn path(version: usize, mode: Mode) -> Path {
     let mut parts = modes::world(VIPS[version], &backend, mode);
     with_pool(&mut parts, "198.51.100.200");
     let mut path = Path::new(Snapshot::new(parts));
-    let local = LocalAddress::new("198.51.100.200".parse().unwrap(), &Owners::new(1), 0);
-    path.forwarder.install(LocalSlot(0), Box::new(local));
+    let local = LocalAddresses::new(&["198.51.100.200".parse().unwrap()], &Owners::new(1), 0);
+    path.forwarder.install(LocalSlot(0), local);
     path
 }
 
