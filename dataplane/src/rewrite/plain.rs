@@ -538,8 +538,10 @@ mod tests {
             address in prop_oneof![Just(0u32), Just(u32::MAX), any::<u32>()],
             port: u16,
             same: bool,
+            far in (prop_oneof![Just(0u32), Just(u32::MAX), any::<u32>()], any::<u16>()),
         ) {
             let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+            let link = &[7; eth::HEADER_LEN];
             let mut front: Front = head.try_into().unwrap();
             let (at, port_at) = places(is_src);
             let old_address = u32::from_be_bytes(front[at..at + 4].try_into().unwrap());
@@ -549,8 +551,13 @@ mod tests {
             let [there, back] = [Swap::new(old_end, new_end), Swap::new(new_end, old_end)];
             prop_assert!(back.end.is_in(&front, is_src));
             prop_assert_eq!(there.end.is_in(&front, is_src), old == new);
+            let (mut both, mut twin) = (front, front);
+            there.put_with(Endpoint::new(far.0, far.1), &mut both, protocol, is_src, link);
+            let (src, dst) = if is_src { (new, far) } else { (far, new) };
+            nat(&mut twin, protocol, Some(src), Some(dst), link).unwrap();
+            prop_assert_eq!(both, twin);
             let [one, _] = exchanged(&front, protocol, is_src, new);
-            there.put(&mut front, protocol, is_src, &[7; eth::HEADER_LEN]);
+            there.put(&mut front, protocol, is_src, link);
             prop_assert_eq!(&front[..], &one[..]);
             let neighbour = Swap::new(old_end, SocketAddrV4::new(new.0.into(), new.1 ^ 1));
             prop_assert!(there.end.is_in(&front, is_src) && !neighbour.end.is_in(&front, is_src));
