@@ -53,16 +53,42 @@ impl Place {
     }
 }
 
+/// Protocols that have ports.
+const PROTOCOLS: usize = 2;
+
+/// The number of a protocol among these.
+#[inline]
+fn number(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1,
+    }
+}
+
+/// The free ports of an address by protocol, in the order in which they were given back: a port rests for as long as it can,
+/// because packets of its last flow may still be on their way.
+type Free = [VecDeque<u16>; PROTOCOLS];
+
+/// How many protocols have no port left.
+fn spent(free: &Free) -> usize {
+    free.iter().filter(|ports| ports.is_empty()).count()
+}
+
+/// Places that a worker has for the ports of a protocol at one address, the same number for each worker: so where a port
+/// of another worker would be, there is one of the same address.
+fn places_of(owners: &Owners) -> usize {
+    owners.places(0)
+}
+
 /// One worker's ports of some addresses.
 #[derive(Clone)]
 pub struct LocalAddresses {
     /// Of each address; see [`toeplitz::words`].
     words: Vec<u16>,
-    /// Of each address by protocol, the free ports in the order in which they were given back: a port rests for as long as it
-    /// can, because packets of its last flow may still be on their way.
-    free: Vec<[VecDeque<u16>; PROTOCOLS]>,
-    /// Of each address by protocol, as many as the worker has ports, by [`Owners::place`]. Those of all addresses are one table,
-    /// so that it is on huge pages, however many workers share the ports.
+    /// Of each address.
+    free: Vec<Free>,
+    /// Of each address by protocol, by [`Owners::place`]. All are one table: of several addresses it is on huge pages,
+    /// however many workers share the ports.
     places: Table<Place>,
 }
 
@@ -79,7 +105,7 @@ impl LocalAddresses {
             owned.into()
         };
         let free: Vec<_> = words.iter().map(|words| [*words; PROTOCOLS].map(ports)).collect();
-        let places = table(Place::new(WideKey::EMPTY), free.len() * PROTOCOLS * owners.places(worker));
+        let places = table(Place::new(WideKey::EMPTY), free.len() * PROTOCOLS * places_of(owners));
         Self { words, free, places }
     }
 
@@ -91,57 +117,65 @@ impl LocalAddresses {
     }
 }
 
-/// Protocols that have ports.
-const PROTOCOLS: usize = 2;
-
 /// Where the places of an address are.
 #[derive(Clone, Copy)]
 struct Address {
     words: u16,
-    /// The number of their table.
-    table: u16,
-    /// By protocol, where they begin in it.
+    /// The number of its group.
+    group: u16,
+    /// By protocol, where they begin among those of the group.
     start: [u32; PROTOCOLS],
+}
+
+impl Address {
+    /// That of a slot without an address: there is no such group.
+    const NONE: Self = Self { words: 0, group: u16::MAX, start: [0; PROTOCOLS] };
 }
 
 /// One worker's ports of all pool addresses.
 pub struct LocalPorts {
     owners: Owners,
-    worker: usize,
-    /// By slot, as all that follows. One without an address has places that no table has.
+    /// By slot, as the next.
     addresses: [Address; SLOTS],
-    free: Box<[[VecDeque<u16>; PROTOCOLS]; SLOTS]>,
-    tables: Vec<Table<Place>>,
+    free: Box<[Free; SLOTS]>,
+    /// Addresses that came together, and the places of their ports.
+    groups: Vec<LocalAddresses>,
     /// How many times an address has no port of a protocol left.
     spent: usize,
 }
 
 impl LocalPorts {
     /// No address yet.
-    pub fn new(owners: Owners, worker: usize) -> Self {
-        let none = Address { words: 0, table: u16::MAX, start: [0; PROTOCOLS] };
-        let free = Box::new([const { [const { VecDeque::new() }; PROTOCOLS] }; SLOTS]);
-        // Each table has an address at least, so that there is room for all.
-        Self { owners, worker, addresses: [none; SLOTS], free, tables: Vec::with_capacity(SLOTS), spent: 0 }
+    pub fn new(owners: Owners) -> Self {
+        Self {
+            owners,
+            addresses: [Address::NONE; SLOTS],
+            free: Box::new([const { [const { VecDeque::new() }; PROTOCOLS] }; SLOTS]),
+            // Each has an address at least, so that there is room for all.
+            groups: Vec::with_capacity(SLOTS),
+            spent: 0,
+        }
     }
 
-    /// Takes over the ports of addresses that have this slot and those that follow. What was known of these is forgotten.
-    pub fn install(&mut self, slot: LocalSlot, addresses: LocalAddresses) {
-        let LocalAddresses { words, free, places } = addresses;
-        self.spent += free.iter().flatten().filter(|free| free.is_empty()).count();
-        // Far fewer tables than 2^16, and places than 2^32: there are no more addresses than slots.
-        let (table, each) = (self.tables.len() as u16, self.owners.places(self.worker) as u32);
+    /// Takes over the ports of addresses that have this slot and those that follow, instead of the ports that were there.
+    pub fn install(&mut self, slot: LocalSlot, mut group: LocalAddresses) {
+        // Far fewer groups than 2^16, and places than 2^32: there are no more addresses than slots.
+        let (number, each) = (self.groups.len() as u16, places_of(&self.owners) as u32);
         let slots = self.addresses.iter_mut().zip(self.free.iter_mut()).skip(slot.0.into());
         let starts = (0..).step_by(PROTOCOLS).map(|before: u32| [before * each, (before + 1) * each]);
-        for (((address, its), (words, free)), start) in slots.zip(words.into_iter().zip(free)).zip(starts) {
-            (*address, *its) = (Address { words, table, start }, free);
+        let news = group.words.iter().zip(&mut group.free).zip(starts);
+        for ((address, free), ((words, new), start)) in slots.zip(news) {
+            self.spent += spent(new);
+            self.spent -= if address.group == Address::NONE.group { 0 } else { spent(free) };
+            *address = Address { words: *words, group: number, start };
+            std::mem::swap(free, new);
         }
-        self.tables.push(places);
+        self.groups.push(group);
     }
 
     /// Number of free ports.
     pub fn free(&self, slot: LocalSlot, protocol: Protocol) -> usize {
-        self.free[usize::from(slot.0)][protocol as usize].len()
+        self.free[usize::from(slot.0)][number(protocol)].len()
     }
 
     /// Whether some address has no port of a protocol left.
@@ -161,7 +195,7 @@ impl LocalPorts {
     /// Takes the port that has been free for the longest time, for the flow with this key; `None` if none is free.
     #[inline]
     pub fn take(&mut self, slot: LocalSlot, protocol: Protocol, key: &WideKey) -> Option<u16> {
-        let free = &mut self.free[usize::from(slot.0)][protocol as usize];
+        let free = &mut self.free[usize::from(slot.0)][number(protocol)];
         let (port, later) = (free.pop_front()?, free.get(AHEAD).copied());
         self.spent += usize::from(free.is_empty());
         // Those that follow are known already, and their places are rarely in the cache.
@@ -179,7 +213,7 @@ impl LocalPorts {
             return;
         };
         *place = Place::new(WideKey::EMPTY);
-        let free = &mut self.free[usize::from(slot.0)][protocol as usize];
+        let free = &mut self.free[usize::from(slot.0)][number(protocol)];
         self.spent -= usize::from(free.is_empty());
         // It came from here, so there is room for it.
         free.push_back(port);
@@ -188,8 +222,9 @@ impl LocalPorts {
     /// The key of the flow that a port belongs to, with that port.
     #[inline]
     pub fn find(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<WideKey> {
-        let (table, at) = self.at(slot, protocol, port)?;
-        table.get(at).filter(|place| place.has(port)).map(|place| place.key)
+        let (group, at) = self.at(slot, protocol, port);
+        let place = self.groups.get(group)?.places.get(at)?;
+        place.has(port).then_some(place.key)
     }
 
     /// How far its flow's client is introduced to its backend.
@@ -206,24 +241,23 @@ impl LocalPorts {
     /// Asks for the line that [`Self::find`] reads to come into the cache.
     #[inline]
     pub fn prefetch(&self, slot: LocalSlot, protocol: Protocol, port: u16) {
-        if let Some((table, at)) = self.at(slot, protocol, port) {
-            prefetch(table.as_ptr().wrapping_add(at));
+        let (group, at) = self.at(slot, protocol, port);
+        if let Some(group) = self.groups.get(group) {
+            prefetch(group.places.as_ptr().wrapping_add(at));
         }
     }
 
-    /// Where a port's place is; `None` for slots without an address.
+    /// The group of a port's address, and where among its places the port's is.
     #[inline]
-    fn at(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<(&Table<Place>, usize)> {
-        let Address { words, table, start } = self.addresses[usize::from(slot.0)];
-        let at = start[protocol as usize] as usize + self.owners.place(words ^ port);
-        Some((self.tables.get(usize::from(table))?, at))
+    fn at(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> (usize, usize) {
+        let Address { words, group, start } = self.addresses[usize::from(slot.0)];
+        (usize::from(group), start[number(protocol)] as usize + self.owners.place(words ^ port))
     }
 
     #[inline]
     fn place_mut(&mut self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<&mut Place> {
-        let at = self.at(slot, protocol, port)?.1;
-        let table = self.addresses[usize::from(slot.0)].table;
-        self.tables.get_mut(usize::from(table))?.get_mut(at)
+        let (group, at) = self.at(slot, protocol, port);
+        self.groups.get_mut(group)?.places.get_mut(at)
     }
 }
 
@@ -248,7 +282,7 @@ mod tests {
     fn ports(workers: usize, worker: usize) -> LocalPorts {
         let owners = Owners::new(workers);
         let addresses = LocalAddresses::new(&[address(200)], &owners, worker);
-        let mut ports = LocalPorts::new(owners, worker);
+        let mut ports = LocalPorts::new(owners);
         ports.install(SLOT, addresses);
         ports
     }
@@ -276,6 +310,40 @@ mod tests {
         }
         assert_eq!(owner.len(), 65_536 - 1024);
         assert!(owner.keys().all(|port| *port >= 1024));
+    }
+
+    #[test]
+    fn a_group_may_come_without_ports_and_another_one_instead_of_it() {
+        let owners = Owners::new(2);
+        let group = LocalAddresses::new(&[address(200), address(201)], &owners, 1);
+        let mut local = LocalPorts::new(owners);
+        local.install(SLOT, group.clone().spent());
+        let slots = [SLOT, LocalSlot(SLOT.0 + 1)];
+        assert!(local.is_any_spent() && local.are_spent(&slots, Protocol::Udp));
+        assert_eq!(local.take(SLOT, Protocol::Udp, &flow(1)), None);
+        local.install(SLOT, group);
+        assert!(!local.is_any_spent() && local.take(slots[1], Protocol::Udp, &flow(1)).is_some());
+    }
+
+    /// Of three workers the last ones own fewer ports.
+    #[test]
+    fn ports_of_other_workers_are_not_found() {
+        let owners = Owners::new(3);
+        let mut local = LocalPorts::new(owners.clone());
+        let all = [200, 201, 202].map(address);
+        local.install(SLOT, LocalAddresses::new(&all, &owners, 2));
+        let slots = [0, 1, 2].map(|number| LocalSlot(SLOT.0 + number));
+        let both = [Protocol::Tcp, Protocol::Udp];
+        for (slot, protocol) in slots.into_iter().flat_map(|slot| both.map(|protocol| (slot, protocol))) {
+            while local.take(slot, protocol, &flow(1)).is_some() {}
+        }
+        for (slot, address) in slots.into_iter().zip(all) {
+            let is_owned = |port: &u16| owners.of(address, *port) == 2;
+            for protocol in both {
+                let found = (1024..=u16::MAX).filter(|port| local.find(slot, protocol, *port).is_some());
+                assert!(found.eq((1024..=u16::MAX).filter(is_owned)));
+            }
+        }
     }
 
     #[test]
@@ -316,7 +384,7 @@ mod tests {
             steps in prop::collection::vec((0..3, 0u8..3, any::<bool>(), any::<prop::sample::Index>()), 0..400),
         ) {
             let owners = Owners::new(100);
-            let mut local = LocalPorts::new(owners.clone(), 99);
+            let mut local = LocalPorts::new(owners.clone());
             let addresses = [200, 201, 202].map(address);
             for (slot, group) in [(0, &addresses[..2]), (2, &addresses[2..])] {
                 local.install(LocalSlot(slot), LocalAddresses::new(group, &owners, 99));

@@ -5,17 +5,18 @@ mod persistence;
 
 use std::net::SocketAddr;
 
-use config::words::{Idle, Scheduler, ServiceKey};
+use config::words::{Idle, Protocol, Scheduler, ServiceKey};
 use dataplane::buf::HeapFrame;
 use dataplane::clock::Clock;
 use dataplane::flow::state::State as FlowState;
 use dataplane::flow::{FlowOwner, FlowValue};
 use dataplane::forward::{Punt, PuntReason};
-use dataplane::local::LocalSlot;
+use dataplane::local::{LocalPorts, LocalSlot};
 use dataplane::measure::Times;
 use dataplane::publish::{self, Reader};
 use dataplane::snapshot::{BackendSlot, ServiceSlot};
 use dataplane::team::Team;
+use dataplane::toeplitz::Owners;
 use dataplane::worker::{Injection, Listed};
 
 use super::*;
@@ -256,7 +257,11 @@ async fn flows_are_listed_up_to_the_limit() {
 async fn workers_have_their_ports_of_local_addresses_before_these_are_in_force() {
     let mut lab = lab_of(WIDE, Host::none());
     let slots = |lab: &Lab| -> Vec<u8> {
-        std::iter::from_fn(|| lab.engine.workers[0].locals.pop()).map(|(slot, _)| slot.0).collect()
+        let mut ports = LocalPorts::new(Owners::new(1));
+        while let Some((slot, addresses)) = lab.engine.workers[0].locals.pop() {
+            ports.install(slot, addresses);
+        }
+        (0..=u8::MAX).filter(|slot| ports.free(LocalSlot(*slot), Protocol::Tcp) > 0).collect()
     };
     assert_eq!(slots(&lab), [0, 1]);
     std::fs::write(lab.file.path(), WIDE.replace("\"192.0.2.201\"", "\"192.0.2.202\"")).unwrap();

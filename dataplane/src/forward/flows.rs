@@ -44,14 +44,13 @@ impl Flows {
             narrow: NarrowTable::new(setup.flow_capacity, setup.secret),
             wide: WideTable::new(setup.wide_capacity, setup.secret),
             secret: setup.secret,
-            locals: LocalPorts::new(Owners::new(setup.team.workers()), setup.number),
+            locals: LocalPorts::new(Owners::new(setup.team.workers())),
             stats,
         }
     }
 
     /// Takes over the ports of local addresses, which have this slot and those that follow.
     pub(super) fn install(&mut self, slot: LocalSlot, addresses: LocalAddresses) {
-        // An address keeps its slot, so there was none before.
         self.locals.install(slot, addresses);
     }
 
