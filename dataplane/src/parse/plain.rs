@@ -287,7 +287,7 @@ fn plain<A: Version, const N: usize>(
         }
         (Protocol::Tcp, flags)
     } else {
-        seldom();
+        aside();
         let datagram = usize::from(u16::from_be_bytes([headers[l4 + udp::LEN], headers[l4 + udp::LEN + 1]]));
         if protocol != ipv4::PROTOCOL_UDP || datagram < udp::HEADER_LEN || l4 + datagram > end {
             return None;
@@ -300,10 +300,10 @@ fn plain<A: Version, const N: usize>(
     whole.then_some(Plain { src, dst, src_port, dst_port, len, protocol, tcp_flags })
 }
 
-/// Where this is said, less than half of the packets come by: others need no jump there.
+/// Where this is said, the code is set apart, so that packets that do not come by need no jump.
 #[cold]
 #[inline(always)]
-fn seldom() {}
+fn aside() {}
 
 #[inline(always)]
 fn long<const N: usize>(header: &[u8; N], at: usize) -> u32 {

@@ -87,8 +87,7 @@ impl<F: Frame> Forwarder<F> {
         let client = Endpoint::new(client, client_port);
         let local = Endpoint::new(u32::of(context.snapshot.local_address(flow.local())?)?, local_port);
         let front = frame.head_mut().first_chunk_mut()?;
-        // Asked of both, for a question to replies alone would become a jump: a request is its flow's by what it was found
-        // by, a reply perhaps only by its local port.
+        // As in `exchange_both`, asked of both.
         let far = Endpoint::either(is_reply, local, client);
         if !way.swap(!is_reply).end.is_in(front, is_reply) || !far.is_in(front, !is_reply) {
             return None;
