@@ -4,7 +4,7 @@
 //! local address and port; one read tells whose flow it is.
 //!
 //! The memory of addresses, 4.2 MiB for each divided by the number of workers, is made by the control thread and moved
-//! to the worker, which allocates nothing when the pools change.
+//! to the worker, which allocates and frees nothing when the pools change.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -87,8 +87,8 @@ pub struct LocalAddresses {
     words: Vec<u16>,
     /// Of each address.
     free: Vec<Free>,
-    /// Of each address by protocol, by [`Owners::place`]. All are one table: of several addresses it is on huge pages,
-    /// however many workers share the ports.
+    /// Of each address by protocol, by [`Owners::place`]. All are one table: it is on huge pages where the addresses are as many
+    /// as the workers that share their ports, for which a table of each would be too small.
     places: Table<Place>,
 }
 
@@ -325,12 +325,18 @@ mod tests {
         assert!(!local.is_any_spent() && local.take(slots[1], Protocol::Udp, &flow(1)).is_some());
     }
 
-    /// Of three workers the last ones own fewer ports.
+    /// Of three workers the last one owns fewer ports. If it had fewer places, a port of another worker at one of these addresses
+    /// would be where the same port of the next address is: their words differ by the right bits.
     #[test]
     fn ports_of_other_workers_are_not_found() {
         let owners = Owners::new(3);
         let mut local = LocalPorts::new(owners.clone());
-        let all = [200, 201, 202].map(address);
+        let all = ["198.51.100.200", "198.51.236.96", "198.51.86.168"].map(|text| text.parse().unwrap());
+        assert!(
+            [(0, 1, 0x88a8), (1, 2, 0xbac8)].into_iter().all(|(one, other, bits)| {
+                toeplitz::words(all[one]) ^ toeplitz::words(all[other]) == bits
+            })
+        );
         local.install(SLOT, LocalAddresses::new(&all, &owners, 2));
         let slots = [0, 1, 2].map(|number| LocalSlot(SLOT.0 + number));
         let both = [Protocol::Tcp, Protocol::Udp];

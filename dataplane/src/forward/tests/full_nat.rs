@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::fast::{locals_of, settled};
+use super::fast::{ENDS, locals_of, settled};
 use super::*;
 use crate::local::{LocalAddresses, LocalSlot};
 use crate::measure::Times;
@@ -139,8 +139,7 @@ fn both_paths_agree_on_what_is_no_plain_hit() {
 /// Others know the port, too, and who answers late means another flow of the same client.
 #[test]
 fn a_reply_is_from_the_flows_backend_to_its_local_port() {
-    let v6 = ["[2001:db8:c::7]:40000", "[2001:db8::100]:80", "[2001:db8:b::11]:8000", "2001:db8:b::200"];
-    for [client, vip, backend, local] in [[CLIENT, VIP, BACKEND, LOCAL], v6] {
+    for [client, vip, backend, local] in ENDS {
         let mut both = Both::new(parts_of(vip, backend, local));
         let known = syn(client, vip);
         let local = both.agree(std::slice::from_ref(&known))[0];
