@@ -30,6 +30,7 @@ use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
 use crate::clock::Seconds;
 use crate::drops::DropReason;
+use crate::eight::Avx512;
 use crate::flow::table::HashSecret;
 use crate::fragment::Transport;
 use crate::local::{LocalAddresses, LocalSlot};
@@ -165,6 +166,8 @@ pub struct Forwarder<F: Frame> {
     cold: u32,
     /// To how many backends packets go, of those of a large snapshot.
     variety: Variety,
+    /// If packets are sighted eight at a time.
+    avx512: Option<Avx512>,
 }
 
 impl<F: Frame> Forwarder<F> {
@@ -190,6 +193,7 @@ impl<F: Frame> Forwarder<F> {
             sights: Some(Sights::new()),
             cold: COLD_BURSTS,
             variety: Variety::new(),
+            avx512: if cfg!(test) { Avx512::detect() } else { Avx512::worthwhile() },
         }
     }
 

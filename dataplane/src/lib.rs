@@ -19,6 +19,7 @@ pub mod csum;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod drops;
+mod eight;
 pub mod flow;
 pub mod forward;
 pub mod fragment;

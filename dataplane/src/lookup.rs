@@ -1,8 +1,10 @@
 //! An immutable hash table from small keys to small values, made once for a snapshot and only read.
 
+mod eight;
 mod filter;
 
 use crate::prefetch::{self, Table};
+pub(crate) use eight::Pair;
 pub use filter::Filter;
 
 /// What can be looked up: a 64-bit number, such as an IPv4 endpoint, or a 192-bit one, such as an IPv6 endpoint.

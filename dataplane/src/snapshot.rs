@@ -23,6 +23,7 @@ use crate::flow::state::Timeouts;
 use crate::local::LocalSlot;
 use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
+use crate::parse::plain::eight::Eight;
 use crate::port::PortId;
 use crate::prefetch::{Table, gathered, prefetch};
 use crate::route::{self, InterfaceId, NextHop};
@@ -36,8 +37,8 @@ pub use parts::{
 pub use repliers::Repliers;
 pub(crate) use service::gcd;
 pub use service::{Candidate, Ease, Persistence, Service};
-use tables::Tables;
 pub use tables::{Address, Direction, Found, FullNatFlow, Listener, Local, Rows, WideFlow};
+use tables::{NarrowFlows, Tables};
 pub use way::{Carriage, Kept, Way};
 
 /// An address as what packets are sent to.
@@ -323,6 +324,13 @@ impl Snapshot {
     #[inline(always)]
     pub fn narrow_flow(&self, plain: &Plain<u32>) -> Option<((u32, u16), ServiceSlot, bool)> {
         self.tables.narrow_flow(plain)
+    }
+
+    /// The same of eight packets; without `REPLIES` only of requests.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(crate) fn narrow_flows<const REPLIES: bool>(&self, packets: &Eight) -> NarrowFlows {
+        self.tables.narrow_flows::<REPLIES>(packets)
     }
 
     /// The wide flow of a plain packet, if that is certain at one look; without `REPLIES` only if it is a request.

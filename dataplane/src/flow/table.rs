@@ -5,6 +5,7 @@
 //! read only when that can help. Expired flows are found when probed, replaced or swept: no timers.
 
 mod early;
+mod eight;
 mod hash;
 
 use super::{FlowKey, FlowValue, Key, WideKey};

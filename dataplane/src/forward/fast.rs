@@ -9,6 +9,7 @@
 mod ahead;
 mod both_ways;
 mod carry;
+mod eights;
 mod full_nat;
 mod lane;
 mod one_way;

@@ -2,6 +2,7 @@
 
 mod keyed;
 
+use std::arch::x86_64::__m512i;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -91,6 +92,14 @@ impl Flows {
     #[inline]
     pub(super) fn hash_of<A: Hashed>(&self, client: A, port: u16) -> FlowHash {
         client.hash(&self.secret, port)
+    }
+
+    /// The hashes of eight clients, and the home lines of their flows to services; see [`NarrowTable::homes_of_eight`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(super) fn homes_of_eight(&self, clients: __m512i, services: __m512i) -> ([FlowHash; 8], [Home; 8]) {
+        let hashes = self.secret.hash_of_eight(clients);
+        (FlowHash::of_eight(hashes), self.narrow.homes_of_eight(hashes, services))
     }
 
     /// The same of a packet's source.

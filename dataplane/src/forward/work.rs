@@ -114,6 +114,24 @@ impl Live {
         Self(((1u64 << (count & 0x3f)) - 1) as u32)
     }
 
+    /// From one place up to another.
+    #[inline]
+    pub fn between(from: usize, end: usize) -> Self {
+        Self::first(end).without(Self::first(from))
+    }
+
+    /// Some of the eight places of a group; groups are counted from the first places.
+    #[inline]
+    pub fn of_eight(group: usize, bits: u8) -> Self {
+        Self(u32::from(bits) << (group * 8))
+    }
+
+    /// The first place that is not among them.
+    #[inline]
+    pub fn first_gap(self) -> usize {
+        self.0.trailing_ones() as usize
+    }
+
     #[inline]
     pub fn has(self, slot: usize) -> bool {
         self.0 >> slot & 1 != 0

@@ -9,7 +9,7 @@ use crate::prefetch::{self, Table};
 /// key, in one word. It takes one of some thousand other keys for one of the set, more if that is very large.
 #[derive(Clone, Debug)]
 pub struct Filter<K> {
-    words: Table<u64>,
+    pub(super) words: Table<u64>,
     key: PhantomData<K>,
 }
 

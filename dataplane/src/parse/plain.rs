@@ -4,6 +4,8 @@
 //!
 //! [`parse`](super::parse) is the slow twin: what is plain here has the same headers there.
 
+pub(crate) mod eight;
+
 use config::words::{MacAddr, Protocol};
 
 use super::{no_station, version6};

@@ -2,9 +2,11 @@
 //! words which service easy packets are of, so that the fast path need not tell one from the other.
 
 use super::ServiceSlot;
+use crate::lookup::Pair;
 
 /// What a table has for an address, or an address and port.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub(super) struct Entry {
     /// Flags in the highest two bits, above a number.
     head: u32,
@@ -18,7 +20,14 @@ const SOLE: u32 = 1 << 31;
 const FULL_NAT: u32 = 1 << 30;
 const NUMBER: u32 = FULL_NAT - 1;
 
+#[allow(unsafe_code)]
+// SAFETY: two numbers of 32 bits, in the order of C.
+unsafe impl Pair for Entry {}
+
 impl Entry {
+    /// What [`Entry::is_sole`] tells, in the number that both halves are together.
+    pub const SOLE_OF_TWO: u64 = SOLE as u64;
+
     /// One service and port, and a number below 2^30.
     pub fn sole(number: u32, service: ServiceSlot, port: u16) -> Self {
         Self { head: SOLE | number, tail: u32::from(port) << 16 | u32::from(service.0) }

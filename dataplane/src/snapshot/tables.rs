@@ -1,5 +1,6 @@
 //! Hash tables of a snapshot: whose address, which service, whose reply.
 
+mod eight;
 mod first_look;
 
 use std::collections::{BTreeMap, HashSet};
@@ -17,6 +18,7 @@ use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::route::InterfaceId;
 use crate::wire::eth::Tags;
+pub use eight::NarrowFlows;
 pub use first_look::{FullNatFlow, Rows, WideFlow};
 
 /// Which address of ours an address is.

@@ -69,10 +69,10 @@ pub const fn absurd(flags: u8) -> bool {
 }
 
 /// The flags of RFC 9293; the two above them belong to congestion control (RFC 3168).
-const FLAGS_MASK: u8 = 0x3f;
+pub const FLAGS_MASK: u8 = 0x3f;
 
-/// A bit for each set of flags.
-const ABSURD: u64 = {
+/// A bit for each set of flags, which says whether [`absurd`].
+pub const ABSURD: u64 = {
     let (mut absurd, mut flags) = (0, 0);
     while flags <= FLAGS_MASK {
         if flags == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0) {

@@ -4,7 +4,7 @@ use crate::flow::endpoint;
 use crate::snapshot::ServiceSlot;
 
 /// 2^64 divided by the golden ratio.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(super) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Hash of a client's address and port, and then of the service. It serves both directions of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,6 @@
 //! Rows: packets of a burst that follow each other and are of one kind, so that its code asks nothing else of them. Most
 //! packets are in rows.
 
-use std::ops::Range;
-
 use super::super::bind::is_outward;
 use super::super::flows::Tabled;
 use super::super::{Forwarder, Live, PREFETCH_AHEAD};
@@ -45,7 +43,7 @@ impl<F: Frame> Forwarder<F> {
                         &mut lanes.wide_v4,
                     );
                 }
-                lanes.narrow.join(self.owned(from..end, narrow));
+                lanes.narrow.join(self.owned(Live::between(from, end), narrow));
                 end
             }
             Some(Kind::V6) => {
@@ -55,7 +53,7 @@ impl<F: Frame> Forwarder<F> {
                     Rows::BothWays => self.sight_wide_both_ways::<u128, true>(snapshot, station, begin, wide),
                     _ => self.sight_wide_both_ways::<u128, false>(snapshot, station, begin, wide),
                 };
-                live.join(self.owned(from..end, wide));
+                live.join(self.owned(Live::between(from, end), wide));
                 end
             }
             None => from,
@@ -65,8 +63,7 @@ impl<F: Frame> Forwarder<F> {
     /// The packets of a row whose flows are this worker's. They are told from others when all flows are noted: from a
     /// NIC that brings each worker its own there are no others.
     #[inline(always)]
-    fn owned<A: Fast, K: Tabled>(&self, row: Range<usize>, lane: &Lane<A, K>) -> Live {
-        let row = Live::first(row.end).without(Live::first(row.start));
+    pub(super) fn owned<A: Fast, K: Tabled>(&self, row: Live, lane: &Lane<A, K>) -> Live {
         if self.workers == 1 { row } else { self.owned_among(row, lane) }
     }
 
@@ -160,7 +157,7 @@ impl<F: Frame> Forwarder<F> {
             replies.keep_if(slot, flow.is_reply);
             Some(())
         });
-        live.join(self.owned(from..end, wide).without(replies));
+        live.join(self.owned(Live::between(from, end), wide).without(replies));
         // Not by the way, where a jump would depend on which way a packet goes.
         for slot in replies {
             self.foresee_behind(slot, wide);

@@ -33,7 +33,9 @@ impl<F: Frame> Forwarder<F> {
         let (mut lanes, mut waiting) = (Lanes::default(), Waiting::default());
         sights.clear();
         let places = burst.places();
-        let (mut slot, mut next_row) = (0, 0);
+        let eights = self.sight_eights(snapshot, station, burst, sights);
+        lanes.narrow.join(self.owned(eights.known, &sights.narrow));
+        let (mut slot, mut next_row) = (eights.known.first_gap(), eights.end);
         while slot < places.len().min(BURST) {
             if slot >= next_row {
                 let end = self.sight_row(snapshot, station, (burst, slot), sights, &mut lanes);
@@ -42,7 +44,9 @@ impl<F: Frame> Forwarder<F> {
                 slot = end;
             }
             places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
-            if let Some(frame) = places.get(slot).and_then(Option::as_ref) {
+            if let Some(frame) = places.get(slot).and_then(Option::as_ref)
+                && !eights.known.has(slot)
+            {
                 self.sight_one(snapshot, station, slot, frame, sights, (&mut lanes, &mut waiting));
             }
             slot += 1;

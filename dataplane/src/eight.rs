@@ -1,0 +1,132 @@
+//! Eight numbers of 64 bits at a time, by AVX-512: packets of a burst are read, looked up and hashed so where the
+//! processor gains by it. Whatever is done so has a twin that every processor can run.
+//!
+//! What each instruction does is told by its name in Intel's Intrinsics Guide.
+#![allow(unsafe_code)]
+
+use std::arch::is_x86_feature_detected;
+use std::arch::x86_64::{
+    __m128i, __m512i, _mm_cvtsi128_si64, _mm_loadu_si128, _mm256_set_epi32, _mm512_castsi128_si512,
+    _mm512_cvtepi64_epi8, _mm512_cvtepi64_epi16, _mm512_cvtepi64_epi32, _mm512_cvtepu32_epi64,
+    _mm512_inserti32x4, _mm512_set_epi64, _mm512_set1_epi64, _mm512_shuffle_epi8, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi64,
+};
+use std::mem;
+
+/// A bit for each of eight, the first one lowest.
+pub type Bits = u8;
+
+/// A proof that the processor has AVX-512 F, BW, DQ and VL, which functions for eight packets need.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// That of this processor, if it has them.
+    pub fn detect() -> Option<Self> {
+        let has = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        has.then_some(Self(()))
+    }
+
+    /// The same, if packets are cheaper by them. An Intel processor of 2021 (family 6, model 167) lowers its clock for all of
+    /// the core, and lost more than it gained; AMD's do not. SSE4a tells them: nobody else has it.
+    pub fn worthwhile() -> Option<Self> {
+        Self::detect().filter(|_| is_x86_feature_detected!("sse4a"))
+    }
+}
+
+/// Eight times the same number.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn all(number: u64) -> __m512i {
+    _mm512_set1_epi64(number as i64)
+}
+
+/// Eight numbers.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn of(numbers: [u64; 8]) -> __m512i {
+    let [a, b, c, d, e, f, g, h] = numbers.map(|number| number as i64);
+    _mm512_set_epi64(h, g, f, e, d, c, b, a)
+}
+
+/// Eight numbers of 32 bits, which takes less to put together.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn of_32(numbers: [u32; 8]) -> __m512i {
+    let [a, b, c, d, e, f, g, h] = numbers.map(|number| number as i32);
+    _mm512_cvtepu32_epi64(_mm256_set_epi32(h, g, f, e, d, c, b, a))
+}
+
+/// The same, one by one.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn words(numbers: __m512i) -> [u64; 8] {
+    // SAFETY: both are 64 bytes, of which any are numbers.
+    unsafe { mem::transmute(numbers) }
+}
+
+/// The lowest 32 bits of eight numbers.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn lowest_32(numbers: __m512i) -> [u32; 8] {
+    let lowest = _mm512_cvtepi64_epi32(numbers);
+    // SAFETY: both are 32 bytes, of which any are numbers.
+    unsafe { mem::transmute(lowest) }
+}
+
+/// The lowest 16 bits of eight numbers.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn lowest_16(numbers: __m512i) -> [u16; 8] {
+    let lowest = _mm512_cvtepi64_epi16(numbers);
+    // SAFETY: both are 16 bytes, of which any are numbers.
+    unsafe { mem::transmute(lowest) }
+}
+
+/// The lowest bytes of eight numbers.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn lowest_8(numbers: __m512i) -> [u8; 8] {
+    _mm_cvtsi128_si64(_mm512_cvtepi64_epi8(numbers)).to_le_bytes()
+}
+
+/// For [`ordered`]: no byte, so 0.
+pub const NONE: u8 = 0xff;
+
+/// Bytes of each number, counted from the lowest one, put together to another.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn ordered(numbers: __m512i, bytes: [u8; 8]) -> __m512i {
+    // The instruction counts through 16 bytes, of two numbers.
+    let second = bytes.map(|byte| if byte == NONE { NONE } else { byte + 8 });
+    let (first, second) = (u64::from_le_bytes(bytes), u64::from_le_bytes(second));
+    _mm512_shuffle_epi8(numbers, of([first, second, first, second, first, second, first, second]))
+}
+
+/// The two numbers that stand in each of eight rows from byte `AT` on, in the order of little-endian machines: all first
+/// ones, and all second ones.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn columns<const AT: usize, const N: usize>(rows: &[&[u8; N]; 8]) -> (__m512i, __m512i) {
+    let even = four::<AT, N>([rows[0], rows[2], rows[4], rows[6]]);
+    let odd = four::<AT, N>([rows[1], rows[3], rows[5], rows[7]]);
+    (_mm512_unpacklo_epi64(even, odd), _mm512_unpackhi_epi64(even, odd))
+}
+
+/// 16 bytes of each of four rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn four<const AT: usize, const N: usize>(rows: [&[u8; N]; 4]) -> __m512i {
+    const { assert!(AT + size_of::<__m128i>() <= N) }
+    let [a, b, c, d] = rows.map(|row| {
+        let part: *const [u8; N] = row;
+        let part = part.cast::<__m128i>().wrapping_byte_add(AT);
+        // SAFETY: 16 bytes from `AT` on are within a row, and the instruction takes them from any address.
+        unsafe { _mm_loadu_si128(part) }
+    });
+    let two = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
+    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(two, c), d)
+}

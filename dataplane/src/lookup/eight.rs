@@ -1,0 +1,89 @@
+//! The same of eight keys at a time.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::{
+    __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_andnot_si512, _mm512_mask_blend_epi64,
+    _mm512_mul_epu32, _mm512_mullo_epi64, _mm512_or_si512, _mm512_slli_epi64, _mm512_sllv_epi64,
+    _mm512_srli_epi64, _mm512_testn_epi64_mask, _mm512_xor_si512,
+};
+use std::mem::offset_of;
+use std::ptr;
+
+use super::{FACTORS, Filter, Lookup};
+use crate::eight::{Bits, all, columns, of, words};
+
+/// A key and eight bytes that belong to it, as they stand in a table.
+type Row = [u8; 16];
+
+/// The table in which each of eight keys is looked for.
+pub struct Lookups {
+    places: __m512i,
+    size: __m512i,
+    factor: __m512i,
+}
+
+/// Values that are two numbers of 32 bits, one after the other.
+///
+/// # Safety
+/// So they must lie in memory.
+pub unsafe trait Pair {}
+
+impl<V: Pair> Lookup<u64, V> {
+    /// This table for all of them.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(crate) fn for_eight(&self) -> Lookups {
+        const {
+            assert!(size_of::<V>() == 8 && size_of::<(u64, V)>() == size_of::<Row>());
+            assert!(offset_of!((u64, V), 0) == 0 && offset_of!((u64, V), 1) == 8);
+        }
+        let places = self.places.as_ptr().expose_provenance();
+        Lookups { places: all(places as u64), size: all(self.places.len() as u64), factor: all(self.factor) }
+    }
+
+    /// What is in the places where eight keys are looked for first, each in its table: keys and values, of which the first
+    /// number is the lower half.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(crate) fn first_of_eight(tables: [&Self; 2], first: Bits, keys: __m512i) -> (__m512i, __m512i) {
+        let [one, other] = tables.map(|table| table.for_eight());
+        let either = |one, other| _mm512_mask_blend_epi64(first, other, one);
+        let (size, factor) = (either(one.size, other.size), either(one.factor, other.factor));
+        let start = scaled(hash(keys, factor), size);
+        let places = _mm512_add_epi64(either(one.places, other.places), _mm512_slli_epi64::<4>(start));
+        // SAFETY: a start is less than the size of its table, since it is that times a number below 2^32, divided by 2^32, so
+        // that there is a place, of 16 bytes that are all written (`Pair`), in a table that is borrowed meanwhile.
+        let rows = words(places).map(|at| unsafe { &*ptr::with_exposed_provenance::<Row>(at as usize) });
+        columns::<0, _>(&rows)
+    }
+}
+
+/// As [`Key::hash`](super::Key::hash) of a word.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn hash(keys: __m512i, factor: __m512i) -> __m512i {
+    _mm512_mullo_epi64(_mm512_xor_si512(keys, _mm512_srli_epi64::<32>(keys)), factor)
+}
+
+/// The upper halves of hashes as parts of sizes.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn scaled(hashes: __m512i, size: __m512i) -> __m512i {
+    _mm512_srli_epi64::<32>(_mm512_mul_epu32(_mm512_srli_epi64::<32>(hashes), size))
+}
+
+impl Filter<u64> {
+    /// Which of eight keys may be of the set; all others are none.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(crate) fn may_have_of_eight(&self, keys: __m512i) -> Bits {
+        let hash = hash(keys, all(FACTORS[0]));
+        let place = _mm512_mul_epu32(_mm512_srli_epi64::<32>(hash), all(self.words.len() as u64));
+        let bit =
+            |number| _mm512_sllv_epi64(all(1), _mm512_and_si512(_mm512_srli_epi64::<26>(number), all(63)));
+        let bits = _mm512_or_si512(bit(place), bit(hash));
+        // It is never out of the words, but none is left to chance: that would be a jump for each.
+        let found = of(words(_mm512_srli_epi64::<32>(place)).map(|word| self.words[word as usize]));
+        _mm512_testn_epi64_mask(_mm512_andnot_si512(found, bits), all(u64::MAX))
+    }
+}
