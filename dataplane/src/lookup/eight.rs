@@ -87,3 +87,58 @@ impl Filter<u64> {
         _mm512_testn_epi64_mask(_mm512_andnot_si512(found, bits), all(u64::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eight::Avx512;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Copy, Debug, Default, PartialEq)]
+    #[repr(C)]
+    struct Two(u32, u32);
+
+    // SAFETY: two numbers, in the order of C.
+    unsafe impl Pair for Two {}
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn together(tables: [&Lookup<u64, Two>; 2], first: Bits, keys: [u64; 8]) -> [(u64, Two); 8] {
+        let (found, values) = Lookup::first_of_eight(tables, first, of(keys));
+        let (found, values) = (words(found), words(values));
+        std::array::from_fn(|row| (found[row], Two(values[row] as u32, (values[row] >> 32) as u32)))
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn may_have(filter: &Filter<u64>, keys: [u64; 8]) -> Bits {
+        filter.may_have_of_eight(of(keys))
+    }
+
+    fn key(number: u64) -> u64 {
+        (number.wrapping_mul(FACTORS[5]) | 1) & !(1 << 15)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
+
+        #[test]
+        fn eight_looks_find_what_each_does(
+            sizes in any::<[u8; 2]>(),
+            first in any::<Bits>(),
+            numbers in any::<[u8; 8]>(),
+        ) {
+            let Some(Avx512 { .. }) = Avx512::detect() else { return Ok(()) };
+            let pair = |number: u64| (key(number), Two(number as u32, !number as u32));
+            let tables = sizes.map(|size| Lookup::new((0..u64::from(size)).map(pair)));
+            let filter = Filter::new((0..u64::from(sizes[0])).map(key));
+            let keys = numbers.map(|number| key(number.into()));
+            // SAFETY: `Avx512` is a proof that the processor can.
+            let (found, may) =
+                unsafe { (together(tables.each_ref(), first, keys), may_have(&filter, keys)) };
+            for row in 0..8 {
+                let table = if first >> row & 1 != 0 { &tables[0] } else { &tables[1] };
+                prop_assert_eq!(found[row], table.first(keys[row]));
+                prop_assert_eq!(may >> row & 1 != 0, filter.may_have(keys[row]));
+            }
+        }
+    }
+}

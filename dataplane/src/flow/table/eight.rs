@@ -67,3 +67,45 @@ impl NarrowTable {
         lowest_32(_mm512_srli_epi64::<32>(line)).map(Home)
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests {
+    use super::*;
+    use crate::eight::{Avx512, of};
+    use crate::snapshot::ServiceSlot;
+    use proptest::prelude::*;
+
+    type Placed = ([FlowKey; 8], [FlowHash; 8], [Home; 8]);
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn together(table: &NarrowTable, clients: [u64; 8], services: [u64; 8]) -> Placed {
+        let (clients, services) = (of(clients), of(services));
+        let hashes = table.secret.hash_of_eight(clients);
+        let homes = table.homes_of_eight(hashes, services);
+        (FlowKey::of_eight(clients, services), FlowHash::of_eight(hashes), homes)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
+
+        #[test]
+        fn eight_flows_are_where_each_is(
+            secret in any::<[u64; 2]>(),
+            capacity in 1usize..5000,
+            flows in any::<[(u32, u16, u16); 8]>(),
+        ) {
+            let Some(Avx512 { .. }) = Avx512::detect() else { return Ok(()) };
+            let table = NarrowTable::new(capacity, HashSecret(secret));
+            let keys = flows.map(|(client, port, service)| FlowKey::new(client, port, ServiceSlot(service)));
+            let (clients, services) = (keys.map(|key| key.0 & !0xffff), keys.map(|key| key.0 & 0xffff));
+            // SAFETY: `Avx512` is a proof that the processor can.
+            let (together, hashes, homes) = unsafe { together(&table, clients, services) };
+            prop_assert_eq!(together, keys);
+            for (row, (client, port, _)) in flows.into_iter().enumerate() {
+                prop_assert_eq!(hashes[row], table.secret.hash(client, port));
+                prop_assert_eq!(homes[row], table.home_of(table.hash_of(&keys[row])));
+            }
+        }
+    }
+}

@@ -181,11 +181,12 @@ proptest! {
         mode in prop::sample::select(vec![Mode::Nat, Mode::Dr, Mode::Tunnel, Mode::FullNat]),
         asks in prop::sample::select(&ASKS[..]),
         fate in prop::sample::select(&FATES[..]),
-        workers in 1usize..3,
-        bursts in prop::collection::vec((prop::collection::vec(steps(), 1..24), 0u32..3), 1..12),
+        (workers, eights) in (1usize..3, any::<bool>()),
+        bursts in prop::collection::vec((prop::collection::vec(steps(), 1..33), 0u32..3), 1..12),
     ) {
         let setup = Setup { team: Team::new(workers, 16, 64), ..testing::setup() };
         let [mut fast, mut slow] = [0, 1].map(|_| Path::set_up(world(mode, asks, None), setup.clone()));
+        fast.forwarder.avx512 = fast.forwarder.avx512.filter(|_| eights);
         for (number, (steps, wait)) in bursts.into_iter().enumerate() {
             if number == 4 {
                 (fast.snapshot, slow.snapshot) =
@@ -335,8 +336,8 @@ proptest! {
         mode in prop::sample::select(&MODES[..]),
         asks in prop::sample::select(&ASKS[..]),
         fate in prop::sample::select(&FATES[..]),
-        workers in 1usize..3,
-        bursts in prop::collection::vec((prop::collection::vec(wide_steps(), 1..24), 0u32..3), 1..12),
+        (workers, eights) in (1usize..3, any::<bool>()),
+        bursts in prop::collection::vec((prop::collection::vec(wide_steps(), 1..33), 0u32..3), 1..12),
     ) {
         let ends = ENDS[usize::from(v6)];
         let local: IpAddr = ends[3].parse().unwrap();
@@ -347,6 +348,7 @@ proptest! {
             path.forwarder.install(LocalSlot(0), address.clone());
             path
         });
+        fast.forwarder.avx512 = fast.forwarder.avx512.filter(|_| eights);
         let mut locals = Vec::new();
         for (number, (steps, wait)) in bursts.into_iter().enumerate() {
             if number == 4 {

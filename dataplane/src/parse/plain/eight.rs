@@ -118,3 +118,117 @@ impl Eight {
         _mm512_add_epi64(ends, number)
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests {
+    use super::*;
+    use crate::csum;
+    use crate::eight::{Avx512, lowest_8, lowest_16, words};
+    use crate::parse::plain::{Kind, Plain, glance_v4};
+    use crate::samples::{CLIENT4, VIP4, cases, datagram, syn};
+    use crate::testing::mac;
+    use config::words::Protocol;
+    use proptest::prelude::*;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn together(fronts: &[&Front; 8], lens: [u32; 8]) -> [Option<Plain<u32>>; 8] {
+        let eight = glance_eight(Station::new(mac(254)), fronts, lens);
+        let (src, dst) = (words(eight.src), words(eight.dst));
+        let (len, tcp_flags) = (lowest_16(eight.len), lowest_8(eight.tcp_flags));
+        let end = |word: u64| {
+            assert_eq!(word as u16, 0);
+            (((word >> 32) as u32).swap_bytes(), ((word >> 16) as u16).swap_bytes())
+        };
+        std::array::from_fn(|row| {
+            let ((src, src_port), (dst, dst_port)) = (end(src[row]), end(dst[row]));
+            let protocol = if eight.tcp >> row & 1 != 0 { Protocol::Tcp } else { Protocol::Udp };
+            let (len, tcp_flags) = (len[row], tcp_flags[row]);
+            let plain = Plain { src, dst, src_port, dst_port, len, protocol, tcp_flags };
+            (eight.plain >> row & 1 != 0).then_some(plain)
+        })
+    }
+
+    /// Eight frames are what each of them is.
+    fn assert_agree(frames: &[(Front, u32)]) {
+        let Some(Avx512 { .. }) = Avx512::detect() else { return };
+        let station = Station::new(mac(254));
+        for frames in frames.chunks(8) {
+            let at = |row: usize| &frames[row % frames.len()];
+            let (fronts, lens) =
+                (std::array::from_fn(|row| &at(row).0), std::array::from_fn(|row| at(row).1));
+            // SAFETY: `Avx512` is a proof that the processor can.
+            let seen = unsafe { together(&fronts, lens) };
+            for row in 0..8 {
+                let (front, len) = at(row);
+                let alone = station.kind(front).filter(|kind| *kind == Kind::V4);
+                let alone = alone.and_then(|_| glance_v4(front, *len as usize));
+                assert_eq!(seen[row], alone, "{front:02x?} of {len} bytes");
+            }
+        }
+    }
+
+    fn front_of(bytes: &[u8]) -> Front {
+        let mut front = [0; size_of::<Front>()];
+        front.iter_mut().zip(bytes).for_each(|(there, here)| *there = *here);
+        front
+    }
+
+    fn mend(front: &mut Front) {
+        front[24..26].fill(0);
+        let sum = !csum::sum(&front[L3..L4]);
+        front[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+
+    /// Each bit turned, with the checksum as it was and mended, in frames of all lengths around theirs.
+    #[test]
+    fn eight_glances_see_what_each_does() {
+        for sample in [syn(CLIENT4, VIP4), datagram(CLIENT4, VIP4)] {
+            let bytes = sample.bytes();
+            let whole = bytes.len() as u32;
+            let mut frames = Vec::new();
+            for (bit, mended) in (0..size_of::<Front>() * 8).flat_map(|bit| [(bit, false), (bit, true)]) {
+                let mut front = front_of(&bytes);
+                front[bit / 8] ^= 1 << (bit % 8);
+                if mended {
+                    mend(&mut front);
+                }
+                frames.extend([whole - 1, whole, whole + 1, 1514].map(|len| (front, len)));
+            }
+            assert_agree(&frames);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        /// Any numbers where they matter: lengths, flags, addresses whose sums carry.
+        #[test]
+        fn eight_glances_see_what_each_does_with_any_header(
+            headers in prop::collection::vec((any::<[u8; 40]>(), any::<[bool; 8]>(), 0u32..120), 8),
+        ) {
+            let frame = |(header, kept, len): ([u8; 40], [bool; 8], u32)| {
+                let mut front = front_of(&syn(CLIENT4, VIP4).bytes());
+                let fields = [14..16, 16..18, 20..22, 22..23, 23..24, 26..34, 34..46, 46..54];
+                for (field, kept) in fields.into_iter().zip(kept) {
+                    if !kept {
+                        front[field.clone()].copy_from_slice(&header[field.start - L3..field.end - L3]);
+                    }
+                }
+                // Lengths that may be right, and UDP, half of the times.
+                if header[39] & 1 != 0 {
+                    front[16..18].copy_from_slice(&(u16::from(header[38]) % 100).to_be_bytes());
+                }
+                if header[39] & 2 != 0 {
+                    front[23] = ipv4::PROTOCOL_UDP;
+                    front[38..40].copy_from_slice(&(u16::from(header[37]) % 100).to_be_bytes());
+                }
+                if header[39] & 4 != 0 {
+                    mend(&mut front);
+                }
+                (front, len)
+            };
+            assert_agree(&headers.into_iter().map(frame).collect::<Vec<_>>());
+        }
+    }
+}
