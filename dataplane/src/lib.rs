@@ -9,6 +9,8 @@
 //!
 //! The control thread changes what workers do only by publishing ([`publish`]) a new snapshot.
 //!
+//! It is for x86-64: lines, words and instructions ([`prefetch`], `eight`) are those of such processors.
+//!
 //! Without the feature `dpdk` the crate is pure logic: it builds, tests and runs under miri with no DPDK
 //! installed. With it, `dpdk` binds workers to real devices.
 

@@ -24,12 +24,12 @@ const ONCE: i32 = 0;
 
 #[inline(always)]
 fn hint<const HINT: i32, T>(place: *const T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[cfg(not(miri))]
     // SAFETY: PREFETCHh never faults and changes nothing but the cache, whatever the address (Intel SDM, volume 2).
     unsafe {
         core::arch::x86_64::_mm_prefetch::<HINT>(place.cast());
     }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    #[cfg(miri)]
     let _ = place;
 }
 

@@ -54,7 +54,7 @@ proptest! {
     /// They are found as all others, and packets of a flow keep their order.
     #[test]
     fn flows_that_live_elsewhere_are_found(
-        v6: bool,
+        (v6, eights) in any::<(bool, bool)>(),
         mode in prop::sample::select(vec![Mode::Nat, Mode::Dr, Mode::Tunnel]),
         bursts in prop::collection::vec(prop::collection::vec(
             (0..FLOWS + 4, prop::sample::select(vec![ACK, ACK, ACK, ACK, ACK, ACK, ACK, FIN | ACK, RST, SYN]), any::<bool>()),
@@ -63,6 +63,7 @@ proptest! {
     ) {
         let ends = ENDS[usize::from(v6)];
         let [mut fast, mut slow] = [0, 1].map(|_| path(ends, mode));
+        fast.take_eights(eights);
         prop_assert_eq!(flows(&fast).len(), usize::from(FLOWS));
         for packets in bursts {
             let [mut one, mut other] = [Burst::default(), Burst::default()];

@@ -186,7 +186,7 @@ proptest! {
     ) {
         let setup = Setup { team: Team::new(workers, 16, 64), ..testing::setup() };
         let [mut fast, mut slow] = [0, 1].map(|_| Path::set_up(world(mode, asks, None), setup.clone()));
-        fast.forwarder.avx512 = fast.forwarder.avx512.filter(|_| eights);
+        fast.take_eights(eights);
         for (number, (steps, wait)) in bursts.into_iter().enumerate() {
             if number == 4 {
                 (fast.snapshot, slow.snapshot) =
@@ -348,7 +348,7 @@ proptest! {
             path.forwarder.install(LocalSlot(0), address.clone());
             path
         });
-        fast.forwarder.avx512 = fast.forwarder.avx512.filter(|_| eights);
+        fast.take_eights(eights);
         let mut locals = Vec::new();
         for (number, (steps, wait)) in bursts.into_iter().enumerate() {
             if number == 4 {
@@ -412,6 +412,7 @@ proptest! {
     /// Also of those that leave together, and what comes between them.
     #[test]
     fn packets_of_a_flow_keep_their_order(
+        eights: bool,
         mode in prop::sample::select(vec![Mode::Dr, Mode::Nat]),
         bursts in prop::collection::vec(prop::collection::vec(
             (0u16..3, prop::sample::select(vec![SYN, ACK, ACK, ACK, FIN | ACK, RST]), any::<bool>()),
@@ -419,6 +420,7 @@ proptest! {
         ), 1..6),
     ) {
         let mut path = Path::new(world(mode, Asks::Nothing, None));
+        path.take_eights(eights);
         for packets in bursts {
             let mut burst = Burst::default();
             for (number, (port, flags, udp)) in packets.into_iter().enumerate() {

@@ -102,6 +102,11 @@ impl Path {
         Self::new(testing::snapshot(Mode::Nat))
     }
 
+    /// Says whether it sights packets eight at a time, if the processor can.
+    pub(super) fn take_eights(&mut self, eights: bool) {
+        self.forwarder.avx512 = Avx512::detect().filter(|_| eights);
+    }
+
     /// Forwards one frame and says where it ended.
     pub(super) fn pass(&mut self, frame: HeapFrame) -> End {
         let mut ends = self.offer(frame);

@@ -2,6 +2,7 @@
 
 use config::words::ServiceKey;
 
+use super::fast::{flows, settled};
 use super::*;
 use crate::flow::FlowOwner;
 use crate::samples::{Sample, datagram, syn};
@@ -83,6 +84,37 @@ fn a_range_is_served_where_nothing_comes_back() {
         } else {
             end == End::Dropped(DropReason::NoService)
         });
+    }
+}
+
+/// Packets for services of one port and of several, in bursts.
+#[test]
+fn both_paths_agree_where_some_services_have_several_ports() {
+    let services = [
+        ("tcp:192.0.2.100:8000-8009", "198.51.100.11:9000"),
+        ("tcp:192.0.2.100:8005", "198.51.100.13:80"),
+        ("tcp:192.0.2.100:80", "198.51.100.14:80"),
+    ];
+    for (mode, eights) in [(Mode::Nat, true), (Mode::Dr, true), (Mode::Nat, false), (Mode::Dr, false)] {
+        let [mut fast, mut slow] = [0, 1].map(|_| {
+            let mut parts = world(&services);
+            parts.backends.iter_mut().flatten().for_each(|backend| backend.mode = mode);
+            Path::new(Snapshot::new(parts))
+        });
+        fast.take_eights(eights);
+        for round in 0..4 {
+            let [mut one, mut other] = [Burst::default(), Burst::default()];
+            for number in 0..BURST {
+                let (client, port) =
+                    (40000 + number, [80, 80, 80, 8005, 80, 8001, 80, 7999][(number + round) % 8]);
+                let request = syn(&format!("203.0.113.7:{client}"), &format!("192.0.2.100:{port}"));
+                one.push(request.frame()).unwrap();
+                other.push(request.frame()).unwrap();
+            }
+            let (one, other) = (fast.forward(&mut one), slow.forward_slowly(&mut other));
+            assert_eq!(settled(one), settled(other), "{mode:?}");
+            assert_eq!(flows(&fast), flows(&slow));
+        }
     }
 }
 
