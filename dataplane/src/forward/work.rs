@@ -126,12 +126,6 @@ impl Live {
         Self(u32::from(bits) << (group * 8))
     }
 
-    /// The first place that is not among them.
-    #[inline]
-    pub fn first_gap(self) -> usize {
-        self.0.trailing_ones() as usize
-    }
-
     #[inline]
     pub fn has(self, slot: usize) -> bool {
         self.0 >> slot & 1 != 0

@@ -35,7 +35,11 @@ impl<F: Frame> Forwarder<F> {
         let places = burst.places();
         let eights = self.sight_eights(snapshot, station, burst, sights);
         lanes.narrow.join(self.owned(eights.known, &sights.narrow));
-        let (mut slot, mut next_row) = (eights.known.first_gap(), eights.end);
+        let gaps = Live::first(eights.end).without(eights.known);
+        if !gaps.is_empty() {
+            self.sight_gaps(snapshot, station, (burst, gaps), sights, (&mut lanes, &mut waiting));
+        }
+        let (mut slot, mut next_row) = (eights.end, eights.end);
         while slot < places.len().min(BURST) {
             if slot >= next_row {
                 let end = self.sight_row(snapshot, station, (burst, slot), sights, &mut lanes);
@@ -44,9 +48,7 @@ impl<F: Frame> Forwarder<F> {
                 slot = end;
             }
             places.get(slot + PREFETCH_AHEAD).and_then(Option::as_ref).inspect(|frame| frame.prefetch());
-            if let Some(frame) = places.get(slot).and_then(Option::as_ref)
-                && !eights.known.has(slot)
-            {
+            if let Some(frame) = places.get(slot).and_then(Option::as_ref) {
                 self.sight_one(snapshot, station, slot, frame, sights, (&mut lanes, &mut waiting));
             }
             slot += 1;
@@ -55,6 +57,23 @@ impl<F: Frame> Forwarder<F> {
         sights.wide_v4.ask_rest(&self.flows);
         sights.wide_v6.ask_rest(&self.flows);
         (lanes, waiting)
+    }
+
+    /// The same for those that were not known among eight.
+    #[inline(never)]
+    fn sight_gaps(
+        &self,
+        snapshot: &Snapshot,
+        station: Station,
+        (burst, gaps): (&Burst<F>, Live),
+        sights: &mut Sights,
+        (lanes, waiting): (&mut Lanes, &mut Waiting),
+    ) {
+        for slot in gaps {
+            if let Some(frame) = burst.get(slot) {
+                self.sight_one(snapshot, station, slot, frame, sights, (lanes, waiting));
+            }
+        }
     }
 
     /// The same for one packet, whatever it is.
