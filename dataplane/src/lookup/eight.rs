@@ -82,7 +82,6 @@ impl Filter<u64> {
         let bit =
             |number| _mm512_sllv_epi64(all(1), _mm512_and_si512(_mm512_srli_epi64::<26>(number), all(63)));
         let bits = _mm512_or_si512(bit(place), bit(hash));
-        // It is never out of the words, but none is left to chance: that would be a jump for each.
         let found = of(words(_mm512_srli_epi64::<32>(place)).map(|word| self.words[word as usize]));
         _mm512_testn_epi64_mask(_mm512_andnot_si512(found, bits), all(u64::MAX))
     }

@@ -372,6 +372,30 @@ proptest! {
     }
 }
 
+/// Among eight packets that are told together.
+#[test]
+fn a_packet_for_nobody_among_others_has_the_fast_path_too() {
+    let mut path = Path::nat();
+    for port in 0..8 {
+        path.send(&request(40000 + port, SYN));
+        path.send(&request(40000 + port, ACK));
+    }
+    for nobodys in 0..8 {
+        let mut burst = Burst::default();
+        for port in 0..8 {
+            let to = if port == nobodys { 81 } else { 80 };
+            let frame = packet((CLIENT, 40000 + port), (VIP, to)).flags(ACK).bytes();
+            burst.push(HeapFrame::new(&frame)).unwrap();
+        }
+        path.received += 8;
+        let mut were_all = false;
+        let ends = path.ends(|path, context| {
+            were_all = path.forwarder.forward_known(context, PORT, &mut burst, path.out);
+        });
+        assert_eq!((were_all, ends.len()), (true, 8), "{nobodys}");
+    }
+}
+
 #[test]
 fn a_packet_does_not_overtake_the_opening_of_its_flow() {
     let mut path = Path::nat();
