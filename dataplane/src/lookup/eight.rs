@@ -15,13 +15,6 @@ use crate::eight::{Bits, all, columns, of, words};
 /// A key and eight bytes that belong to it, as they stand in a table.
 type Row = [u8; 16];
 
-/// The table in which each of eight keys is looked for.
-pub struct Lookups {
-    places: __m512i,
-    size: __m512i,
-    factor: __m512i,
-}
-
 /// Values that are two numbers of 32 bits, one after the other.
 ///
 /// # Safety
@@ -29,28 +22,22 @@ pub struct Lookups {
 pub unsafe trait Pair {}
 
 impl<V: Pair> Lookup<u64, V> {
-    /// This table for all of them.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
-    pub(crate) fn for_eight(&self) -> Lookups {
-        const {
-            assert!(size_of::<V>() == 8 && size_of::<(u64, V)>() == size_of::<Row>());
-            assert!(offset_of!((u64, V), 0) == 0 && offset_of!((u64, V), 1) == 8);
-        }
-        let places = self.places.as_ptr().expose_provenance();
-        Lookups { places: all(places as u64), size: all(self.places.len() as u64), factor: all(self.factor) }
-    }
-
     /// What is in the places where eight keys are looked for first, each in its table: keys and values, of which the first
     /// number is the lower half.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
     pub(crate) fn first_of_eight(tables: [&Self; 2], first: Bits, keys: __m512i) -> (__m512i, __m512i) {
-        let [one, other] = tables.map(|table| table.for_eight());
-        let either = |one, other| _mm512_mask_blend_epi64(first, other, one);
-        let (size, factor) = (either(one.size, other.size), either(one.factor, other.factor));
-        let start = scaled(hash(keys, factor), size);
-        let places = _mm512_add_epi64(either(one.places, other.places), _mm512_slli_epi64::<4>(start));
+        const {
+            assert!(size_of::<V>() == 8 && size_of::<(u64, V)>() == size_of::<Row>());
+            assert!(offset_of!((u64, V), 0) == 0 && offset_of!((u64, V), 1) == 8);
+        }
+        let [one, other] = tables;
+        let either = |one, other| _mm512_mask_blend_epi64(first, all(other), all(one));
+        let factor = either(one.factor, other.factor);
+        let size = either(one.places.len() as u64, other.places.len() as u64);
+        let [one, other] = tables.map(|table| table.places.as_ptr().expose_provenance() as u64);
+        let start = _mm512_slli_epi64::<4>(scaled(hash(keys, factor), size));
+        let places = _mm512_add_epi64(either(one, other), start);
         // SAFETY: a start is less than the size of its table, since it is that times a number below 2^32, divided by 2^32, so
         // that there is a place, of 16 bytes that are all written (`Pair`), in a table that is borrowed meanwhile.
         let rows = words(places).map(|at| unsafe { &*ptr::with_exposed_provenance::<Row>(at as usize) });
