@@ -8,8 +8,8 @@ use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{
     __m128i, __m512i, _mm_cvtsi128_si64, _mm_loadu_si128, _mm256_set_epi32, _mm512_castsi128_si512,
     _mm512_cvtepi64_epi8, _mm512_cvtepi64_epi16, _mm512_cvtepi64_epi32, _mm512_cvtepu32_epi64,
-    _mm512_inserti32x4, _mm512_set_epi64, _mm512_set1_epi64, _mm512_shuffle_epi8, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi64,
+    _mm512_inserti32x4, _mm512_maskz_permutex2var_epi64, _mm512_set_epi64, _mm512_set1_epi64,
+    _mm512_shuffle_epi8, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
 };
 use std::mem;
 
@@ -130,4 +130,23 @@ fn four<const AT: usize, const N: usize>(rows: [&[u8; N]; 4]) -> __m512i {
     });
     let two = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
     _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(two, c), d)
+}
+
+/// Eight rows of three words each, of which the first is 0 and these are the second ones and the third ones.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn rows_of_three(second: __m512i, third: __m512i) -> [[u64; 3]; 8] {
+    let eight = |from: u64| {
+        let (mut mask, mut index) = (0, [0; 8]);
+        for place in 0..8 {
+            let (row, column) = ((from + place) / 3, (from + place) % 3);
+            mask |= u8::from(column != 0) << place;
+            // The instruction counts through both.
+            index[place as usize] = row + if column == 2 { 8 } else { 0 };
+        }
+        _mm512_maskz_permutex2var_epi64(mask, second, of(index), third)
+    };
+    let rows = [eight(0), eight(8), eight(16)];
+    // SAFETY: both are 192 bytes, of which any are numbers.
+    unsafe { mem::transmute(rows) }
 }

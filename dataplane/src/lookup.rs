@@ -4,7 +4,7 @@ mod eight;
 mod filter;
 
 use crate::prefetch::{self, Table};
-pub(crate) use eight::Pair;
+pub(crate) use eight::{Pair, are_unpassed};
 pub use filter::Filter;
 
 /// What can be looked up: a 64-bit number, such as an IPv4 endpoint, or a 192-bit one, such as an IPv6 endpoint.

@@ -38,7 +38,7 @@ pub use repliers::Repliers;
 pub(crate) use service::gcd;
 pub use service::{Candidate, Ease, Persistence, Service};
 pub use tables::{Address, Direction, Found, FullNatFlow, Listener, Local, Rows, WideFlow};
-use tables::{NarrowFlows, Tables};
+use tables::{FullNatFlows, NarrowFlows, Tables};
 pub use way::{Carriage, Kept, Way};
 
 /// An address as what packets are sent to.
@@ -343,6 +343,13 @@ impl Snapshot {
     #[inline(always)]
     pub fn full_nat_flow<A: Address>(&self, plain: &Plain<A>) -> Option<FullNatFlow> {
         self.tables.full_nat_flow(plain)
+    }
+
+    /// The same of eight packets.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(crate) fn full_nat_flows(&self, packets: &Eight) -> FullNatFlows {
+        self.tables.full_nat_flows(packets)
     }
 
     /// Which way a plain packet goes that this one listens to, if that is certain at one look.

@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 use std::mem::offset_of;
 use std::ptr;
 
-use super::{FACTORS, Filter, Lookup};
+use super::{FACTORS, Filter, Key, Lookup};
 use crate::eight::{Bits, all, columns, of, words};
 
 /// A key and eight bytes that belong to it, as they stand in a table.
@@ -43,6 +43,13 @@ impl<V: Pair> Lookup<u64, V> {
         let rows = words(places).map(|at| unsafe { &*ptr::with_exposed_provenance::<Row>(at as usize) });
         columns::<0, _>(&rows)
     }
+}
+
+/// Which of eight places of a table [are not passed](super::Key::is_passed), by the keys that are there.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub(crate) fn are_unpassed(keys: __m512i) -> Bits {
+    _mm512_testn_epi64_mask(keys, all(0u64.passed()))
 }
 
 /// As [`Key::hash`](super::Key::hash) of a word.

@@ -27,6 +27,8 @@ unsafe impl Pair for Entry {}
 impl Entry {
     /// What [`Entry::is_sole`] tells, in the number that both halves are together.
     pub const SOLE_OF_TWO: u64 = SOLE as u64;
+    /// The same of [`Entry::is_full_nat`].
+    pub const FULL_NAT_OF_TWO: u64 = FULL_NAT as u64;
 
     /// One service and port, and a number below 2^30.
     pub fn sole(number: u32, service: ServiceSlot, port: u16) -> Self {

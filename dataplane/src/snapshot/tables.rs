@@ -18,7 +18,7 @@ use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::route::InterfaceId;
 use crate::wire::eth::Tags;
-pub use eight::NarrowFlows;
+pub use eight::{FullNatFlows, NarrowFlows};
 pub use first_look::{FullNatFlow, Rows, WideFlow};
 
 /// Which address of ours an address is.
@@ -154,8 +154,8 @@ pub struct Family<A: Address> {
     services: Lookup<A::Key, Entry>,
     /// By a NAT backend's protocol, address and port, or port 0: a [`Crowd`].
     replies: Lookup<A::Key, Entry>,
-    /// Addresses that are [`Local::Snat`].
-    snat: Lookup<A::Key, LocalSlot>,
+    /// Addresses that are [`Local::Snat`]: their slots are the numbers.
+    snat: Lookup<A::Key, Entry>,
     /// The addresses of services.
     listening: Filter<A::Key>,
     /// What packets have an easy way besides requests.
@@ -183,7 +183,7 @@ impl<A: Address> Family<A> {
         let vips: HashSet<IpAddr> = listeners.iter().map(|((_, address, _), _)| *address).collect();
         let local = lookup::<A, _>(locals);
         let snat = |(key, _): &Keyed<Local>| match local.get(A::of(key.1)?.key(key.0, key.2))? {
-            Local::Snat(slot) => Some((*key, slot)),
+            Local::Snat(slot) => Some((*key, Entry::other(slot.0.into(), 0))),
             _ => None,
         };
         Self {

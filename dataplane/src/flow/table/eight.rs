@@ -2,13 +2,14 @@
 
 use std::arch::x86_64::{
     __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_mask_shuffle_epi32, _mm512_mul_epu32,
-    _mm512_mullo_epi64, _mm512_or_si512, _mm512_rol_epi64, _mm512_srli_epi64, _mm512_xor_si512,
+    _mm512_mullo_epi64, _mm512_or_si512, _mm512_rol_epi64, _mm512_slli_epi64, _mm512_srli_epi64,
+    _mm512_xor_si512,
 };
 
-use super::super::FlowKey;
+use super::super::{FlowKey, Key, WideKey, mapped};
 use super::hash::GOLDEN;
-use super::{FlowHash, HashSecret, Home, NarrowTable};
-use crate::eight::{all, lowest_32, words};
+use super::{FlowHash, FlowTable, HashSecret, Home};
+use crate::eight::{NONE, all, lowest_32, ordered, rows_of_three, words};
 
 impl HashSecret {
     /// Hashes of eight clients, whose addresses and ports stand as in [keys](crate::flow::FlowKey).
@@ -56,15 +57,37 @@ impl FlowHash {
     }
 }
 
-impl NarrowTable {
-    /// The home lines of eight clients' flows to services.
+impl WideKey {
+    /// The keys of flows of eight IPv4 clients to ports of services: slots above ports.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    pub(crate) fn homes_of_eight(&self, hashes: __m512i, services: __m512i) -> [Home; 8] {
+    pub(crate) fn of_eight(clients: __m512i, targets: __m512i) -> [Self; 8] {
+        let address = ordered(clients, [7, 6, 5, 4, NONE, NONE, NONE, NONE]);
+        let port = ordered(clients, [NONE, NONE, NONE, NONE, NONE, NONE, 3, 2]);
+        let mapped = _mm512_or_si512(address, all(mapped(0) as u64));
+        let ports = _mm512_or_si512(port, _mm512_slli_epi64::<16>(targets));
+        rows_of_three(mapped, ports).map(|[none, mapped, ports]| Self { client: [none, mapped], ports })
+    }
+}
+
+impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
+    /// The home lines of flows of eight clients to ports of services: slots above ports, which are 0 for narrow flows.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(crate) fn homes_of_eight(&self, hashes: __m512i, targets: __m512i) -> __m512i {
         // As `FlowHash::with_service`.
-        let hashes = _mm512_xor_si512(hashes, _mm512_mullo_epi64(services, all(GOLDEN << 16)));
+        let hashes = _mm512_xor_si512(hashes, _mm512_mullo_epi64(targets, all(GOLDEN)));
         let line = _mm512_mul_epu32(_mm512_srli_epi64::<32>(hashes), all(self.lines.len() as u64));
-        lowest_32(_mm512_srli_epi64::<32>(line)).map(Home)
+        _mm512_srli_epi64::<32>(line)
+    }
+}
+
+impl Home {
+    /// Eight numbers of lines.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(crate) fn of_eight(lines: __m512i) -> [Self; 8] {
+        lowest_32(lines).map(Self)
     }
 }
 
@@ -73,17 +96,26 @@ impl NarrowTable {
 mod tests {
     use super::*;
     use crate::eight::{Avx512, of};
+    use crate::flow::table::{NarrowTable, WideTable};
     use crate::snapshot::ServiceSlot;
     use proptest::prelude::*;
 
-    type Placed = ([FlowKey; 8], [FlowHash; 8], [Home; 8]);
+    type Placed<K> = ([K; 8], [FlowHash; 8], [Home; 8]);
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn together(table: &NarrowTable, clients: [u64; 8], services: [u64; 8]) -> Placed {
+    fn narrow(table: &NarrowTable, clients: [u64; 8], services: [u64; 8]) -> Placed<FlowKey> {
         let (clients, services) = (of(clients), of(services));
         let hashes = table.secret.hash_of_eight(clients);
-        let homes = table.homes_of_eight(hashes, services);
-        (FlowKey::of_eight(clients, services), FlowHash::of_eight(hashes), homes)
+        let homes = table.homes_of_eight(hashes, _mm512_slli_epi64::<16>(services));
+        (FlowKey::of_eight(clients, services), FlowHash::of_eight(hashes), Home::of_eight(homes))
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn wide(table: &WideTable, clients: [u64; 8], targets: [u64; 8]) -> Placed<WideKey> {
+        let (clients, targets) = (of(clients), of(targets));
+        let hashes = table.secret.hash_of_eight(clients);
+        let homes = table.homes_of_eight(hashes, targets);
+        (WideKey::of_eight(clients, targets), FlowHash::of_eight(hashes), Home::of_eight(homes))
     }
 
     proptest! {
@@ -95,19 +127,27 @@ mod tests {
         fn eight_flows_are_where_each_is(
             secret in any::<[u64; 2]>(),
             capacity in 1usize..5000,
-            flows in any::<[(u32, u16, u16); 8]>(),
+            flows in any::<[(u32, u16, u16, u16); 8]>(),
         ) {
             let Some(Avx512 { .. }) = Avx512::detect() else { return Ok(()) };
-            let table = NarrowTable::new(capacity, HashSecret(secret));
-            let keys = flows.map(|(client, port, service)| FlowKey::new(client, port, ServiceSlot(service)));
+            let secret = HashSecret(secret);
+            let keys = flows.map(|(client, port, service, _)| FlowKey::new(client, port, ServiceSlot(service)));
             let (clients, services) = (keys.map(|key| key.0 & !0xffff), keys.map(|key| key.0 & 0xffff));
+            let hashes = flows.map(|(client, port, ..)| secret.hash(client, port));
+
+            let table = NarrowTable::new(capacity, secret);
+            let homes = keys.map(|key| table.home_of(table.hash_of(&key)));
             // SAFETY: `Avx512` is a proof that the processor can.
-            let (together, hashes, homes) = unsafe { together(&table, clients, services) };
-            prop_assert_eq!(together, keys);
-            for (row, (client, port, _)) in flows.into_iter().enumerate() {
-                prop_assert_eq!(hashes[row], table.secret.hash(client, port));
-                prop_assert_eq!(homes[row], table.home_of(table.hash_of(&keys[row])));
-            }
+            prop_assert_eq!(unsafe { narrow(&table, clients, services) }, (keys, hashes, homes));
+
+            let table = WideTable::new(capacity, secret);
+            let keys = flows.map(|(client, port, service, service_port)| {
+                WideKey::new(mapped(client), port, ServiceSlot(service), service_port)
+            });
+            let targets = flows.map(|(_, _, service, port)| u64::from(service) << 16 | u64::from(port));
+            let homes = keys.map(|key| table.home_of(table.hash_of(&key)));
+            // SAFETY: as above.
+            prop_assert_eq!(unsafe { wide(&table, clients, targets) }, (keys, hashes, homes));
         }
     }
 }

@@ -33,8 +33,7 @@ impl<F: Frame> Forwarder<F> {
         let (mut lanes, mut waiting) = (Lanes::default(), Waiting::default());
         sights.clear();
         let places = burst.places();
-        let eights = self.sight_eights(snapshot, station, burst, sights);
-        lanes.narrow.join(self.owned(eights.known, &sights.narrow));
+        let eights = self.sight_eights(snapshot, station, burst, sights, &mut lanes);
         let gaps = Live::first(eights.end).without(eights.known);
         if !gaps.is_empty() {
             self.sight_gaps(snapshot, station, (burst, gaps), sights, (&mut lanes, &mut waiting));

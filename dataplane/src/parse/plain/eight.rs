@@ -110,6 +110,13 @@ fn datagrams(udp: Bits, datagram: __m512i, end: __m512i) -> Bits {
 }
 
 impl Eight {
+    /// Which packets have a source address that may be a client's.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub fn have_clients(&self) -> Bits {
+        _mm512_test_epi64_mask(self.src, all(0xffff_ffff << 32))
+    }
+
     /// Ends of packets, with a number for TCP and one for UDP in their lowest bits.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]

@@ -102,9 +102,10 @@ impl Tables {
         let tables = A::tables(self);
         let to = plain.dst.key(number(plain.protocol), plain.dst_port);
         let address = plain.dst.key(ANY, 0);
-        let ((there, entry), (here, local)) = (tables.services.first(to), tables.snat.first(address));
+        let ((there, entry), (here, snat)) = (tables.services.first(to), tables.snat.first(address));
         let is_request = there == to;
         let is_reply = !there.is_passed() & (here == address);
+        let local = LocalSlot(snat.number() as u8);
         let flow = FullNatFlow { service: entry.service(), local, is_reply: !is_request };
         select_unpredictable(is_request, entry.has_wide::<A>(), is_reply).then_some(flow)
     }
