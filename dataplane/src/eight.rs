@@ -8,8 +8,9 @@ use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{
     __m128i, __m512i, _mm_cvtsi128_si64, _mm_loadu_si128, _mm256_set_epi32, _mm512_castsi128_si512,
     _mm512_cvtepi64_epi8, _mm512_cvtepi64_epi16, _mm512_cvtepi64_epi32, _mm512_cvtepu32_epi64,
-    _mm512_inserti32x4, _mm512_maskz_permutex2var_epi64, _mm512_set_epi64, _mm512_set1_epi64,
-    _mm512_shuffle_epi8, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
+    _mm512_inserti32x4, _mm512_mask_blend_epi64, _mm512_mask_permutexvar_epi64, _mm512_or_si512,
+    _mm512_permutex2var_epi64, _mm512_set_epi64, _mm512_set1_epi64, _mm512_shuffle_epi8,
+    _mm512_test_epi64_mask, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
 };
 use std::mem;
 
@@ -132,21 +133,51 @@ fn four<const AT: usize, const N: usize>(rows: [&[u8; N]; 4]) -> __m512i {
     _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(two, c), d)
 }
 
-/// Eight rows of three words each, of which the first is 0 and these are the second ones and the third ones.
+/// Eight rows of three words each: all first ones, all second ones and all third ones.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-pub fn rows_of_three(second: __m512i, third: __m512i) -> [[u64; 3]; 8] {
+pub fn rows_of_three([first, second, third]: [__m512i; 3]) -> [[u64; 3]; 8] {
     let eight = |from: u64| {
-        let (mut mask, mut index) = (0, [0; 8]);
+        let (mut is_third, mut two, mut one) = (0, [0; 8], [0; 8]);
         for place in 0..8 {
             let (row, column) = ((from + place) / 3, (from + place) % 3);
-            mask |= u8::from(column != 0) << place;
+            is_third |= u8::from(column == 2) << place;
             // The instruction counts through both.
-            index[place as usize] = row + if column == 2 { 8 } else { 0 };
+            two[place as usize] = row + if column == 1 { 8 } else { 0 };
+            one[place as usize] = row;
         }
-        _mm512_maskz_permutex2var_epi64(mask, second, of(index), third)
+        let others = _mm512_permutex2var_epi64(first, of(two), second);
+        _mm512_mask_permutexvar_epi64(others, is_third, of(one), third)
     };
     let rows = [eight(0), eight(8), eight(16)];
     // SAFETY: both are 192 bytes, of which any are numbers.
     unsafe { mem::transmute(rows) }
+}
+
+/// Eight addresses of IPv6 with ports, numbers in host order.
+#[derive(Clone, Copy)]
+pub struct WideEnds {
+    /// The upper halves of addresses and the lower ones.
+    pub address: [__m512i; 2],
+    /// Ports.
+    pub port: __m512i,
+}
+
+impl WideEnds {
+    /// Those of `some` from here, all others from there.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub fn or(&self, some: Bits, there: &Self) -> Self {
+        let either = |here, there| _mm512_mask_blend_epi64(some, there, here);
+        let ([upper, lower], [upper_there, lower_there]) = (self.address, there.address);
+        let address = [either(upper, upper_there), either(lower, lower_there)];
+        Self { address, port: either(self.port, there.port) }
+    }
+    /// Which addresses may be clients'.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub fn are_clients(&self) -> Bits {
+        let [upper, lower] = self.address;
+        _mm512_test_epi64_mask(_mm512_or_si512(upper, lower), all(u64::MAX))
+    }
 }

@@ -4,7 +4,7 @@ mod eight;
 mod filter;
 
 use crate::prefetch::{self, Table};
-pub(crate) use eight::{Pair, are_unpassed};
+pub(crate) use eight::{Firsts, Pair};
 pub use filter::Filter;
 
 /// What can be looked up: a 64-bit number, such as an IPv4 endpoint, or a 192-bit one, such as an IPv6 endpoint.
@@ -35,6 +35,9 @@ const FACTORS: [u64; 8] = [
     0xc584_133a_c916_ab3d,
 ];
 
+/// By these the second and the third word of a key are multiplied, so that equal changes of two of them do not cancel.
+const WORD_FACTORS: [u64; 2] = [0xc2b2_ae3d_27d4_eb4f, 0x1656_67b1_9e37_79f9];
+
 /// Lets the high half of a word, usually an address, reach the low bits too: a product's bits depend only on
 /// the lower ones of its factors.
 #[inline]
@@ -61,6 +64,7 @@ impl Key for u64 {
 
 /// A key of 192 bits.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
 pub struct Words(pub [u64; 3]);
 
 /// Word by word: arrays would be compared as memory, 16 bytes at a time, and the processor waits when
@@ -76,13 +80,12 @@ impl PartialEq for Words {
 impl Eq for Words {}
 
 impl Key for Words {
-    /// Two words are multiplied by different odd numbers, so that equal changes of two of them do not cancel.
     #[inline]
     fn hash(self, factor: u64) -> u64 {
         let [first, second, third] = self.0.map(mix);
         first
-            .wrapping_add(second.wrapping_mul(0xc2b2_ae3d_27d4_eb4f))
-            .wrapping_add(third.wrapping_mul(0x1656_67b1_9e37_79f9))
+            .wrapping_add(second.wrapping_mul(WORD_FACTORS[0]))
+            .wrapping_add(third.wrapping_mul(WORD_FACTORS[1]))
             .wrapping_mul(factor)
     }
 

@@ -23,7 +23,7 @@ use crate::flow::state::Timeouts;
 use crate::local::LocalSlot;
 use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
-use crate::parse::plain::eight::Eight;
+use crate::parse::plain::eight::{EightV4, EightV6};
 use crate::port::PortId;
 use crate::prefetch::{Table, gathered, prefetch};
 use crate::route::{self, InterfaceId, NextHop};
@@ -38,7 +38,7 @@ pub use repliers::Repliers;
 pub(crate) use service::gcd;
 pub use service::{Candidate, Ease, Persistence, Service};
 pub use tables::{Address, Direction, Found, FullNatFlow, Listener, Local, Rows, WideFlow};
-use tables::{FullNatFlows, NarrowFlows, Tables};
+use tables::{FullNatFlows, NarrowFlows, Tables, WideFlows};
 pub use way::{Carriage, Kept, Way};
 
 /// An address as what packets are sent to.
@@ -329,7 +329,7 @@ impl Snapshot {
     /// The same of eight packets; without `REPLIES` only of requests.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    pub(crate) fn narrow_flows<const REPLIES: bool>(&self, packets: &Eight) -> NarrowFlows {
+    pub(crate) fn narrow_flows<const REPLIES: bool>(&self, packets: &EightV4) -> NarrowFlows {
         self.tables.narrow_flows::<REPLIES>(packets)
     }
 
@@ -337,6 +337,13 @@ impl Snapshot {
     #[inline(always)]
     pub fn wide_flow<A: Address, const REPLIES: bool>(&self, plain: &Plain<A>) -> Option<WideFlow<A>> {
         self.tables.wide_flow::<A, REPLIES>(plain)
+    }
+
+    /// The same of eight packets of IPv6; without `REPLIES` only of requests.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(crate) fn wide_flows<const REPLIES: bool>(&self, packets: &EightV6) -> WideFlows {
+        self.tables.wide_flows::<REPLIES>(packets)
     }
 
     /// Of which service with flows of full NAT a plain packet is, or for which local address, if that is certain at one look.
@@ -348,8 +355,15 @@ impl Snapshot {
     /// The same of eight packets.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    pub(crate) fn full_nat_flows(&self, packets: &Eight) -> FullNatFlows {
+    pub(crate) fn full_nat_flows(&self, packets: &EightV4) -> FullNatFlows {
         self.tables.full_nat_flows(packets)
+    }
+
+    /// The same of packets of IPv6.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(crate) fn full_nat_flows_v6(&self, packets: &EightV6) -> FullNatFlows {
+        self.tables.full_nat_flows_v6(packets)
     }
 
     /// Which way a plain packet goes that this one listens to, if that is certain at one look.

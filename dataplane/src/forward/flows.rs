@@ -2,13 +2,13 @@
 
 mod keyed;
 
-use std::arch::x86_64::{__m512i, _mm512_maskz_mov_epi64, _mm512_slli_epi64};
+use std::arch::x86_64::{__m512i, _mm512_slli_epi64};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Context, Setup};
 use crate::drops::DropReason;
-use crate::eight::Bits;
+use crate::eight::WideEnds;
 use crate::flow::state::{self, State, View};
 use crate::flow::table::{FlowHash, HashSecret, Home, Inserted, NarrowTable, Place, WideTable, Worth};
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
@@ -98,25 +98,25 @@ impl Flows {
     /// The hashes of eight clients, and the home lines of their narrow flows to services.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    pub(super) fn homes_of_eight(&self, clients: __m512i, services: __m512i) -> ([FlowHash; 8], [Home; 8]) {
+    pub(super) fn homes_of_eight(&self, clients: __m512i, services: __m512i) -> Homes {
         let hashes = self.secret.hash_of_eight(clients);
-        let homes = self.narrow.homes_of_eight(hashes, _mm512_slli_epi64::<16>(services));
-        (FlowHash::of_eight(hashes), Home::of_eight(homes))
+        Homes { hashes, homes: self.narrow.homes_of_eight(hashes, _mm512_slli_epi64::<16>(services)) }
     }
 
-    /// The same of their wide flows to ports of services, the first line for all but `asked`; see
-    /// [`WideTable::homes_of_eight`].
+    /// The same of their wide flows to ports of services: slots above ports.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    pub(super) fn wide_homes_of_eight(
-        &self,
-        clients: __m512i,
-        targets: __m512i,
-        asked: Bits,
-    ) -> ([FlowHash; 8], [Home; 8]) {
+    pub(super) fn wide_homes_of_eight(&self, clients: __m512i, targets: __m512i) -> Homes {
         let hashes = self.secret.hash_of_eight(clients);
-        let homes = self.wide.homes_of_eight(hashes, targets);
-        (FlowHash::of_eight(hashes), Home::of_eight(_mm512_maskz_mov_epi64(asked, homes)))
+        Homes { hashes, homes: self.wide.homes_of_eight(hashes, targets) }
+    }
+
+    /// The same of IPv6 clients.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(super) fn wide_homes_of_eight_v6(&self, clients: &WideEnds, targets: __m512i) -> Homes {
+        let hashes = self.secret.hash_of_eight_v6(clients);
+        Homes { hashes, homes: self.wide.homes_of_eight(hashes, targets) }
     }
 
     /// The same of a packet's source.
@@ -512,6 +512,13 @@ impl Flows {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Hashes of eight clients, and home lines of their flows.
+#[derive(Clone, Copy)]
+pub(super) struct Homes {
+    pub hashes: __m512i,
+    pub homes: __m512i,
 }
 
 /// An address as wide keys hold it.

@@ -29,6 +29,8 @@ impl Entry {
     pub const SOLE_OF_TWO: u64 = SOLE as u64;
     /// The same of [`Entry::is_full_nat`].
     pub const FULL_NAT_OF_TWO: u64 = FULL_NAT as u64;
+    /// The same of [`Entry::is_service`]: it has one of these.
+    pub const SERVICE_OF_TWO: u64 = Self::SOLE_OF_TWO | Self::FULL_NAT_OF_TWO;
 
     /// One service and port, and a number below 2^30.
     pub fn sole(number: u32, service: ServiceSlot, port: u16) -> Self {

@@ -18,7 +18,7 @@ use crate::packet::{Addresses, Headers, Version};
 use crate::parse::plain::Plain;
 use crate::route::InterfaceId;
 use crate::wire::eth::Tags;
-pub use eight::{FullNatFlows, NarrowFlows};
+pub use eight::{FullNatFlows, NarrowFlows, WideFlows};
 pub use first_look::{FullNatFlow, Rows, WideFlow};
 
 /// Which address of ours an address is.

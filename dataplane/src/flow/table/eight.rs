@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 use super::super::{FlowKey, Key, WideKey, mapped};
 use super::hash::GOLDEN;
 use super::{FlowHash, FlowTable, HashSecret, Home};
-use crate::eight::{NONE, all, lowest_32, ordered, rows_of_three, words};
+use crate::eight::{NONE, WideEnds, all, lowest_32, ordered, rows_of_three, words};
 
 impl HashSecret {
     /// Hashes of eight clients, whose addresses and ports stand as in [keys](crate::flow::FlowKey).
@@ -18,6 +18,18 @@ impl HashSecret {
     pub(crate) fn hash_of_eight(&self, clients: __m512i) -> __m512i {
         let first = _mm512_xor_si512(clients, all(self.0[0]));
         let second = _mm512_xor_si512(_mm512_rol_epi64::<32>(clients), all(self.0[1]));
+        fold(first, second)
+    }
+
+    /// The same of IPv6 clients.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(crate) fn hash_of_eight_v6(&self, clients: &WideEnds) -> __m512i {
+        let [upper, lower] = clients.address;
+        let address = fold(_mm512_xor_si512(upper, all(self.0[0])), _mm512_xor_si512(lower, all(self.0[1])));
+        let end = _mm512_xor_si512(address, clients.port);
+        let first = _mm512_xor_si512(end, all(self.0[0]));
+        let second = _mm512_xor_si512(_mm512_rol_epi64::<32>(end), all(self.0[1] ^ GOLDEN));
         fold(first, second)
     }
 }
@@ -66,7 +78,22 @@ impl WideKey {
         let port = ordered(clients, [NONE, NONE, NONE, NONE, NONE, NONE, 3, 2]);
         let mapped = _mm512_or_si512(address, all(mapped(0) as u64));
         let ports = _mm512_or_si512(port, _mm512_slli_epi64::<16>(targets));
-        rows_of_three(mapped, ports).map(|[none, mapped, ports]| Self { client: [none, mapped], ports })
+        rows_of_three([all(0), mapped, ports]).map(Self::of_words)
+    }
+
+    /// The same of IPv6 clients.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    pub(crate) fn of_eight_v6(clients: &WideEnds, targets: __m512i) -> [Self; 8] {
+        let [upper, lower] = clients.address;
+        let port = _mm512_slli_epi64::<48>(clients.port);
+        let ports = _mm512_or_si512(port, _mm512_slli_epi64::<16>(targets));
+        rows_of_three([upper, lower, ports]).map(Self::of_words)
+    }
+
+    #[inline(always)]
+    fn of_words([upper, lower, ports]: [u64; 3]) -> Self {
+        Self { client: [upper, lower], ports }
     }
 }
 
@@ -118,6 +145,18 @@ mod tests {
         (WideKey::of_eight(clients, targets), FlowHash::of_eight(hashes), Home::of_eight(homes))
     }
 
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn wide_v6(table: &WideTable, clients: [(u128, u16); 8], targets: [u64; 8]) -> Placed<WideKey> {
+        let clients = WideEnds {
+            address: [64, 0].map(|shift| of(clients.map(|(client, _)| (client >> shift) as u64))),
+            port: of(clients.map(|(_, port)| port.into())),
+        };
+        let targets = of(targets);
+        let hashes = table.secret.hash_of_eight_v6(&clients);
+        let homes = table.homes_of_eight(hashes, targets);
+        (WideKey::of_eight_v6(&clients, targets), FlowHash::of_eight(hashes), Home::of_eight(homes))
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -128,6 +167,7 @@ mod tests {
             secret in any::<[u64; 2]>(),
             capacity in 1usize..5000,
             flows in any::<[(u32, u16, u16, u16); 8]>(),
+            networks in any::<[u128; 8]>(),
         ) {
             let Some(Avx512 { .. }) = Avx512::detect() else { return Ok(()) };
             let secret = HashSecret(secret);
@@ -148,6 +188,20 @@ mod tests {
             let homes = keys.map(|key| table.home_of(table.hash_of(&key)));
             // SAFETY: as above.
             prop_assert_eq!(unsafe { wide(&table, clients, targets) }, (keys, hashes, homes));
+
+            let client = |row: usize| networks[row] << 32 | u128::from(flows[row].0) | 1;
+            let clients: [_; 8] = std::array::from_fn(|row| (client(row), flows[row].1));
+            let keys = std::array::from_fn(|row| {
+                let (_, port, service, service_port) = flows[row];
+                WideKey::new(client(row), port, ServiceSlot(service), service_port)
+            });
+            let hashes = clients.map(|(client, port)| secret.hash_v6(client, port));
+            let homes = std::array::from_fn(|row| {
+                let (_, _, service, port) = flows[row];
+                table.home_of(hashes[row].with_service(ServiceSlot(service), port))
+            });
+            // SAFETY: as above.
+            prop_assert_eq!(unsafe { wide_v6(&table, clients, targets) }, (keys, hashes, homes));
         }
     }
 }

@@ -1,7 +1,9 @@
-//! Packets of a burst eight at a time, where the processor gains by that: those of IPv4.
+//! Packets of a burst eight at a time, where the processor gains by that.
 #![allow(unsafe_code)]
 
-use super::super::flows::{Flows, Tabled};
+use std::arch::x86_64::_mm512_maskz_mov_epi64;
+
+use super::super::flows::{Flows, Homes, Tabled};
 use super::super::{Forwarder, Live, PREFETCH_AHEAD};
 use super::{Fast, Lane, Lanes, Narrow, Sights, Wide};
 use crate::buf::Frame;
@@ -9,13 +11,17 @@ use crate::burst::{BURST, Burst};
 use crate::eight::{Avx512, Bits, lowest_8, lowest_16};
 use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, WideKey};
-use crate::parse::plain::eight::{Eight, glance_eight};
+use crate::local::LocalSlot;
+use crate::parse::plain::eight::{Eight, FrontV6, NO_FRONT_V6, glance_eight_v4, glance_eight_v6};
 use crate::parse::plain::{Front, Kind, NO_FRONT, Station};
 use crate::snapshot::{Rows, Snapshot};
 
 /// Packets of eight that are known at least, or those that come are better taken one by one.
 // Tests mix all kinds.
 const WORTH: u32 = if cfg!(test) { 1 } else { 5 };
+
+/// The packets of a burst, and for whom they are.
+type Packets<'a, F> = (Station, &'a Burst<F>);
 
 /// What was found of a burst.
 #[derive(Default)]
@@ -27,8 +33,8 @@ pub(super) struct Eights {
 }
 
 impl<F: Frame> Forwarder<F> {
-    /// Finds packets of IPv4 from the first on, eight by eight, and asks for their flows: narrow ones, or those of full NAT.
-    #[inline]
+    /// Finds packets from the first on, eight by eight, and asks for their flows.
+    #[inline(never)]
     pub(super) fn sight_eights(
         &self,
         snapshot: &Snapshot,
@@ -37,97 +43,198 @@ impl<F: Frame> Forwarder<F> {
         sights: &mut Sights,
         lanes: &mut Lanes,
     ) -> Eights {
-        let Some(Avx512 { .. }) = self.avx512 else { return Eights::default() };
+        let Some(avx512) = self.avx512 else { return Eights::default() };
         let front = burst.get(0).and_then(|frame| frame.head().first_chunk());
-        if front.and_then(|front| station.kind(front)) != Some(Kind::V4) {
-            return Eights::default();
+        let packets = (station, burst);
+        match front.and_then(|front| station.kind(front)) {
+            Some(Kind::V4) => self.sight_eights_v4(avx512, snapshot, packets, sights, lanes),
+            Some(Kind::V6) => {
+                let (wide, live) = (&mut sights.wide_v6, &mut lanes.wide_v6);
+                self.sight_eights_v6(avx512, snapshot, packets, wide, live)
+            }
+            None => Eights::default(),
         }
+    }
+
+    /// The same of IPv4.
+    #[inline]
+    fn sight_eights_v4(
+        &self,
+        Avx512 { .. }: Avx512,
+        snapshot: &Snapshot,
+        packets: Packets<F>,
+        sights: &mut Sights,
+        lanes: &mut Lanes,
+    ) -> Eights {
         let rows = snapshot.rows::<u32>();
         if rows == Rows::FullNat {
             // SAFETY: the processor has all features of this function, for `Avx512` is a proof of that.
-            let eights = unsafe { self.sight_full_nat_eights(snapshot, station, burst, &mut sights.wide_v4) };
+            let eights = unsafe { self.sight_full_nat_eights(snapshot, packets, &mut sights.wide_v4) };
             if eights.end != 0 {
-                let (wide, live) = (&mut sights.wide_v4, &mut lanes.wide_v4);
-                live.join(self.owned(eights.known.without(wide.local_replies), wide));
-                // Not by the way, where a jump would depend on which way a packet goes.
-                for slot in wide.local_replies {
-                    self.foresee_behind(slot, wide);
-                }
+                self.keep_full_nat(eights.known, &mut sights.wide_v4, &mut lanes.wide_v4);
                 return eights;
             }
         }
         let narrow = &mut sights.narrow;
         let eights = match rows {
             // SAFETY: as above.
-            Rows::BothWays => unsafe { self.sight_narrow_eights::<true>(snapshot, station, burst, narrow) },
+            Rows::BothWays => unsafe { self.sight_narrow_eights::<true>(snapshot, packets, narrow) },
             // SAFETY: as above.
-            _ => unsafe { self.sight_narrow_eights::<false>(snapshot, station, burst, narrow) },
+            _ => unsafe { self.sight_narrow_eights::<false>(snapshot, packets, narrow) },
         };
         lanes.narrow.join(self.owned(eights.known, narrow));
         eights
     }
 
-    /// The same of narrow flows, with `REPLIES` of packets whichever way they go.
+    /// The same of IPv6.
+    #[inline]
+    fn sight_eights_v6(
+        &self,
+        Avx512 { .. }: Avx512,
+        snapshot: &Snapshot,
+        packets: Packets<F>,
+        wide: &mut Wide<u128>,
+        live: &mut Live,
+    ) -> Eights {
+        let eights = match snapshot.rows::<u128>() {
+            Rows::FullNat => {
+                // SAFETY: the processor has all features of this function, for `Avx512` is a proof of that.
+                let eights = unsafe { self.sight_full_nat_eights_v6(snapshot, packets, wide) };
+                self.keep_full_nat(eights.known, wide, live);
+                return eights;
+            }
+            // SAFETY: as above.
+            Rows::BothWays => unsafe { self.sight_wide_eights::<true>(snapshot, packets, wide) },
+            // SAFETY: as above.
+            _ => unsafe { self.sight_wide_eights::<false>(snapshot, packets, wide) },
+        };
+        live.join(self.owned(eights.known, wide));
+        eights
+    }
+
+    /// Notes packets of full NAT. Of replies it asks for what `look_behind` needs.
+    // Not within the loop, where a jump would depend on which way a packet goes.
+    #[inline]
+    fn keep_full_nat<A: Fast>(&self, known: Live, wide: &mut Wide<A>, live: &mut Live) {
+        live.join(self.owned(known.without(wide.local_replies), wide));
+        wide.replies.join(wide.local_replies);
+        for slot in wide.local_replies {
+            self.foresee_behind(slot, wide);
+        }
+    }
+
+    /// IPv4 packets of narrow flows; with `REPLIES` whichever way they go.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline(never)]
     fn sight_narrow_eights<const REPLIES: bool>(
         &self,
         snapshot: &Snapshot,
-        station: Station,
-        burst: &Burst<F>,
+        (station, burst): Packets<F>,
         narrow: &mut Narrow,
     ) -> Eights {
-        each_eight(station, burst, |group, packets| {
+        let glance = |fronts: &[&Front; 8], lens| glance_eight_v4(station, fronts, lens);
+        each_eight(burst, &NO_FRONT, glance, |group, packets| {
             let flows = snapshot.narrow_flows::<REPLIES>(packets);
             are_worth(flows.known)?;
             let key = FlowKey::of_eight(flows.clients, flows.services);
-            let (hash, home) = self.flows.homes_of_eight(flows.clients, flows.services);
-            narrow.note_eight(group, packets, key, (hash, home), &self.flows);
+            let homes = self.flows.homes_of_eight(flows.clients, flows.services);
+            narrow.note_eight(group, packets, key, homes, &self.flows);
             narrow.replies.join(Live::of_eight(group, flows.replies));
             Some(flows.known)
         })
     }
 
-    /// The same of flows of full NAT, whichever way packets go. Of replies it finds out what `look_behind` needs.
+    /// IPv6 packets; with `REPLIES` whichever way they go.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline(never)]
+    fn sight_wide_eights<const REPLIES: bool>(
+        &self,
+        snapshot: &Snapshot,
+        (station, burst): Packets<F>,
+        wide: &mut Wide<u128>,
+    ) -> Eights {
+        let glance = |fronts: &[&FrontV6; 8], lens| glance_eight_v6(station, fronts, lens);
+        each_eight(burst, &NO_FRONT_V6, glance, |group, packets| {
+            let flows = snapshot.wide_flows::<REPLIES>(packets);
+            let known = flows.known & flows.clients.are_clients();
+            are_worth(known)?;
+            let key = WideKey::of_eight_v6(&flows.clients, flows.targets);
+            let homes = self.flows.wide_homes_of_eight_v6(&flows.clients, flows.targets);
+            wide.note_eight(group, packets, key, homes, &self.flows);
+            wide.replies.join(Live::of_eight(group, known & flows.replies));
+            Some(known)
+        })
+    }
+
+    /// IPv4 packets of full NAT, whichever way they go.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline(never)]
     fn sight_full_nat_eights(
         &self,
         snapshot: &Snapshot,
-        station: Station,
-        burst: &Burst<F>,
+        (station, burst): Packets<F>,
         wide: &mut Wide<u32>,
     ) -> Eights {
-        let eights = each_eight(station, burst, |group, packets| {
+        let glance = |fronts: &[&Front; 8], lens| glance_eight_v4(station, fronts, lens);
+        each_eight(burst, &NO_FRONT, glance, |group, packets| {
             let flows = snapshot.full_nat_flows(packets);
             let known = flows.known & packets.have_clients();
             are_worth(known)?;
             let key = WideKey::of_eight(packets.src, flows.targets);
-            let home = self.flows.wide_homes_of_eight(packets.src, flows.targets, !flows.replies);
-            wide.note_eight(group, packets, key, home, &self.flows);
-            put(&mut wide.local, group, flows.locals);
-            wide.local_replies.join(Live::of_eight(group, known & flows.replies));
+            let homes = self.flows.wide_homes_of_eight(packets.src, flows.targets);
+            wide.note_eight(group, packets, key, homes.of(!flows.replies), &self.flows);
+            wide.note_locals(group, flows.locals, known & flows.replies);
             Some(known)
-        });
-        wide.replies.join(wide.local_replies);
-        eights
+        })
+    }
+
+    /// The same of IPv6.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline(never)]
+    fn sight_full_nat_eights_v6(
+        &self,
+        snapshot: &Snapshot,
+        (station, burst): Packets<F>,
+        wide: &mut Wide<u128>,
+    ) -> Eights {
+        let glance = |fronts: &[&FrontV6; 8], lens| glance_eight_v6(station, fronts, lens);
+        each_eight(burst, &NO_FRONT_V6, glance, |group, packets| {
+            let flows = snapshot.full_nat_flows_v6(packets);
+            let known = flows.known & packets.src.are_clients();
+            are_worth(known)?;
+            let key = WideKey::of_eight_v6(&packets.src, flows.targets);
+            let homes = self.flows.wide_homes_of_eight_v6(&packets.src, flows.targets);
+            wide.note_eight(group, packets, key, homes.of(!flows.replies), &self.flows);
+            wide.note_locals(group, flows.locals, known & flows.replies);
+            Some(known)
+        })
+    }
+}
+
+impl Homes {
+    /// Those of some, which are asked for then, and the first line for all others, which is near.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    fn of(self, some: Bits) -> Self {
+        Self { homes: _mm512_maskz_mov_epi64(some, self.homes), ..self }
     }
 }
 
 /// Reads the packets of a burst eight by eight, as long as `take` says which of them are known.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-fn each_eight<F: Frame>(
-    station: Station,
+fn each_eight<F: Frame, const LEN: usize, E>(
     burst: &Burst<F>,
-    mut take: impl FnMut(usize, &Eight) -> Option<Bits>,
+    no_front: &[u8; LEN],
+    glance: impl Fn(&[&[u8; LEN]; 8], [u32; 8]) -> Eight<E>,
+    mut take: impl FnMut(usize, &Eight<E>) -> Option<Bits>,
 ) -> Eights {
     let places = burst.all_places();
     let (groups, _) = places.as_chunks::<8>();
     let mut eights = Eights::default();
     for (group, frames) in groups.iter().enumerate() {
         let slot = group * 8;
-        let (mut fronts, mut lens): ([&Front; 8], _) = ([&NO_FRONT; 8], [0; 8]);
+        let (mut fronts, mut lens) = ([no_front; 8], [0; 8]);
         for place in 0..8 {
             places
                 .get(slot + place + PREFETCH_AHEAD)
@@ -138,7 +245,7 @@ fn each_eight<F: Frame>(
             // None is longer than what DPDK counts by 32 bits.
             (fronts[place], lens[place]) = (front, frame.len() as u32);
         }
-        let Some(known) = take(group, &glance_eight(station, &fronts, lens)) else { return eights };
+        let Some(known) = take(group, &glance(&fronts, lens)) else { return eights };
         eights.known.join(Live::of_eight(group, known));
         eights.end = slot + 8;
     }
@@ -155,20 +262,29 @@ impl<A: Fast, K: Tabled> Lane<A, K> {
     /// Notes what is known of the packets of a group of eight, but for their headings, and asks for their homes.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    fn note_eight(
+    fn note_eight<E>(
         &mut self,
         group: usize,
-        packets: &Eight,
+        packets: &Eight<E>,
         key: [K; 8],
-        (hash, home): ([FlowHash; 8], [Home; 8]),
+        Homes { hashes, homes }: Homes,
         flows: &Flows,
     ) {
+        let home = Home::of_eight(homes);
         put(&mut self.len, group, lowest_16(packets.len));
         put(&mut self.tcp_flags, group, lowest_8(packets.tcp_flags));
         put(&mut self.key, group, key);
-        put(&mut self.hash, group, hash);
+        put(&mut self.hash, group, FlowHash::of_eight(hashes));
         put(&mut self.home, group, home);
         home.into_iter().for_each(|home| K::prefetch_home(flows, home));
+    }
+
+    /// Notes the local addresses that some of them are for.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    fn note_locals(&mut self, group: usize, locals: [LocalSlot; 8], some: Bits) {
+        put(&mut self.local, group, locals);
+        self.local_replies.join(Live::of_eight(group, some));
     }
 }
 
