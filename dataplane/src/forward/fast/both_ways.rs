@@ -21,9 +21,10 @@ use crate::rewrite::plain;
 use crate::snapshot::{Carriage, Exit, Snapshot, Way};
 
 impl<F: Frame> Forwarder<F> {
-    /// The same as [`Self::run`] for packets of flows under NAT. It stops at all others. `FOUND` is what [`find_exits`] said.
+    /// The same as [`Self::run`] for packets of flows under NAT that go one `WAY`. It stops at all others. `FOUND` is what
+    /// [`find_exits`] said.
     #[inline(never)]
-    pub(super) fn run_nat<A: Fast, K: Tabled, const FOUND: bool>(
+    pub(super) fn run_nat<A: Fast, K: Tabled, const WAY: u8, const FOUND: bool>(
         &mut self,
         context: Context,
         rest: &mut Live,
@@ -35,7 +36,8 @@ impl<F: Frame> Forwarder<F> {
         let usual = snapshot.exit_of_most::<A>();
         self.run_by(rest, port, lane, burst, |its, lane, slot, frame| {
             let found = if FOUND { snapshot.exit::<A>(lane.exit[slot]) } else { usual };
-            its.carry_nat(context, &lane.request(slot), lane.replies.has(slot), found, frame)
+            let is_reply = goes_back::<WAY>(lane.replies, slot);
+            its.carry_nat(context, &lane.request(slot), is_reply, found, frame)
         })
     }
 
@@ -147,10 +149,42 @@ impl<F: Frame> Forwarder<F> {
     }
 }
 
+/// Which way the packets of a run go, if it is the same for all of them, as where clients and backends are at different
+/// ports: then nothing is chosen by it.
+pub(super) const EITHER: u8 = 0;
+/// All are requests.
+pub(super) const THERE: u8 = 1;
+/// All are replies.
+pub(super) const BACK: u8 = 2;
+
+/// Whether a packet of a run that goes one `WAY` is one of the replies.
+#[inline(always)]
+pub(super) fn goes_back<const WAY: u8>(replies: Live, slot: usize) -> bool {
+    match WAY {
+        THERE => false,
+        BACK => true,
+        _ => replies.has(slot),
+    }
+}
+
+/// Which way the packets of a lane go, and whether exits were found for replies.
+#[inline(always)]
+pub(super) fn way_of<A: Fast, K: Tabled>(
+    snapshot: &Snapshot,
+    live: Live,
+    lane: &mut Lane<A, K>,
+) -> (u8, bool) {
+    let requests = live.without(lane.replies);
+    if requests == live {
+        return (THERE, false);
+    }
+    (if requests.is_empty() { BACK } else { EITHER }, find_exits(snapshot, live, lane))
+}
+
 /// Whether some replies do not go by the usual exit; then the exits to all their clients are found, which is a search for
 /// each. In either case nothing jumps later by which way a packet goes.
 #[inline(never)]
-pub(super) fn find_exits<A: Fast, K: Tabled>(snapshot: &Snapshot, live: Live, lane: &mut Lane<A, K>) -> bool {
+fn find_exits<A: Fast, K: Tabled>(snapshot: &Snapshot, live: Live, lane: &mut Lane<A, K>) -> bool {
     let replies = live.among(lane.replies);
     let has_other =
         replies.into_iter().any(|slot| snapshot.usual_exit(lane.key[slot].client_end::<A>().0).is_none());

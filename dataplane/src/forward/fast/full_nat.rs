@@ -6,6 +6,7 @@ use std::hint::select_unpredictable;
 
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Live};
+use super::both_ways::{THERE, goes_back};
 use super::carry::touch;
 use super::lane::Stop;
 use super::{Fast, Lane, Sighted};
@@ -21,10 +22,10 @@ use crate::rewrite::plain::{self, Endpoint};
 use crate::snapshot::{Carriage, Exit, Way};
 
 impl<F: Frame> Forwarder<F> {
-    /// The same as [`Self::run`] for packets of flows of full NAT. It stops at all others. `FOUND` is what
+    /// The same as [`Self::run`] for packets of flows of full NAT that go one `WAY`. It stops at all others. `FOUND` is what
     /// [`find_exits`](super::both_ways::find_exits) said.
     #[inline(never)]
-    pub(super) fn run_full_nat<A: Fast, K: Tabled, const FOUND: bool>(
+    pub(super) fn run_full_nat<A: Fast, K: Tabled, const WAY: u8, const FOUND: bool>(
         &mut self,
         context: Context,
         rest: &mut Live,
@@ -35,9 +36,9 @@ impl<F: Frame> Forwarder<F> {
         let snapshot = context.snapshot;
         let usual = snapshot.exit_of_most::<A>();
         self.run_by(rest, port, lane, burst, |its, lane, slot, frame| {
-            let is_reply = lane.local_replies.has(slot);
+            let is_reply = goes_back::<WAY>(lane.local_replies, slot);
             // Replies of NAT go another way.
-            if lane.replies.has(slot) != is_reply {
+            if WAY != THERE && lane.replies.has(slot) != lane.local_replies.has(slot) {
                 return None;
             }
             let found = if FOUND { snapshot.exit::<A>(lane.exit[slot]) } else { usual };

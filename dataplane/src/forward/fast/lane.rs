@@ -2,7 +2,7 @@
 
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Live, Outbox};
-use super::both_ways::find_exits;
+use super::both_ways::{BACK, EITHER, THERE, way_of};
 use super::open::Unopened;
 use super::{Fast, Lane, Sighted};
 use crate::buf::Frame;
@@ -258,13 +258,19 @@ impl<F: Frame> Forwarder<F> {
         let run: Run<F, A, K> = match way.map(|way| way.carriage) {
             Some(Carriage::Dr) => Self::run_dr,
             Some(Carriage::Ipip) => Self::run_ipip,
-            Some(Carriage::Nat) => match find_exits(context.snapshot, live, lane) {
-                true => Self::run_nat::<A, K, true>,
-                false => Self::run_nat::<A, K, false>,
+            Some(Carriage::Nat) => match way_of(context.snapshot, live, lane) {
+                (THERE, _) => Self::run_nat::<A, K, THERE, false>,
+                (BACK, false) => Self::run_nat::<A, K, BACK, false>,
+                (BACK, true) => Self::run_nat::<A, K, BACK, true>,
+                (_, false) => Self::run_nat::<A, K, EITHER, false>,
+                (_, true) => Self::run_nat::<A, K, EITHER, true>,
             },
-            Some(Carriage::FullNat) if K::IS_WIDE => match find_exits(context.snapshot, live, lane) {
-                true => Self::run_full_nat::<A, K, true>,
-                false => Self::run_full_nat::<A, K, false>,
+            Some(Carriage::FullNat) if K::IS_WIDE => match way_of(context.snapshot, live, lane) {
+                (THERE, _) => Self::run_full_nat::<A, K, THERE, false>,
+                (BACK, false) => Self::run_full_nat::<A, K, BACK, false>,
+                (BACK, true) => Self::run_full_nat::<A, K, BACK, true>,
+                (_, false) => Self::run_full_nat::<A, K, EITHER, false>,
+                (_, true) => Self::run_full_nat::<A, K, EITHER, true>,
             },
             _ => Self::run,
         };

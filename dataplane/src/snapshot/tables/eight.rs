@@ -100,10 +100,11 @@ impl Tables {
     pub(in super::super) fn full_nat_flows(&self, packets: &EightV4) -> FullNatFlows {
         let keys = _mm512_or_si512(packets.dst, protocols(packets));
         let there = Lookup::<u64, _>::first_of_eight([&self.v4.services; 2], !0, keys);
-        let here = Lookup::<u64, _>::first_of_eight([&self.v4.snat; 2], !0, address_keys(packets));
+        let here = (there.found != !0)
+            .then(|| Lookup::<u64, _>::first_of_eight([&self.v4.snat; 2], !0, address_keys(packets)));
         let full_nat = has(&there, Entry::FULL_NAT_OF_TWO);
         let ports = ordered(packets.dst, [3, 2, NONE, NONE, NONE, NONE, NONE, NONE]);
-        FullNatFlows::of(packets.plain, (&there, full_nat), &here, ports)
+        FullNatFlows::of(packets.plain, (&there, full_nat), here.as_ref(), ports)
     }
 
     /// The same of packets of IPv6.
@@ -112,23 +113,29 @@ impl Tables {
     pub(in super::super) fn full_nat_flows_v6(&self, packets: &EightV6) -> FullNatFlows {
         let keys = end_keys_v6(packets, &packets.dst);
         let there = Lookup::<Words, _>::first_of_eight([&self.v6.services; 2], !0, keys);
-        let here = Lookup::<Words, _>::first_of_eight([&self.v6.snat; 2], !0, address_keys_v6(packets));
+        let here = (there.found != !0)
+            .then(|| Lookup::<Words, _>::first_of_eight([&self.v6.snat; 2], !0, address_keys_v6(packets)));
         let wide = has(&there, Entry::SERVICE_OF_TWO);
-        FullNatFlows::of(packets.plain, (&there, wide), &here, packets.dst.port)
+        FullNatFlows::of(packets.plain, (&there, wide), here.as_ref(), packets.dst.port)
     }
 }
 
 impl FullNatFlows {
-    /// By what is in the places of services, of which `wide` have wide flows, and of local addresses, and by destination
-    /// ports.
+    /// By what is in the places of services, of which `wide` have wide flows, and of local addresses, if not all are
+    /// requests, and by destination ports.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    fn of(plain: Bits, (there, wide): (&Firsts, Bits), here: &Firsts, ports: __m512i) -> Self {
+    fn of(plain: Bits, (there, wide): (&Firsts, Bits), here: Option<&Firsts>, ports: __m512i) -> Self {
+        let targets = targets(there);
+        let requests = plain & there.found & wide;
+        let Some(here) = here else {
+            return Self { known: requests, replies: 0, targets, locals: [LocalSlot::default(); 8] };
+        };
         let replies = plain & !there.found & !there.passed & here.found;
         Self {
-            known: plain & there.found & wide | replies,
+            known: requests | replies,
             replies,
-            targets: _mm512_mask_blend_epi64(there.found, ports, targets(there)),
+            targets: _mm512_mask_blend_epi64(there.found, ports, targets),
             locals: lowest_8(here.values).map(LocalSlot),
         }
     }
