@@ -50,8 +50,8 @@ impl<K: Key, V: Pair> Lookup<K, V> {
         let start = _mm512_mullo_epi64(scaled(hash(factor), size), all(SIZE as u64));
         let places = _mm512_add_epi64(either(one, other), start);
         // SAFETY: a start is less than the size of its table, since it is that times a number below 2^32, divided by 2^32, so
-        // that there is a place, of bytes that are all written (`Pair`, and keys are numbers of 64 bits), in a table that is
-        // borrowed meanwhile.
+        // that there is a place, in a table that is borrowed meanwhile. All its bytes are written: values are a `Pair`, and the
+        // keys of both callers are numbers of 64 bits.
         words(places).map(|at| unsafe { &*ptr::with_exposed_provenance(at as usize) })
     }
 }
@@ -183,10 +183,9 @@ mod tests {
         (number.wrapping_mul(FACTORS[5]) | 1) & !(1 << 15)
     }
 
-    /// Some differ in one word alone.
     fn wide_key(number: u64) -> Words {
-        let word = |at: u64| (number / 5 + u64::from(number % 5 == at)).wrapping_mul(FACTORS[at as usize]);
-        Words([word(0), word(1), (word(2) | 1) & !(1 << 63)])
+        let [first, second, third] = [0, 1, 2].map(|at| number.wrapping_mul(FACTORS[at]));
+        Words([first, second, (third | 1) & !(1 << 63)])
     }
 
     /// Eight looks at two tables find what each does.
@@ -208,6 +207,28 @@ mod tests {
             assert_eq!(seen[row], (found == keys[row], found.is_passed(), value));
             assert_eq!(may >> row & 1 != 0, filter.may_have(keys[row]));
         }
+    }
+
+    /// They differ in one word alone.
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn eight_looks_tell_wide_keys_apart_that_share_a_place() {
+        let Some(Avx512 { .. }) = Avx512::detect() else { return };
+        let table = Lookup::new((0..20).map(|number| (wide_key(number), Two(1, 2))));
+        let key = wide_key(7);
+        let others = [0, 1, 2].map(|word| {
+            let with = |value: u64| {
+                let mut other = key;
+                other.0[word] = value;
+                other
+            };
+            (1..).map(with).find(|other| *other != key && table.start(*other) == table.start(key)).unwrap()
+        });
+        let [first, second, third] = others;
+        let keys = [key, first, second, third, key, first, second, third];
+        // SAFETY: `Avx512` is a proof that the processor can.
+        let (seen, _) = unsafe { wide([&table; 2], &Filter::new([].into_iter()), !0, keys) };
+        assert_eq!(seen.map(|(found, ..)| found), [true, false, false, false, true, false, false, false]);
     }
 
     proptest! {

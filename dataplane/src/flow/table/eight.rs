@@ -1,4 +1,4 @@
-//! Hashes and homes of eight narrow flows at a time.
+//! Keys, hashes and homes of eight flows at a time.
 
 use std::arch::x86_64::{
     __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_mask_shuffle_epi32, _mm512_mul_epu32,

@@ -21,8 +21,8 @@ use crate::rewrite::plain;
 use crate::snapshot::{Carriage, Exit, Snapshot, Way};
 
 impl<F: Frame> Forwarder<F> {
-    /// The same as [`Self::run`] for packets of flows under NAT that go one `WAY`. It stops at all others. `FOUND` is what
-    /// [`find_exits`] said.
+    /// The same as [`Self::run`] for packets of flows under NAT. It stops at all others. `WAY` and `FOUND` are what [`way_of`]
+    /// said.
     #[inline(never)]
     pub(super) fn run_nat<A: Fast, K: Tabled, const WAY: u8, const FOUND: bool>(
         &mut self,
@@ -149,15 +149,14 @@ impl<F: Frame> Forwarder<F> {
     }
 }
 
-/// Which way the packets of a run go, if it is the same for all of them, as where clients and backends are at different
-/// ports: then nothing is chosen by it.
+/// Some packets of a run are requests and some are replies.
 pub(super) const EITHER: u8 = 0;
-/// All are requests.
+/// All are requests, as where clients and backends are at different ports: then nothing is chosen by which way one goes.
 pub(super) const THERE: u8 = 1;
 /// All are replies.
 pub(super) const BACK: u8 = 2;
 
-/// Whether a packet of a run that goes one `WAY` is one of the replies.
+/// Whether a packet of a run that goes this `WAY` is one of the replies.
 #[inline(always)]
 pub(super) fn goes_back<const WAY: u8>(replies: Live, slot: usize) -> bool {
     match WAY {
@@ -167,7 +166,7 @@ pub(super) fn goes_back<const WAY: u8>(replies: Live, slot: usize) -> bool {
     }
 }
 
-/// Which way the packets of a lane go, and whether exits were found for replies.
+/// Which way the packets of a lane go, and whether exits had to be found for replies.
 #[inline(always)]
 pub(super) fn way_of<A: Fast, K: Tabled>(
     snapshot: &Snapshot,

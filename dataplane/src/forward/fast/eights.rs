@@ -220,7 +220,7 @@ impl Homes {
     }
 }
 
-/// Reads the packets of a burst eight by eight, as long as `take` says which of them are known.
+/// Reads the packets of a burst eight by eight, as long as `take` says which of them are known. `no_front` is of none.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
 fn each_eight<F: Frame, const LEN: usize, E>(
@@ -241,9 +241,10 @@ fn each_eight<F: Frame, const LEN: usize, E>(
                 .and_then(Option::as_ref)
                 .inspect(|frame| frame.prefetch());
             let Some(frame) = &frames[place] else { return eights };
-            let Some(front) = frame.head().first_chunk() else { return eights };
+            // Shorter ones are taken one by one: one must not do away with eights for a whole burst.
+            fronts[place] = frame.head().first_chunk().unwrap_or(no_front);
             // None is longer than what DPDK counts by 32 bits.
-            (fronts[place], lens[place]) = (front, frame.len() as u32);
+            lens[place] = frame.len() as u32;
         }
         let Some(known) = take(group, &glance(&fronts, lens)) else { return eights };
         eights.known.join(Live::of_eight(group, known));

@@ -22,8 +22,8 @@ use crate::rewrite::plain::{self, Endpoint};
 use crate::snapshot::{Carriage, Exit, Way};
 
 impl<F: Frame> Forwarder<F> {
-    /// The same as [`Self::run`] for packets of flows of full NAT that go one `WAY`. It stops at all others. `FOUND` is what
-    /// [`find_exits`](super::both_ways::find_exits) said.
+    /// The same as [`Self::run`] for packets of flows of full NAT. It stops at all others. `WAY` and `FOUND` are what
+    /// [`way_of`](super::both_ways::way_of) said.
     #[inline(never)]
     pub(super) fn run_full_nat<A: Fast, K: Tabled, const WAY: u8, const FOUND: bool>(
         &mut self,

@@ -6,8 +6,9 @@ use crate::samples::{Body, Sample, syn};
 
 #[test]
 fn none_is_left_unasked() {
-    for ends @ [_, vip, ..] in ENDS {
+    for (ends @ [_, vip, ..], eights) in ENDS.into_iter().flat_map(|ends| [(ends, false), (ends, true)]) {
         let mut path = Path::new(wide_world(ends, (Mode::Dr, false), Asks::Nothing, None));
+        path.take_eights(eights);
         let client = |port: u16| ends[0].replace("40000", &port.to_string());
         for port in 1..=40 {
             assert!(matches!(path.pass(syn(&client(port), vip).frame()), End::Sent(_)));

@@ -8,7 +8,7 @@ use config::words::Protocol;
 use proptest::prelude::*;
 use std::fmt::Debug;
 
-/// What is seen of a frame, if it is plain: source, destination, length, flags and protocol.
+/// What is seen of a frame, if it is plain.
 type Seen<A> = Option<Plain<A>>;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -104,10 +104,13 @@ fn turned<const LEN: usize>(sample: &Sample, then: impl Fn(&mut [u8; LEN])) -> V
 #[test]
 fn eight_glances_see_what_each_does() {
     for sample in [syn(CLIENT4, VIP4), datagram(CLIENT4, VIP4)] {
+        assert!(glance_v4(&front_of(&sample), sample.bytes().len()).is_some());
         assert_agree_v4(&turned(&sample, |_| {}));
         assert_agree_v4(&turned(&sample, mend));
     }
     for sample in [syn(CLIENT6, VIP6), datagram(CLIENT6, VIP6)] {
+        let whole = sample.bytes();
+        assert!(glance_v6(&front_of::<{ size_of::<FrontV6>() }>(&sample)[L3..], whole.len()).is_some());
         assert_agree_v6(&turned(&sample, |_| {}));
     }
 }
@@ -139,7 +142,10 @@ fn eight_glances_see_lengths_that_are_too_long() {
         front[18..20].copy_from_slice(&payload_len.to_be_bytes());
         (front, 70_000)
     };
-    assert_agree_v6(&[0, 1, 65_494, 65_495, 65_496, 65_535].map(with));
+    let frames = [20, 65_494, 65_495, 65_496, 65_535].map(with);
+    let are_plain = frames.map(|(front, len)| glance_v6(&front[L3..], len as usize).is_some());
+    assert_eq!(are_plain, [true, true, true, false, false]);
+    assert_agree_v6(&frames);
 }
 
 /// Some fields of a front with any bytes.

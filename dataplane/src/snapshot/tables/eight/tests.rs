@@ -2,7 +2,7 @@ use super::*;
 use crate::eight::{Avx512, words};
 use crate::parse::plain::eight::{FrontV6, glance_eight_v4, glance_eight_v6};
 use crate::parse::plain::{Front, L3, Plain, Station, glance_v4, glance_v6};
-use crate::samples::{Sample, datagram, syn};
+use crate::samples::{Sample, datagram, endpoint, syn};
 use crate::snapshot::tables::{FullNatFlow, WideFlow};
 use crate::snapshot::{Listener, Parts, Rows, ServiceSlot, Snapshot};
 use crate::testing::{self, mac};
@@ -90,35 +90,37 @@ fn end(is_v6: bool, network: usize, host: u16, port: u16) -> String {
     }
 }
 
-/// Services on a VIP of each IP version, some with backends that reply for two of them, and some of full NAT.
-fn world(locals: Vec<IpAddr>) -> Snapshot {
+/// Services on a VIP of each IP version, some with backends that reply for two of them, and some of full NAT;
+/// and so many others.
+fn world(locals: Vec<IpAddr>, others: u16) -> Snapshot {
     let mode = |slot: u16| if slot % 10 == 3 { Mode::FullNat } else { Mode::Nat };
     let service = |slot: u16| {
         let vip = end(slot >= SERVICES, 2, 100, 8000 + slot % SERVICES);
         Some(testing::service(&format!("tcp:{vip}"), &[(slot.into(), 1)]).into())
+    };
+    let other = |number: u16| {
+        let vip = end(number.is_multiple_of(2), 2, 100, 20_000 + number * 2);
+        Some(testing::service(&format!("tcp:{vip}"), &[]).into())
     };
     let backend = |slot: u16| {
         let address = end(slot >= SERVICES, 1, slot % SERVICES % 50, 9000);
         Some(testing::backend(slot, &address, mode(slot)))
     };
     Snapshot::new(Parts {
-        services: (0..2 * SERVICES).map(service).collect(),
+        services: (0..2 * SERVICES).map(service).chain((0..others).map(other)).collect(),
         backends: (0..2 * SERVICES).map(backend).collect(),
         locals,
         ..testing::parts()
     })
 }
 
-static BOTH_WAYS: LazyLock<Snapshot> = LazyLock::new(|| world(Vec::new()));
-/// With a hundred local addresses of each IP version.
+static BOTH_WAYS: LazyLock<Snapshot> = LazyLock::new(|| world(Vec::new(), 0));
+/// With a hundred local addresses of each IP version, of which the first is a VIP, too, and so many other services that not
+/// all are where they are looked for first.
 static FULL_NAT: LazyLock<Snapshot> = LazyLock::new(|| {
-    let local = |is_v6: bool, host: u16| {
-        let end: std::net::SocketAddr = end(is_v6, 2, host, 0).parse().unwrap();
-        end.ip()
-    };
-    world(
-        [false, true].into_iter().flat_map(|is_v6| (101..201).map(move |host| local(is_v6, host))).collect(),
-    )
+    let local = |is_v6: bool, host: u16| endpoint(&end(is_v6, 2, host, 0)).ip();
+    let locals = [false, true].into_iter().flat_map(|is_v6| (100..200).map(move |host| local(is_v6, host)));
+    world(locals.collect(), 10_000)
 });
 
 /// A number of a service or backend, a port, and whether it is a reply, for somebody near, and of UDP.
@@ -128,7 +130,7 @@ fn drawn() -> impl Strategy<Value = Vec<Drawn>> {
     prop::collection::vec((0u16..80, any::<u16>(), any::<[bool; 3]>()), 8)
 }
 
-/// A packet to or from a service, as long as the shortest ones whose headers are read.
+/// A packet to or from a service.
 fn frame(is_v6: bool, (number, port, [is_reply, near, udp]): Drawn) -> Vec<u8> {
     let client = end(is_v6, 0, 7, port);
     let packet = if udp { datagram } else { syn };
@@ -145,6 +147,7 @@ fn local_frame(is_v6: bool, (host, port): (u8, u16)) -> Vec<u8> {
     padded(&syn(&end(is_v6, 1, 3, 9000), &end(is_v6, 2, host.into(), port)))
 }
 
+/// At least as long as the headers that are read.
 fn padded(sample: &Sample) -> Vec<u8> {
     let mut bytes = sample.bytes();
     bytes.resize(LEN, 0);
@@ -208,12 +211,12 @@ proptest! {
         }
     }
 
-    /// Replies are to any address of a network of which a hundred are local.
+    /// Replies are to any address of a network of which a hundred are local, half of them to that which is a VIP, too.
     #[test]
     #[cfg_attr(miri, ignore)]
     fn eight_packets_are_of_the_flows_of_full_nat_of_each(
         drawn in drawn(),
-        replies in any::<[Option<(u8, u16)>; 8]>(),
+        replies in prop::array::uniform8(prop::option::of((prop_oneof![Just(100), any::<u8>()], any::<u16>()))),
     ) {
         let Some(Avx512 { .. }) = Avx512::detect() else { return Ok(()) };
         let snapshot = &*FULL_NAT;
