@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use config::words::Protocol;
 
+use crate::flow::table::{NARROW_WAYS, NarrowTable};
 use crate::flow::{Key, WideKey};
 use crate::prefetch::{Table, prefetch, table};
 use crate::rewrite::sequence::Introduction;
@@ -90,7 +91,12 @@ pub struct LocalAddresses {
     /// Of each address by protocol, by [`Owners::place`]. All are one table: it is on huge pages where the addresses are as many
     /// as the workers that share their ports, for which a table of each would be too small.
     places: Table<Place>,
+    /// For the ports of narrow flows, which a worker needs with its first addresses.
+    room: Option<Room>,
 }
+
+/// Room for the local ports of narrow flows; see [`FlowTable::room_for_ports`](crate::flow::table::FlowTable).
+type Room = Table<[u16; NARROW_WAYS]>;
 
 impl LocalAddresses {
     /// The ports of addresses that belong to a worker, all free, in an order that nobody outside can guess
@@ -106,7 +112,23 @@ impl LocalAddresses {
         };
         let free: Vec<_> = words.iter().map(|words| [*words; PROTOCOLS].map(ports)).collect();
         let places = table(Place::new(WideKey::EMPTY), free.len() * PROTOCOLS * places_of(owners));
-        Self { words, free, places }
+        Self { words, free, places, room: None }
+    }
+
+    /// The same with room for the ports of narrow flows, which the first ones that a worker gets have: for tables that are rated
+    /// for `capacity` flows.
+    #[must_use]
+    pub fn with_room(self, capacity: usize) -> Self {
+        Self { room: Some(NarrowTable::room_for_ports(capacity)), ..self }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    pub(crate) fn take_room(&mut self) -> Option<Room> {
+        self.room.take()
     }
 
     /// The same without a port that is free, as if flows had them all.

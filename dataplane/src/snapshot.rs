@@ -19,6 +19,7 @@ use std::sync::Arc;
 use config::words::{MacAddr, NoBackend, Protocol, Scheduler};
 
 use crate::clock::Seconds;
+use crate::flow::FlowOwner;
 use crate::flow::state::Timeouts;
 use crate::local::LocalSlot;
 use crate::packet::{Addresses, Headers, Version};
@@ -37,8 +38,9 @@ pub use parts::{
 pub use repliers::Repliers;
 pub(crate) use service::gcd;
 pub use service::{Candidate, Ease, Persistence, Service};
+pub(crate) use tables::FullNatFlows;
 pub use tables::{Address, Direction, Found, FullNatFlow, Listener, Local, Rows, WideFlow};
-use tables::{FullNatFlows, NarrowFlows, Tables, WideFlows};
+use tables::{NarrowFlows, Tables, WideFlows};
 pub use way::{Carriage, Kept, Way};
 
 /// An address as what packets are sent to.
@@ -254,6 +256,11 @@ impl Snapshot {
     pub fn pool_of<A: Version>(&self, slot: PoolSlot) -> Option<&[LocalSlot]> {
         let pool = self.parts.pools.get(usize::from(slot.0))?;
         Some(if A::IS_V4 { &pool.v4 } else { &pool.v6 })
+    }
+
+    /// The port of its service that a flow's client talks to: of a narrow flow the only one that there is.
+    pub fn port_of(&self, owner: &FlowOwner) -> Option<u16> {
+        owner.service_port.or_else(|| Some(self.service(owner.service)?.key.ports.first))
     }
 
     /// The address in a local slot.

@@ -33,7 +33,7 @@ const LIST_LINES: usize = 64;
 /// Attempts to give a frame to a device whose transmit queue is full.
 const SEND_TRIES: usize = 16;
 
-/// Bytes of the flow tables for each flow that they are rated for.
+/// Bytes of the flow tables for each flow that they are rated for; once there are local addresses, four more of a narrow one.
 const NARROW_FLOW_BYTES: usize = 32;
 const WIDE_FLOW_BYTES: usize = 64;
 

@@ -55,7 +55,7 @@ fn narrow(flows: u32) -> Result<Row, String> {
     fill("ipv4", flows, |secret| NarrowTable::new(flows as usize, secret), key)
 }
 
-/// IPv6 flows; those of full NAT and of services with several ports are kept like these.
+/// IPv6 flows; those of gateways and of services with several ports are kept like these.
 fn wide(flows: u32) -> Result<Row, String> {
     let client = |flow| 0x2001_0002_0000_0001 << 64 | u128::from(flow / 4);
     let key = |flow| WideKey::new(client(flow), 40_000 + (flow % 4) as u16, ServiceSlot(1), 443);

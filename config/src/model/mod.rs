@@ -86,8 +86,8 @@ pub struct Cores {
 pub struct FlowTable {
     /// Flows each worker is rated for; the table holds twice as many places.
     pub capacity: u32,
-    /// Of those that need more room, in a table of their own: flows over IPv6, of full NAT, and of services
-    /// with several ports.
+    /// Of those that need more room, in a table of their own: flows over IPv6, of gateways, and of services with several
+    /// ports.
     pub wide_capacity: u32,
     /// Clients whose backends all workers together know, for persistence.
     pub templates: u32,

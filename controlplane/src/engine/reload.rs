@@ -88,7 +88,11 @@ impl<D: Devices> Engine<D> {
             return;
         }
         for (number, worker) in self.workers.iter().enumerate() {
-            let ports = LocalAddresses::new(new, &owners, number);
+            let mut ports = LocalAddresses::new(new, &owners, number);
+            // What the worker would allocate else.
+            if self.locals == 0 {
+                ports = ports.with_room(self.config.flow_table.capacity as usize);
+            }
             // Slots have 8 bits, and the queue has a place for each of them.
             let _ = worker.locals.push((LocalSlot(self.locals as u8), ports));
         }

@@ -197,17 +197,21 @@ pub fn network(address: u128, v4: u8, v6: u8) -> u128 {
 }
 
 /// What a flow is bound to and how it stands, in 64 bits:
-/// backend slot (24), state (4), displaced (1), local address slot (8), last seen in seconds (23), and four
-/// bits that belong to the line and are no part of the flow.
+/// backend slot (24), state (4), whether it has a local port (1), displaced (1), slot of the local address (8), last seen
+/// in seconds (22), and four bits that belong to the line and are no part of the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowValue(u64);
 
 const STATE_SHIFT: u32 = 24;
-const DISPLACED: u64 = 1 << 28;
-const LOCAL_SHIFT: u32 = 29;
-/// Seconds are counted modulo 97 days, longer than any timeout (`config::limits`).
-const SEEN_SHIFT: u32 = 37;
-const SEEN_MASK: u64 = 0x007f_ffff;
+/// Next to the state: see [`state::goes_on`].
+const HAS_LOCAL: u64 = 1 << (STATE_SHIFT + 4);
+const DISPLACED: u64 = HAS_LOCAL << 1;
+const LOCAL_SHIFT: u32 = STATE_SHIFT + 6;
+/// Whether it has a local port, and the slot.
+const LOCAL: u64 = 0xff << LOCAL_SHIFT | HAS_LOCAL;
+/// Seconds are counted modulo 48 days, longer than any timeout (`config::limits`).
+const SEEN_SHIFT: u32 = 38;
+const SEEN_MASK: u64 = 0x003f_ffff;
 
 impl FlowValue {
     /// A flow in its home line.
@@ -244,7 +248,7 @@ impl FlowValue {
     #[inline]
     #[must_use]
     pub fn seen(self, state: State, now: Seconds) -> Self {
-        const KEPT: u64 = DISPLACED | 0xff << LOCAL_SHIFT;
+        const KEPT: u64 = DISPLACED | LOCAL;
         Self(Self::new(self.backend(), state, now).0 | self.0 & KEPT)
     }
 
@@ -255,23 +259,29 @@ impl FlowValue {
         Self(self.0 & !(SEEN_MASK << SEEN_SHIFT) | (u64::from(now) & SEEN_MASK) << SEEN_SHIFT)
     }
 
-    /// Whether a packet opens nothing and leaves it in the state that it is in.
+    /// Whether it is of full NAT or not, as `has_local` says, and a packet opens nothing and leaves it in the state that it
+    /// is in.
     #[inline]
-    pub fn goes_on(self, view: View, tcp_flags: u8) -> bool {
-        // The bits above the state's do not count.
-        state::goes_on((self.0 >> STATE_SHIFT) as u32, view, tcp_flags)
+    pub fn goes_on(self, view: View, tcp_flags: u8, has_local: bool) -> bool {
+        state::goes_on((self.0 >> STATE_SHIFT) as u32, view, tcp_flags, has_local)
     }
 
     /// The same flow with the address by which the backend knows its client, in full NAT.
     #[must_use]
     pub fn with_local(self, local: LocalSlot) -> Self {
-        Self(self.0 & !(0xff << LOCAL_SHIFT) | u64::from(local.0) << LOCAL_SHIFT)
+        Self(self.0 & !LOCAL | u64::from(local.0) << LOCAL_SHIFT | HAS_LOCAL)
     }
 
-    /// That address; of meaning only with a local port.
+    /// That address; of meaning only if it [has one](Self::has_local).
     #[inline]
     pub fn local(self) -> LocalSlot {
         LocalSlot((self.0 >> LOCAL_SHIFT) as u8)
+    }
+
+    /// Whether the backend knows its client by another address, and so by a local port, in full NAT.
+    #[inline]
+    pub fn has_local(self) -> bool {
+        self.0 & HAS_LOCAL != 0
     }
 
     fn is_displaced(self) -> bool {

@@ -240,8 +240,8 @@ pub const fn next(state: State, view: View, tcp_flags: u8) -> State {
     if number < followers.len() { followers[number] } else { state }
 }
 
-/// The states that a packet without SYN leaves as they are, a bit for each number and for that plus 16, by view and the
-/// TCP flags from FIN to ACK.
+/// The states that a packet without SYN leaves as they are, a bit for each number, by view and the TCP flags from FIN to
+/// ACK.
 const GOES_ON: [[u32; 32]; 3] = {
     let mut goes_on = [[0; 32]; 3];
     let (views, mut view) = ([View::Client, View::Server, View::OneWay], 0);
@@ -253,7 +253,7 @@ const GOES_ON: [[u32; 32]; 3] = {
             while number < State::COUNT {
                 let state = State::ALL[number];
                 if flags & tcp::SYN == 0 && next(state, views[view], flags) as usize == number {
-                    goes_on[view][flags as usize] |= 0x1_0001 << number;
+                    goes_on[view][flags as usize] |= 1 << number;
                 }
                 number += 1;
             }
@@ -265,11 +265,12 @@ const GOES_ON: [[u32; 32]; 3] = {
 };
 
 /// Whether a packet with `tcp_flags` opens nothing and leaves a state but [`State::None`] as it is, by what [`next`] says, at
-/// one look.
-/// Only the lowest four bits of `number` count.
+/// one look; and the flow has a local port, or none, as `has_local` says.
+/// The lowest four bits of `number` are those of the state, and the fifth says whether it has one.
 #[inline]
-pub fn goes_on(number: u32, view: View, tcp_flags: u8) -> bool {
-    GOES_ON[view as usize][usize::from(tcp_flags & 0x1f)] >> (number & 0x1f) & 1 != 0
+pub fn goes_on(number: u32, view: View, tcp_flags: u8, has_local: bool) -> bool {
+    let states = GOES_ON[view as usize][usize::from(tcp_flags & 0x1f)] << if has_local { 16 } else { 0 };
+    states >> (number & 0x1f) & 1 != 0
 }
 
 /// Seconds a flow may be idle, by state.
@@ -338,9 +339,13 @@ mod tests {
         {
             for flags in 0..=0xff {
                 let same = state != Fresh && flags & SYN == 0 && next(state, view, flags) == state;
-                for others in [0, 0x10, 0xff_fff0] {
+                for others in [0, 0x20, 0xff_ffe0] {
                     let number = state as u32 | others;
-                    assert_eq!(goes_on(number, view, flags), same, "{view:?} {state:?} {flags:#x}");
+                    for (local, asked) in [(0, false), (1, true), (0, true), (1, false)] {
+                        let goes_on = goes_on(number | local << 4, view, flags, asked);
+                        let expected = same && asked == (local == 1);
+                        assert_eq!(goes_on, expected, "{view:?} {state:?} {flags:#x} {local} {asked}");
+                    }
                 }
             }
         }

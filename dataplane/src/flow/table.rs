@@ -12,8 +12,10 @@ use super::{FlowKey, FlowValue, Key, WideKey};
 use crate::prefetch::{Table, table};
 pub use hash::{FlowHash, HashSecret};
 
+/// Narrow flows in a line.
+pub const NARROW_WAYS: usize = 4;
 /// Four flows a line.
-pub type NarrowTable = FlowTable<FlowKey, 4>;
+pub type NarrowTable = FlowTable<FlowKey, NARROW_WAYS>;
 /// Two flows a line.
 pub type WideTable = FlowTable<WideKey, 2>;
 
@@ -107,8 +109,16 @@ pub enum Worth {
     Live,
 }
 
-/// A flow that lost its place.
-pub type Removed<K> = (K, FlowValue);
+/// A flow as it is stored, or was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<K> {
+    /// Its key.
+    pub key: K,
+    /// What it was bound to.
+    pub flow: FlowValue,
+    /// Its local port, if it has one that is not in its key.
+    pub port: u16,
+}
 
 /// What became of an insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,16 +126,16 @@ pub enum Inserted<K> {
     /// It is stored.
     Placed(Place),
     /// It is stored where an expired flow was.
-    Replaced(Place, Removed<K>),
+    Replaced(Place, Record<K>),
     /// It is stored where a flow was that had to go.
-    Evicted(Place, Removed<K>),
+    Evicted(Place, Record<K>),
     /// There is no place for it.
     Full,
 }
 
 impl<K> Inserted<K> {
     /// Stored in a place that was empty, or held an expired flow.
-    fn at(place: Place, dead: Option<Removed<K>>) -> Self {
+    fn at(place: Place, dead: Option<Record<K>>) -> Self {
         dead.map_or(Self::Placed(place), |dead| Self::Replaced(place, dead))
     }
 }
@@ -133,6 +143,8 @@ impl<K> Inserted<K> {
 /// The table of one worker.
 pub struct FlowTable<K, const WAYS: usize> {
     lines: Table<Line<K, WAYS>>,
+    /// Of each line, if there are any: see [`Self::port`].
+    ports: Table<[u16; WAYS]>,
     secret: HashSecret,
     flows: usize,
     swept: usize,
@@ -147,8 +159,21 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     /// A table rated for `capacity` flows. It has twice as many places, so that a rated load leaves it
     /// half empty: 32 bytes a narrow flow, 64 a wide one.
     pub fn new(capacity: usize, secret: HashSecret) -> Self {
-        let lines = (capacity * 2).div_ceil(WAYS).clamp(2, u32::MAX as usize);
-        Self { lines: table(Line::EMPTY, lines), secret, flows: 0, swept: 0 }
+        let lines = lines(capacity, WAYS);
+        Self { lines: table(Line::EMPTY, lines), ports: table([0; WAYS], 0), secret, flows: 0, swept: 0 }
+    }
+
+    /// Room for a local port of each flow in a table that is rated for `capacity` flows.
+    pub fn room_for_ports(capacity: usize) -> Table<[u16; WAYS]> {
+        table([0; WAYS], lines(capacity, WAYS))
+    }
+
+    /// Has such room from now on; what it is given may be that, or it makes its own.
+    pub fn make_room_for_ports(&mut self, room: Option<Table<[u16; WAYS]>>) {
+        if self.ports.is_empty() {
+            let room = room.filter(|room| room.len() == self.lines.len());
+            self.ports = room.unwrap_or_else(|| table([0; WAYS], self.lines.len()));
+        }
     }
 
     /// Number of flows stored, expired ones included until they are found.
@@ -250,6 +275,13 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         Some(place(home.0 as usize, way))
     }
 
+    /// The flow in a place.
+    #[inline]
+    pub fn record(&self, place: Place) -> Record<K> {
+        let flow = self.value(place);
+        Record { key: self.key(place), flow, port: self.port_of(place, flow) }
+    }
+
     /// The key of the flow in a place.
     #[inline]
     pub fn key(&self, place: Place) -> K {
@@ -262,6 +294,26 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         self.lines[place.line as usize].value(usize::from(place.way))
     }
 
+    /// The local port of the flow in a place; of no meaning if it has none, or that is in its key.
+    #[inline]
+    pub fn port(&self, place: Place) -> u16 {
+        self.ports.get(place.line as usize).map_or(0, |ports| ports[usize::from(place.way)])
+    }
+
+    /// The same where nothing is looked up for flows without one.
+    #[inline]
+    fn port_of(&self, place: Place, flow: FlowValue) -> u16 {
+        if flow.has_local() { self.port(place) } else { 0 }
+    }
+
+    /// Notes it, if there is room: else it is in the key.
+    #[inline]
+    pub fn set_port(&mut self, place: Place, port: u16) {
+        if let Some(ports) = self.ports.get_mut(place.line as usize) {
+            ports[usize::from(place.way)] = port;
+        }
+    }
+
     /// Changes the flow in a place. Nothing is written if nothing changes, so the line stays clean.
     #[inline]
     pub fn set(&mut self, place: Place, value: FlowValue) {
@@ -272,15 +324,16 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     }
 
     /// Takes a flow out.
-    pub fn remove(&mut self, place: Place) -> Removed<K> {
+    #[inline]
+    pub fn remove(&mut self, place: Place) -> Record<K> {
+        let removed = self.record(place);
         let line = &mut self.lines[place.line as usize];
         let way = usize::from(place.way);
-        let removed = (line.keys[way], line.value(way));
         line.keys[way] = K::EMPTY;
         line.set_value(way, FlowValue(0));
         self.flows -= 1;
-        if removed.1.is_displaced() {
-            self.unspill(self.hash_of(&removed.0));
+        if removed.flow.is_displaced() {
+            self.unspill(self.hash_of(&removed.key));
         }
         removed
     }
@@ -415,7 +468,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         line: usize,
         moves: usize,
         worth: &impl Fn(FlowValue) -> Worth,
-    ) -> Option<(Place, Option<Removed<K>>)> {
+    ) -> Option<(Place, Option<Record<K>>)> {
         if let Some(way) = self.spare_way(line, worth) {
             let free = self.lines[line].is_free(way);
             return Some((place(line, way), (!free).then(|| self.remove(place(line, way)))));
@@ -431,13 +484,16 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         from: Place,
         moves: usize,
         worth: &impl Fn(FlowValue) -> Worth,
-    ) -> Option<(Place, Option<Removed<K>>)> {
+    ) -> Option<(Place, Option<Record<K>>)> {
         let (key, displaced) = (self.key(from), self.value(from).is_displaced());
         let hash = self.hash_of(&key);
         let other = if displaced { self.home(hash) } else { self.alternate(hash) };
         let (to, dead) = self.make_room(other, moves, worth)?;
-        let (_, value) = self.remove(from);
-        self.store(to, hash, key, value.with_displaced(!displaced));
+        let Record { flow, port, .. } = self.remove(from);
+        self.store(to, hash, key, flow.with_displaced(!displaced));
+        if flow.has_local() {
+            self.set_port(to, port);
+        }
         Some((from, dead))
     }
 
@@ -446,7 +502,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         &mut self,
         lines: usize,
         worth: impl Fn(FlowValue) -> Worth,
-        mut removed: impl FnMut(Removed<K>),
+        mut removed: impl FnMut(Record<K>),
     ) {
         for _ in 0..lines.min(self.lines.len()) {
             for way in 0..WAYS {
@@ -460,14 +516,14 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     }
 
     /// The flows of the next `lines` lines that [`Self::sweep`] looks at.
-    pub fn visit_next(&self, lines: usize) -> impl Iterator<Item = (K, FlowValue)> + '_ {
+    pub fn visit_next(&self, lines: usize) -> impl Iterator<Item = Record<K>> + '_ {
         let lines = (self.swept..self.lines.len()).chain(0..self.swept).take(lines);
         lines.flat_map(|line| self.visit(line))
     }
 
     /// Bytes of memory that it takes, all flows included.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.lines)
+        size_of_val(&*self.lines) + size_of_val(&*self.ports)
     }
 
     /// Number of lines, for [`FlowTable::visit`].
@@ -476,10 +532,15 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     }
 
     /// The flows of one line.
-    pub fn visit(&self, line: usize) -> impl Iterator<Item = (K, FlowValue)> + '_ {
-        let line = &self.lines[line];
-        (0..WAYS).filter(|&way| !line.is_free(way)).map(|way| (line.keys[way], line.value(way)))
+    pub fn visit(&self, number: usize) -> impl Iterator<Item = Record<K>> + '_ {
+        let line = &self.lines[number];
+        (0..WAYS).filter(|&way| !line.is_free(way)).map(move |way| self.record(place(number, way)))
     }
+}
+
+/// Lines of a table with so many ways that is rated for `capacity` flows.
+fn lines(capacity: usize, ways: usize) -> usize {
+    (capacity * 2).div_ceil(ways).clamp(2, u32::MAX as usize)
 }
 
 #[inline]

@@ -2,7 +2,7 @@
 
 use config::words::{Fate, Mode, NoFlow, Protocol, Scheduler};
 
-use super::flows::{Stored, wide_address, worth};
+use super::flows::{Stored, Tabled as _, wide_address, worth};
 use super::limits::Admission;
 use super::local::host_of;
 use super::{Batch, Context, Forwarder, Live, Outbox, PuntReason, Role, Target, Work};
@@ -283,16 +283,6 @@ impl<F: Frame> Forwarder<F> {
             Protocol::Udp => State::UdpNew,
         };
         let flow = FlowValue::new(work.backend, state, context.now);
-        if let Addresses::V4 { src, .. } = headers.ip.addresses
-            && found.narrow
-            && backend.mode != Mode::FullNat
-        {
-            let key = FlowKey::new(src, headers.src_port, found.service);
-            let line = work.hash.with_service(found.service, 0);
-            return self.flows.store_narrow(context, line, key, flow).map(Stored::Narrow);
-        }
-        let client = wide_address(headers.ip.addresses.src());
-        let key = WideKey::new(client, headers.src_port, found.service, headers.dst_port);
         let locals = match backend.mode {
             Mode::FullNat => {
                 let pool = service.pool.and_then(|pool| context.snapshot.pool(pool, backend.address.ip()));
@@ -300,8 +290,16 @@ impl<F: Frame> Forwarder<F> {
             }
             _ => &[],
         };
-        let line = work.hash.with_service(found.service, headers.dst_port);
-        self.flows.store_wide(context, line, key, flow, locals).map(Stored::Wide)
+        if let Addresses::V4 { src, .. } = headers.ip.addresses
+            && found.narrow
+        {
+            let key = FlowKey::new(src, headers.src_port, found.service);
+            let stored = self.flows.store_narrow(context, key.line(work.hash), key, flow, locals);
+            return stored.map(Stored::Narrow);
+        }
+        let client = wide_address(headers.ip.addresses.src());
+        let key = WideKey::new(client, headers.src_port, found.service, headers.dst_port);
+        self.flows.store_wide(context, key.line(work.hash), key, flow, locals).map(Stored::Wide)
     }
 
     /// Makes sure that replies of a NAT backend will belong to one flow only, although it also serves other
@@ -405,7 +403,7 @@ impl<F: Frame> Forwarder<F> {
             }
             Target::Inside { station: owner.client, port: owner.client_port }
         } else {
-            let from = owner.service_port.unwrap_or_default();
+            let from = context.snapshot.port_of(&owner).unwrap_or_default();
             let backend = context.snapshot.backend(flow.backend()).ok_or(DropReason::NoFlow)?;
             let its = (backend.address.ip(), from.wrapping_add(backend.port_shift));
             if its != (headers.ip.addresses.src(), headers.src_port) {
@@ -418,7 +416,7 @@ impl<F: Frame> Forwarder<F> {
         };
         (work.service, work.backend) = (owner.service, flow.backend());
         self.flows.advance(context, stored, flow, View::Server, &work.headers);
-        if let Some(port) = owner.service_port {
+        if let Some(port) = context.snapshot.port_of(&owner) {
             let client = |it: &Self| it.flows.hash(owner.client, owner.client_port);
             self.note_syn_ack(context, work, client, port);
         }

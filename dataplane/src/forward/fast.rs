@@ -93,26 +93,20 @@ impl<F: Frame> Forwarder<F> {
         }
         let (mut lanes, mut waiting) = self.sight(snapshot, port, burst, &mut sights);
         if snapshot.has_locals() {
-            self.look_behind(&mut sights.wide_v4, &mut lanes.wide_v4);
-            self.look_behind(&mut sights.wide_v6, &mut lanes.wide_v6);
+            self.look_behind(&mut sights.narrow, &mut lanes.narrow);
+            self.look_behind(&mut sights.wide, &mut lanes.wide);
         }
         if far {
             self.foresee_backends(context, lanes.narrow, &sights.narrow);
-            self.foresee_backends(context, lanes.wide_v4, &sights.wide_v4);
-            self.foresee_backends(context, lanes.wide_v6, &sights.wide_v6);
+            self.foresee_backends(context, lanes.wide, &sights.wide);
         }
         let received = burst.len();
         let mut ended = self.drop_nobodys(snapshot, port, lanes.nobodys, burst);
-        // Narrow flows come behind wide ones: where a service has both, requests of the narrow ones are found to
-        // wait in the other lane, and so do their replies.
-        if !lanes.wide_v4.is_empty() {
-            ended += self.carry_lane(context, (lanes.wide_v4, &mut waiting), &mut sights.wide_v4, burst, out);
-        }
         if !lanes.narrow.is_empty() {
             ended += self.carry_lane(context, (lanes.narrow, &mut waiting), &mut sights.narrow, burst, out);
         }
-        if !lanes.wide_v6.is_empty() {
-            ended += self.carry_lane(context, (lanes.wide_v6, &mut waiting), &mut sights.wide_v6, burst, out);
+        if !lanes.wide.is_empty() {
+            ended += self.carry_lane(context, (lanes.wide, &mut waiting), &mut sights.wide, burst, out);
         }
         self.sights = Some(sights);
         ended == received
@@ -137,17 +131,15 @@ impl<F: Frame> Forwarder<F> {
         let mut burst = Burst::default();
         let _ = burst.push(frame);
         let (mut lanes, _) = self.sight(context.snapshot, port, &burst, &mut sights);
-        self.look_behind(&mut sights.wide_v4, &mut lanes.wide_v4);
-        self.look_behind(&mut sights.wide_v6, &mut lanes.wide_v6);
+        self.look_behind(&mut sights.narrow, &mut lanes.narrow);
+        self.look_behind(&mut sights.wide, &mut lanes.wide);
         let Some(taken) = burst.take(0) else { return false };
         frame = taken;
         let narrow =
             !lanes.narrow.is_empty() && self.carry_alone(context, &sights.narrow.at(0), &mut frame).is_some();
-        let wide_v4 = !lanes.wide_v4.is_empty()
-            && self.carry_alone(context, &sights.wide_v4.at(0), &mut frame).is_some();
-        let wide_v6 = !lanes.wide_v6.is_empty()
-            && self.carry_alone(context, &sights.wide_v6.at(0), &mut frame).is_some();
-        narrow || wide_v4 || wide_v6
+        let wide =
+            !lanes.wide.is_empty() && self.carry_alone(context, &sights.wide.at(0), &mut frame).is_some();
+        narrow || wide
     }
 }
 

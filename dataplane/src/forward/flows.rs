@@ -6,14 +6,15 @@ use std::arch::x86_64::{__m512i, _mm512_slli_epi64};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::bind::is_outward;
 use super::{Context, Setup};
 use crate::drops::DropReason;
 use crate::eight::WideEnds;
 use crate::flow::state::{self, State, View};
-use crate::flow::table::{FlowHash, HashSecret, Home, Inserted, NarrowTable, Place, WideTable, Worth};
+use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, Record, WideTable, Worth};
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
 use crate::local::{LocalAddresses, LocalPorts, LocalSlot};
-use crate::packet::{Addresses, Headers};
+use crate::packet::{Addresses, Headers, Version as _};
 use crate::rewrite::sequence::Introduction;
 use crate::snapshot::Found;
 use crate::stats::WorkerStats;
@@ -52,7 +53,10 @@ impl Flows {
     }
 
     /// Takes over the ports of local addresses, which have this slot and those that follow.
-    pub(super) fn install(&mut self, slot: LocalSlot, addresses: LocalAddresses) {
+    pub(super) fn install(&mut self, slot: LocalSlot, mut addresses: LocalAddresses) {
+        if !addresses.is_empty() {
+            self.narrow.make_room_for_ports(addresses.take_room());
+        }
         self.locals.install(slot, addresses);
     }
 
@@ -60,6 +64,12 @@ impl Flows {
     #[inline]
     pub(super) fn prefetch_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) {
         self.locals.prefetch(slot, protocol, port);
+    }
+
+    /// Number of free local ports.
+    #[cfg(test)]
+    pub(super) fn free_ports(&self, slot: LocalSlot, protocol: Protocol) -> usize {
+        self.locals.free(slot, protocol)
     }
 
     /// Whether some local address has no port of a protocol left.
@@ -103,18 +113,10 @@ impl Flows {
         Homes { hashes, homes: self.narrow.homes_of_eight(hashes, _mm512_slli_epi64::<16>(services)) }
     }
 
-    /// The same of their wide flows to ports of services: slots above ports.
+    /// The same of IPv6 clients and their flows to ports of services: slots above ports.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    pub(super) fn wide_homes_of_eight(&self, clients: __m512i, targets: __m512i) -> Homes {
-        let hashes = self.secret.hash_of_eight(clients);
-        Homes { hashes, homes: self.wide.homes_of_eight(hashes, targets) }
-    }
-
-    /// The same of IPv6 clients.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
-    pub(super) fn wide_homes_of_eight_v6(&self, clients: &WideEnds, targets: __m512i) -> Homes {
+    pub(super) fn wide_homes_of_eight(&self, clients: &WideEnds, targets: __m512i) -> Homes {
         let hashes = self.secret.hash_of_eight_v6(clients);
         Homes { hashes, homes: self.wide.homes_of_eight(hashes, targets) }
     }
@@ -142,24 +144,9 @@ impl Flows {
     pub(super) fn prefetch(&self, hash: FlowHash, found: Found, service_port: u16) {
         if found.narrow {
             self.narrow.prefetch(hash.with_service(found.service, 0));
-        }
-        // Flows of full NAT are wide, whoever the client is.
-        if !self.wide.is_empty() {
+        } else {
             self.wide.prefetch(hash.with_service(found.service, service_port));
         }
-    }
-
-    /// Asks for the home line of a wide flow to come into the cache, or for one that is there, without a jump. Returns which
-    /// the home line is.
-    #[inline(always)]
-    pub(super) fn prefetch_wide_if(&self, is_asked: bool, line: FlowHash) -> Home {
-        self.wide.prefetch_if(is_asked, line)
-    }
-
-    /// Whether there is a narrow flow, whose client has this hash.
-    #[inline]
-    pub(super) fn has_narrow(&self, key: FlowKey, client: FlowHash) -> bool {
-        self.narrow.find(key.line(client), &key).is_some()
     }
 
     /// The flow of a client to a port of a service.
@@ -172,43 +159,46 @@ impl Flows {
         ports: (u16, u16),
         found: Found,
     ) -> Option<Stored> {
-        let address = match client {
+        let client = match client {
             Addresses::V4 { src, dst } => {
-                let address = if from_src { src } else { dst };
-                if found.narrow && address != 0 {
-                    let key = FlowKey::new(address, ports.0, found.service);
-                    if let Some(place) = self.narrow.find(hash.with_service(found.service, 0), &key) {
-                        return Some(Stored::Narrow(place));
-                    }
+                let client = if from_src { src } else { dst };
+                // No flow has another, and an empty place may look like one.
+                if client == 0 {
+                    return None;
                 }
-                mapped(address)
+                if found.narrow {
+                    let key = FlowKey::new(client, ports.0, found.service);
+                    return self.narrow.find(key.line(hash), &key).map(Stored::Narrow);
+                }
+                mapped(client)
             }
             Addresses::V6 { src, dst } => {
-                if from_src {
-                    src
-                } else {
-                    dst
-                }
+                Some(if from_src { src } else { dst }).filter(|client| *client != 0)?
             }
         };
-        // Flows of full NAT are wide, whoever the client is.
-        if self.wide.is_empty() || address == 0 {
+        if self.wide.is_empty() {
             return None;
         }
-        let key = WideKey::new(address, ports.0, found.service, ports.1);
-        self.wide.find(hash.with_service(found.service, ports.1), &key).map(Stored::Wide)
+        let key = WideKey::new(client, ports.0, found.service, ports.1);
+        self.wide.find(key.line(hash), &key).map(Stored::Wide)
     }
 
     /// Asks for the line of the flow that has a local port to come into the cache; what is known of the port
     /// should be there already.
     #[inline]
     pub(super) fn prefetch_behind(&self, slot: LocalSlot, headers: &Headers) {
-        if let Some(key) = self.key_of(slot, headers.protocol, headers.dst_port) {
-            self.wide.prefetch(key.hash(&self.secret));
+        let Some(key) = self.key_of(slot, headers.protocol, headers.dst_port) else { return };
+        match narrow_of(&key) {
+            Some(narrow) => {
+                self.narrow.prefetch(narrow.hash(&self.secret));
+            }
+            None => {
+                self.wide.prefetch(key.hash(&self.secret));
+            }
         }
     }
 
-    /// The key of the flow that has a local port.
+    /// The key of the flow that has a local port, or of that [`narrow_of`] tells.
     #[inline]
     pub(super) fn key_of(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<WideKey> {
         self.locals.find(slot, protocol, port)
@@ -218,9 +208,11 @@ impl Flows {
     #[inline]
     pub(super) fn find_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Stored> {
         let key = self.key_of(slot, protocol, port)?;
-        let place = self.wide.find(key.hash(&self.secret), &key)?;
-        let is_it = self.wide.key(place).local_port() == port && self.wide.value(place).local() == slot;
-        is_it.then_some(Stored::Wide(place))
+        let stored = match narrow_of(&key) {
+            Some(narrow) => Stored::Narrow(self.narrow.find(narrow.hash(&self.secret), &narrow)?),
+            None => Stored::Wide(self.wide.find(key.hash(&self.secret), &key)?),
+        };
+        (self.local(stored) == Some((slot, port))).then_some(stored)
     }
 
     #[inline]
@@ -234,9 +226,11 @@ impl Flows {
     /// The local address and port of a flow of full NAT.
     #[inline]
     pub(super) fn local(&self, stored: Stored) -> Option<(LocalSlot, u16)> {
-        let Stored::Wide(place) = stored else { return None };
-        let port = self.wide.key(place).local_port();
-        (port != 0).then(|| (self.wide.value(place).local(), port))
+        let flow = self.value(stored);
+        flow.has_local().then(|| match stored {
+            Stored::Narrow(place) => (flow.local(), self.narrow.port(place)),
+            Stored::Wide(place) => (flow.local(), self.wide.key(place).local_port()),
+        })
     }
 
     /// How far the client of the flow that has a local port is introduced to its backend.
@@ -252,7 +246,7 @@ impl Flows {
     /// Who a stored flow belongs to.
     pub(super) fn owner(&self, stored: Stored) -> FlowOwner {
         match stored {
-            Stored::Narrow(place) => self.narrow.key(place).owner(),
+            Stored::Narrow(place) => owner_of(self.narrow.record(place)),
             Stored::Wide(place) => self.wide.key(place).owner(),
         }
     }
@@ -295,51 +289,74 @@ impl Flows {
         self.stats.expired.add(u64::from(dead));
         match stored {
             Stored::Narrow(place) => {
-                let (_, flow) = self.narrow.remove(place);
-                self.forget(flow);
+                let ended = self.narrow.remove(place);
+                self.forget(ended.flow, ended.port);
             }
             Stored::Wide(place) => {
-                let (key, flow) = self.wide.remove(place);
-                self.forget_wide(&key, flow);
+                let ended = self.wide.remove(place);
+                self.forget(ended.flow, ended.key.local_port());
             }
         }
     }
 
-    /// Stores a new narrow flow, whose hash is `line`.
+    /// Stores a new narrow flow, whose hash is `line`. With `locals`, its backend knows the client by one of these
+    /// addresses and a port that is chosen here.
     ///
     /// # Errors
-    /// [`DropReason::FlowTableFull`] if there is no place for it.
+    /// [`DropReason::FlowTableFull`] if there is no place for it, [`DropReason::LocalPortsExhausted`] if no
+    /// port is free.
     pub(super) fn store_narrow(
         &mut self,
         context: Context,
         line: FlowHash,
         key: FlowKey,
         flow: FlowValue,
+        locals: &[LocalSlot],
+    ) -> Result<Place, DropReason> {
+        let (flow, port) = self.with_local(wide_of(key), flow, locals)?;
+        self.place_narrow(context, line, key, flow, port)
+    }
+
+    /// The same of one that has its local port, if it is to have one; that is given back if there is no place.
+    #[inline(never)]
+    fn place_narrow(
+        &mut self,
+        context: Context,
+        line: FlowHash,
+        key: FlowKey,
+        flow: FlowValue,
+        port: u16,
     ) -> Result<Place, DropReason> {
         let place = match self.narrow.insert(line, key, flow, |flow| worth(context, flow)) {
             Inserted::Placed(place) => place,
-            Inserted::Replaced(place, (_, dead)) => {
+            Inserted::Replaced(place, dead) => {
                 self.stats.expired.add(1);
-                self.forget(dead);
+                self.forget(dead.flow, dead.port);
                 place
             }
-            Inserted::Evicted(place, (_, evicted)) => {
+            Inserted::Evicted(place, evicted) => {
                 self.stats.evicted.add(1);
-                self.forget(evicted);
+                self.forget(evicted.flow, evicted.port);
                 place
             }
-            Inserted::Full => return Err(DropReason::FlowTableFull),
+            Inserted::Full => {
+                if flow.has_local() {
+                    self.give_local_back(flow, port);
+                }
+                return Err(DropReason::FlowTableFull);
+            }
         };
+        if flow.has_local() {
+            self.narrow.set_port(place, port);
+        }
         self.count_new(flow);
         Ok(place)
     }
 
-    /// Stores a new wide flow, whose hash is `line`. With `locals`, its backend knows the client by one of these
-    /// addresses and a port that is chosen here.
+    /// The same as [`Self::store_narrow`] of a wide flow.
     ///
     /// # Errors
-    /// [`DropReason::FlowTableFull`] if there is no place for it, [`DropReason::LocalPortsExhausted`] if no
-    /// port is free.
+    /// As there.
     pub(super) fn store_wide(
         &mut self,
         context: Context,
@@ -348,11 +365,8 @@ impl Flows {
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<Place, DropReason> {
-        let (mut key, mut flow) = (key, flow);
-        if !locals.is_empty() {
-            (key, flow) = self.with_local(key, flow, locals)?;
-        }
-        self.place_wide(context, line, key, flow)
+        let (flow, port) = self.with_local(key, flow, locals)?;
+        self.place_wide(context, line, key.with_local_port(port), flow)
     }
 
     /// The same of one that has its local port, if it is to have one; that is given back if there is no place.
@@ -366,18 +380,20 @@ impl Flows {
     ) -> Result<Place, DropReason> {
         let place = match self.wide.insert(line, key, flow, |flow| worth(context, flow)) {
             Inserted::Placed(place) => place,
-            Inserted::Replaced(place, (key, dead)) => {
+            Inserted::Replaced(place, dead) => {
                 self.stats.expired.add(1);
-                self.forget_wide(&key, dead);
+                self.forget(dead.flow, dead.key.local_port());
                 place
             }
-            Inserted::Evicted(place, (key, evicted)) => {
+            Inserted::Evicted(place, evicted) => {
                 self.stats.evicted.add(1);
-                self.forget_wide(&key, evicted);
+                self.forget(evicted.flow, evicted.key.local_port());
                 place
             }
             Inserted::Full => {
-                self.give_local_back(&key, flow);
+                if flow.has_local() {
+                    self.give_local_back(flow, key.local_port());
+                }
                 return Err(DropReason::FlowTableFull);
             }
         };
@@ -385,20 +401,23 @@ impl Flows {
         Ok(place)
     }
 
-    /// A flow with a free port of one of these addresses. A client's flows begin at one address, so that they share it
-    /// as long as it has ports.
+    /// A flow with a free port of one of these addresses, and that port; without addresses as it is. A client's flows begin
+    /// at one address, so that they share it as long as it has ports.
     #[inline(always)]
     fn with_local(
         &mut self,
         key: WideKey,
         flow: FlowValue,
         locals: &[LocalSlot],
-    ) -> Result<(WideKey, FlowValue), DropReason> {
+    ) -> Result<(FlowValue, u16), DropReason> {
+        if locals.is_empty() {
+            return Ok((flow, 0));
+        }
         let Some((slot, port)) = self.take_local(protocol_of(flow), &key, locals) else {
             return Err(self.without_port());
         };
         self.stats.local_ports(slot).add(1);
-        Ok((key.with_local_port(port), flow.with_local(slot)))
+        Ok((flow.with_local(slot), port))
     }
 
     #[inline(never)]
@@ -432,11 +451,11 @@ impl Flows {
         first.iter().chain(rest).find_map(|slot| Some((*slot, self.locals.take(*slot, protocol, key)?)))
     }
 
-    fn give_local_back(&mut self, key: &WideKey, flow: FlowValue) {
-        if key.local_port() != 0 {
-            self.locals.give_back(flow.local(), protocol_of(flow), key.local_port());
-            self.stats.local_ports(flow.local()).sub(1);
-        }
+    /// Gives back the local port of a flow that has one.
+    #[inline(never)]
+    fn give_local_back(&mut self, flow: FlowValue, port: u16) {
+        self.locals.give_back(flow.local(), protocol_of(flow), port);
+        self.stats.local_ports(flow.local()).sub(1);
     }
 
     #[inline(always)]
@@ -445,41 +464,37 @@ impl Flows {
         self.stats.loads.begin(flow.backend(), flow.state().is_active());
     }
 
-    /// Takes a flow that left its table out of its backend's load.
-    fn forget(&self, flow: FlowValue) {
+    /// Takes a flow that left its table out of its backend's load, and gives its local port back, if it has one.
+    #[inline(always)]
+    fn forget(&mut self, flow: FlowValue, port: u16) {
+        if flow.has_local() {
+            self.give_local_back(flow, port);
+        }
         self.stats.loads.end(flow.backend(), flow.state().is_active());
-    }
-
-    fn forget_wide(&mut self, key: &WideKey, flow: FlowValue) {
-        self.give_local_back(key, flow);
-        self.forget(flow);
     }
 
     /// Takes dead flows out of a few lines of both tables; a bounded piece of work for a housekeeping turn.
     pub(super) fn sweep(&mut self, context: Context, lines: usize) {
         const MOST: usize = 64;
         let lines = lines.min(MOST / WAYS);
-        let (mut narrow, mut wide) = ([None; MOST], [None; MOST]);
-        let mut free = narrow.iter_mut();
+        let mut ended = [None; 2 * MOST];
+        let mut free = ended.iter_mut();
         let dead = |flow| worth(context, flow);
-        self.narrow.sweep(lines, dead, |(_, flow)| {
-            free.next().into_iter().for_each(|place| *place = Some(flow));
+        self.narrow.sweep(lines, dead, |its| {
+            free.next().into_iter().for_each(|place| *place = Some((its.flow, its.port)));
         });
-        let mut free = wide.iter_mut();
-        self.wide.sweep(lines, dead, |removed| {
-            free.next().into_iter().for_each(|place| *place = Some(removed));
+        self.wide.sweep(lines, dead, |its| {
+            free.next().into_iter().for_each(|place| *place = Some((its.flow, its.key.local_port())));
         });
-        let count = narrow.iter().flatten().count() + wide.iter().flatten().count();
-        narrow.into_iter().flatten().for_each(|flow| self.forget(flow));
-        wide.into_iter().flatten().for_each(|(key, flow)| self.forget_wide(&key, flow));
-        self.stats.expired.add(count as u64);
+        self.stats.expired.add(ended.iter().flatten().count() as u64);
+        ended.into_iter().flatten().for_each(|(flow, port)| self.forget(flow, port));
         self.stats.flows.set((self.narrow.len() + self.wide.len()) as u64);
     }
 
     /// The flows of the lines that [`Self::sweep`] looks at next.
     pub(super) fn visit_next(&self, lines: usize, mut flow: impl FnMut(FlowOwner, FlowValue)) {
-        self.narrow.visit_next(lines).for_each(|(key, value)| flow(key.owner(), value));
-        self.wide.visit_next(lines).for_each(|(key, value)| flow(key.owner(), value));
+        self.narrow.visit_next(lines).for_each(|its| flow(owner_of(its), its.flow));
+        self.wide.visit_next(lines).for_each(|its| flow(its.key.owner(), its.flow));
     }
 
     /// Lines of the larger table.
@@ -495,9 +510,9 @@ impl Flows {
     /// The flows of one line, narrow ones first; at most four.
     pub fn visit(&self, line: usize, mut flow: impl FnMut(FlowOwner, FlowValue)) {
         match line.checked_sub(self.narrow.lines()) {
-            None => self.narrow.visit(line).for_each(|(key, value)| flow(key.owner(), value)),
+            None => self.narrow.visit(line).for_each(|its| flow(owner_of(its), its.flow)),
             Some(line) if line < self.wide.lines() => {
-                self.wide.visit(line).for_each(|(key, value)| flow(key.owner(), value));
+                self.wide.visit(line).for_each(|its| flow(its.key.owner(), its.flow));
             }
             Some(_) => {}
         }
@@ -527,6 +542,25 @@ pub(super) fn wide_address(address: IpAddr) -> u128 {
         IpAddr::V4(address) => mapped(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),
     }
+}
+
+/// What stands for a narrow flow where its local port is kept: the port of a service is never 0.
+#[inline]
+pub(super) fn wide_of(key: FlowKey) -> WideKey {
+    WideKey::new(mapped(key.client()), key.client_port(), key.service(), 0)
+}
+
+/// The narrow flow that [`wide_of`] was told.
+#[inline]
+pub(super) fn narrow_of(key: &WideKey) -> Option<FlowKey> {
+    let client =
+        u32::of_wide(key.client()).filter(|_| key.service_port() == 0 && !is_outward(key.service()))?;
+    Some(FlowKey::new(client, key.client_port(), key.service()))
+}
+
+/// Who a narrow flow belongs to.
+fn owner_of(its: Record<FlowKey>) -> FlowOwner {
+    FlowOwner { local_port: its.flow.has_local().then_some(its.port), ..its.key.owner() }
 }
 
 fn protocol_of(flow: FlowValue) -> Protocol {

@@ -134,8 +134,7 @@ impl<F: Frame> Forwarder<F> {
 fn template_of(snapshot: &Snapshot, owner: FlowOwner) -> Option<(Persistent, Seconds)> {
     let service = snapshot.service(owner.service)?;
     let persistence = service.persistence.as_ref()?;
-    // A service of one port has it in its key.
-    let port = owner.service_port.unwrap_or(service.key.ports.first);
+    let port = snapshot.port_of(&owner)?;
     Some((persistence.key(wide_address(owner.client), port), persistence.secs))
 }
 

@@ -330,8 +330,8 @@ fn answers_question(flows: &Flows, owner: FlowOwner, head: &[u8], headers: &Head
 
 /// The address and port that a flow's client talks to.
 fn virtual_end(snapshot: &Snapshot, owner: FlowOwner) -> Option<SocketAddr> {
-    let key = &snapshot.service(owner.service)?.key;
-    Some(SocketAddr::new(key.address, owner.service_port.unwrap_or(key.ports.first)))
+    let vip = snapshot.service(owner.service)?.key.address;
+    Some(SocketAddr::new(vip, snapshot.port_of(&owner)?))
 }
 
 /// The way to a flow's client.

@@ -8,17 +8,15 @@ use crate::lookup::Pair;
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(super) struct Entry {
-    /// Flags in the highest two bits, above a number.
+    /// A flag in the highest bit, above a number.
     head: u32,
-    /// With one of the flags a service in the lower half and a port of it in the other, else a number.
+    /// With the flag a service in the lower half and a port of it in the other, else a number.
     tail: u32,
 }
 
-/// There is one service alone, and no backend of it is of full NAT.
+/// There is one service alone.
 const SOLE: u32 = 1 << 31;
-/// There is one service alone, with backends of full NAT and so its flows, but perhaps a few.
-const FULL_NAT: u32 = 1 << 30;
-const NUMBER: u32 = FULL_NAT - 1;
+const NUMBER: u32 = SOLE - 1;
 
 #[allow(unsafe_code)]
 // SAFETY: two numbers of 32 bits, in the order of C.
@@ -27,22 +25,13 @@ unsafe impl Pair for Entry {}
 impl Entry {
     /// What [`Entry::is_sole`] tells, in the number that both halves are together.
     pub const SOLE_OF_TWO: u64 = SOLE as u64;
-    /// The same of [`Entry::is_full_nat`].
-    pub const FULL_NAT_OF_TWO: u64 = FULL_NAT as u64;
-    /// The same of [`Entry::is_service`]: it has one of these.
-    pub const SERVICE_OF_TWO: u64 = Self::SOLE_OF_TWO | Self::FULL_NAT_OF_TWO;
 
-    /// One service and port, and a number below 2^30.
+    /// One service and port, and a number below 2^31.
     pub fn sole(number: u32, service: ServiceSlot, port: u16) -> Self {
         Self { head: SOLE | number, tail: u32::from(port) << 16 | u32::from(service.0) }
     }
 
-    /// The same of a service of full NAT.
-    pub fn full_nat(service: ServiceSlot, port: u16) -> Self {
-        Self { head: FULL_NAT, ..Self::sole(0, service, port) }
-    }
-
-    /// Something else, by a number below 2^30 and a second one.
+    /// Something else, by a number below 2^31 and a second one.
     pub fn other(number: u32, tail: u32) -> Self {
         Self { head: number, tail }
     }
@@ -59,22 +48,10 @@ impl Entry {
         self.tail
     }
 
-    /// Whether there is one service alone, and no backend of it is of full NAT.
+    /// Whether there is one service alone.
     #[inline(always)]
     pub fn is_sole(self) -> bool {
         self.head & SOLE != 0
-    }
-
-    /// Whether there is one service alone, with backends of full NAT.
-    #[inline(always)]
-    pub fn is_full_nat(self) -> bool {
-        self.head & FULL_NAT != 0
-    }
-
-    /// Whether there is one service alone.
-    #[inline(always)]
-    pub fn is_service(self) -> bool {
-        self.head & (SOLE | FULL_NAT) != 0
     }
 
     /// That service.

@@ -209,7 +209,7 @@ impl Service {
         self.max_weight == self.weight_gcd
     }
 
-    /// Whether its flows fit the narrow table, but for those of full NAT.
+    /// Whether its flows fit the narrow table.
     #[inline]
     pub fn is_narrow(&self) -> bool {
         matches!(self.key.address, IpAddr::V4(_)) && self.key.ports.first == self.key.ports.last

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::hint::select_unpredictable;
 use std::net::{IpAddr, SocketAddr};
 
-use config::words::{Mode, Protocol};
+use config::words::Protocol;
 
 use super::entry::Entry;
 use super::repliers::{Crowd, Replier, Repliers, replies};
@@ -46,7 +46,7 @@ impl Default for Local {
 pub struct Found {
     /// The service.
     pub service: ServiceSlot,
-    /// Whether its flows are in the narrow table, but for those of full NAT.
+    /// Whether its flows are in the narrow table.
     pub narrow: bool,
 }
 
@@ -57,8 +57,6 @@ pub enum Direction {
     Request {
         /// The service.
         service: ServiceSlot,
-        /// Whether its flows are those of full NAT, but perhaps a few.
-        full_nat: bool,
     },
     /// From a NAT backend of such a service.
     Reply {
@@ -76,7 +74,7 @@ pub enum Direction {
 pub struct Listener(Entry);
 
 impl Listener {
-    /// The service that is alone here, if it has no backends of full NAT.
+    /// The service that is alone here.
     #[inline(always)]
     pub fn sole(self) -> Option<ServiceSlot> {
         self.0.is_sole().then_some(self.0.service())
@@ -290,7 +288,7 @@ impl Tables {
             }
         };
         match listener {
-            Some(entry) if entry.is_service() && takes(entry.service()) => {
+            Some(entry) if entry.is_sole() && takes(entry.service()) => {
                 Some(Found { service: entry.service(), narrow: headers.ip.is_v4() })
             }
             None if !self.ranges => None,
@@ -314,10 +312,8 @@ impl Tables {
     ) -> Option<Direction> {
         let (tables, protocol) = (A::tables(self), number(plain.protocol));
         match listener {
-            Some(Listener(entry)) if !entry.is_service() => return None,
-            Some(Listener(entry)) => {
-                return Some(Direction::Request { service: entry.service(), full_nat: entry.is_full_nat() });
-            }
+            Some(Listener(entry)) if !entry.is_sole() => return None,
+            Some(Listener(entry)) => return Some(Direction::Request { service: entry.service() }),
             None if self.ranges && tables.services.get(plain.dst.key(protocol, 0)).is_some() => return None,
             None => {}
         }
@@ -370,7 +366,7 @@ impl Tables {
                 && class.is_none_or(|class| class.is_some_and(|class| class.has(headers, tags)))
                 && takes(choice.service)
         };
-        exact.into_iter().chain(ranges).filter(|entry| !entry.is_service()).find_map(|entry| {
+        exact.into_iter().chain(ranges).filter(|entry| !entry.is_sole()).find_map(|entry| {
             let choices = self.choices.get(entry.number() as usize..)?;
             let last = choices.iter().position(|choice| !choice.more)?;
             let choice = choices[..=last].iter().find(|choice| fits(choice))?;
@@ -454,23 +450,12 @@ fn listeners(parts: &Parts) -> (Vec<Keyed<Entry>>, Vec<Choice>) {
     services.sort_by_key(|(_, service)| {
         (key(service), width(service), service.class.is_none(), service.retired, service.rank)
     });
-    let full_nat: HashSet<ServiceSlot> = parts
-        .backends
-        .iter()
-        .flatten()
-        .filter(|backend| backend.mode == Mode::FullNat)
-        .map(|backend| backend.service)
-        .collect();
     let (mut listeners, mut choices) = (Vec::new(), Vec::<Choice>::new());
     for group in services.chunk_by(|(_, a), (_, b)| key(a) == key(b)) {
         let Some((slot, first)) = group.first() else { continue };
         let key = key(first);
         if group.len() == 1 && key.2 != 0 && first.class.is_none() && !first.is_policed() {
-            let entry = match full_nat.contains(slot) {
-                true => Entry::full_nat(*slot, key.2),
-                false => Entry::sole(0, *slot, key.2),
-            };
-            listeners.push((key, entry));
+            listeners.push((key, Entry::sole(0, *slot, key.2)));
             continue;
         }
         listeners.push((key, Entry::other(choices.len() as u32, 0)));

@@ -202,8 +202,7 @@ fn a_packet_of_full_nat_is_known_as_its_direction_is() {
         let of_known = known.map(|flow| if flow.is_reply { Err(flow.local) } else { Ok(flow.service) });
         let direction =
             snapshot.direction(&plain, snapshot.listener(&plain)).and_then(|direction| match direction {
-                // Flows of other IPv4 services are narrow.
-                Direction::Request { service, full_nat } => (full_nat || !A::IS_V4).then_some(Ok(service)),
+                Direction::Request { service } => Some(Ok(service)),
                 Direction::LocalReply(local) => Some(Err(local)),
                 Direction::Reply { .. } => None,
             });
@@ -221,7 +220,7 @@ fn a_packet_of_full_nat_is_known_as_its_direction_is() {
         ["[2001:db8:c::7]:40000", "[2001:db8::100]:80", "[2001:db8:b::11]:8000", "[2001:db8:b::200]:5000"];
     for src in v4 {
         let to = v4.map(|dst| known::<u32>(&snapshot, [src, dst]).map(|flow| (flow.is_reply, flow.local)));
-        assert!(to[0].is_none() && to[1].is_some() && to[2].is_none() && to[3].is_none());
+        assert!(to[0].is_none() && to[1].is_some() && to[2].is_some() && to[3].is_none());
         assert_eq!(to[4], Some((true, LocalSlot(0))));
     }
     for src in v6 {

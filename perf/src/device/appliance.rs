@@ -99,13 +99,12 @@ fn configuration(
     // The driver keeps an mbuf for each packet of the capture, and the room for pieces is the number of mbufs
     // that can be configured; no piece will come.
     let pieces = capture.packets.min(1 << 20);
-    let (narrow, wide) = if mode == Mode::FullNat { (1, flows) } else { (flows, 1) };
     let mut text = format!(
         "[dpdk]\nmemory_mib = {memory_mib}\nfile_prefix = \"tested\"\n\
          [cores]\ncontrol = {control}\nworkers = [{worker}]\n\
          [[port]]\nname = \"lan\"\ndevice = \"{device}\"\naddresses = [\"{}/15\"]\n\
          [[route]]\nto = \"0.0.0.0/0\"\nvia = \"{}\"\n\
-         [flow_table]\ncapacity = {narrow}\nwide_capacity = {wide}\n\
+         [flow_table]\ncapacity = {flows}\nwide_capacity = 1\n\
          [fragments]\ncapacity = {pieces}\n\
          [control]\nsocket = \"{}\"\n",
         link(OWN),

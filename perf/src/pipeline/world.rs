@@ -107,7 +107,7 @@ impl Shape {
 
     /// Whether flows are in the wide table.
     pub fn is_wide(&self) -> bool {
-        self.family == Family::Ipv6 || self.mode == Mode::FullNat
+        self.family == Family::Ipv6
     }
 
     /// Whether replies pass through the balancer.

@@ -1,7 +1,5 @@
 //! Lines that are asked for early, so that memory works on those of all packets of a burst at once.
 
-use std::hint::select_unpredictable;
-
 use super::{FlowHash, FlowTable, Home, Key, Line};
 use crate::prefetch::{prefetch, prefetch_once};
 
@@ -24,15 +22,13 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         self.ask(home.0 as usize);
     }
 
-    /// The same as [`Self::prefetch`], or asks for the first line, which is near then, without a jump.
-    #[inline]
-    pub fn prefetch_if(&self, is_asked: bool, hash: FlowHash) -> Home {
-        let home = self.home_of(hash);
-        self.ask(select_unpredictable(is_asked, home.0 as usize, 0));
-        home
+    /// Asks for the local ports of a home line to come into the cache that are not in it.
+    #[inline(always)]
+    pub fn prefetch_ports(&self, home: Home) {
+        prefetch(self.ports.as_ptr().wrapping_add(home.0 as usize));
     }
 
-    /// The same of any line.
+    /// Asks for any line.
     #[inline(always)]
     pub(super) fn ask(&self, line: usize) {
         let line = self.lines.as_ptr().wrapping_add(line);

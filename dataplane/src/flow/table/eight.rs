@@ -6,10 +6,10 @@ use std::arch::x86_64::{
     _mm512_xor_si512,
 };
 
-use super::super::{FlowKey, Key, WideKey, mapped};
+use super::super::{FlowKey, Key, WideKey};
 use super::hash::GOLDEN;
 use super::{FlowHash, FlowTable, HashSecret, Home};
-use crate::eight::{NONE, WideEnds, all, lowest_32, ordered, rows_of_three, words};
+use crate::eight::{WideEnds, all, lowest_32, rows_of_three, words};
 
 impl HashSecret {
     /// Hashes of eight clients, whose addresses and ports stand as in [keys](crate::flow::FlowKey).
@@ -70,30 +70,15 @@ impl FlowHash {
 }
 
 impl WideKey {
-    /// The keys of flows of eight IPv4 clients to ports of services: slots above ports.
+    /// The keys of flows of eight IPv6 clients to ports of services: slots above ports.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    pub(crate) fn of_eight(clients: __m512i, targets: __m512i) -> [Self; 8] {
-        let address = ordered(clients, [7, 6, 5, 4, NONE, NONE, NONE, NONE]);
-        let port = ordered(clients, [NONE, NONE, NONE, NONE, NONE, NONE, 3, 2]);
-        let mapped = _mm512_or_si512(address, all(mapped(0) as u64));
-        let ports = _mm512_or_si512(port, _mm512_slli_epi64::<16>(targets));
-        rows_of_three([all(0), mapped, ports]).map(Self::of_words)
-    }
-
-    /// The same of IPv6 clients.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
-    pub(crate) fn of_eight_v6(clients: &WideEnds, targets: __m512i) -> [Self; 8] {
+    pub(crate) fn of_eight(clients: &WideEnds, targets: __m512i) -> [Self; 8] {
         let [upper, lower] = clients.address;
         let port = _mm512_slli_epi64::<48>(clients.port);
         let ports = _mm512_or_si512(port, _mm512_slli_epi64::<16>(targets));
-        rows_of_three([upper, lower, ports]).map(Self::of_words)
-    }
-
-    #[inline(always)]
-    fn of_words([upper, lower, ports]: [u64; 3]) -> Self {
-        Self { client: [upper, lower], ports }
+        rows_of_three([upper, lower, ports])
+            .map(|[upper, lower, ports]| Self { client: [upper, lower], ports })
     }
 }
 
@@ -138,15 +123,7 @@ mod tests {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn wide(table: &WideTable, clients: [u64; 8], targets: [u64; 8]) -> Placed<WideKey> {
-        let (clients, targets) = (of(clients), of(targets));
-        let hashes = table.secret.hash_of_eight(clients);
-        let homes = table.homes_of_eight(hashes, targets);
-        (WideKey::of_eight(clients, targets), FlowHash::of_eight(hashes), Home::of_eight(homes))
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn wide_v6(table: &WideTable, clients: [(u128, u16); 8], targets: [u64; 8]) -> Placed<WideKey> {
+    fn wide(table: &WideTable, clients: [(u128, u16); 8], targets: [u64; 8]) -> Placed<WideKey> {
         let clients = WideEnds {
             address: [64, 0].map(|shift| of(clients.map(|(client, _)| (client >> shift) as u64))),
             port: of(clients.map(|(_, port)| port.into())),
@@ -154,7 +131,7 @@ mod tests {
         let targets = of(targets);
         let hashes = table.secret.hash_of_eight_v6(&clients);
         let homes = table.homes_of_eight(hashes, targets);
-        (WideKey::of_eight_v6(&clients, targets), FlowHash::of_eight(hashes), Home::of_eight(homes))
+        (WideKey::of_eight(&clients, targets), FlowHash::of_eight(hashes), Home::of_eight(homes))
     }
 
     proptest! {
@@ -181,14 +158,7 @@ mod tests {
             prop_assert_eq!(unsafe { narrow(&table, clients, services) }, (keys, hashes, homes));
 
             let table = WideTable::new(capacity, secret);
-            let keys = flows.map(|(client, port, service, service_port)| {
-                WideKey::new(mapped(client), port, ServiceSlot(service), service_port)
-            });
             let targets = flows.map(|(_, _, service, port)| u64::from(service) << 16 | u64::from(port));
-            let homes = keys.map(|key| table.home_of(table.hash_of(&key)));
-            // SAFETY: as above.
-            prop_assert_eq!(unsafe { wide(&table, clients, targets) }, (keys, hashes, homes));
-
             let client = |row: usize| networks[row] << 32 | u128::from(flows[row].0) | 1;
             let clients: [_; 8] = std::array::from_fn(|row| (client(row), flows[row].1));
             let keys = std::array::from_fn(|row| {
@@ -201,7 +171,7 @@ mod tests {
                 table.home_of(hashes[row].with_service(ServiceSlot(service), port))
             });
             // SAFETY: as above.
-            prop_assert_eq!(unsafe { wide_v6(&table, clients, targets) }, (keys, hashes, homes));
+            prop_assert_eq!(unsafe { wide(&table, clients, targets) }, (keys, hashes, homes));
         }
     }
 }

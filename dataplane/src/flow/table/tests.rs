@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::flow::state::State;
+use crate::local::LocalSlot;
 use crate::snapshot::{BackendSlot, ServiceSlot};
 use crate::toeplitz::Owners;
 
@@ -40,7 +41,7 @@ fn live(_: FlowValue) -> Worth {
 fn assert_spill_counts<K: Key, const WAYS: usize>(table: &FlowTable<K, WAYS>) {
     let mut spilled = HashMap::new();
     for line in 0..table.lines() {
-        for (key, value) in table.visit(line) {
+        for Record { key, flow: value, .. } in table.visit(line) {
             let hash = table.hash_of(&key);
             if value.is_displaced() {
                 assert_eq!(table.alternate(hash), line);
@@ -77,12 +78,39 @@ fn rated_load_is_stored_whole_and_mostly_at_home() {
     }
     assert_eq!(table.len(), capacity);
     let displaced: usize =
-        (0..table.lines()).map(|line| table.visit(line).filter(|flow| flow.1.is_displaced()).count()).sum();
+        (0..table.lines()).map(|line| table.visit(line).filter(|its| its.flow.is_displaced()).count()).sum();
     assert!(displaced * 100 < capacity * 8, "{displaced} of {capacity}");
     for number in 0..capacity as u32 {
         assert_eq!(find(&table, number), Some(value(number)));
     }
     assert_spill_counts(&table);
+}
+
+/// Also where flows had to move to make room for others.
+#[test]
+fn flows_keep_their_local_ports() {
+    let capacity = if cfg!(miri) { 200 } else { 10_000 };
+    let mut table = NarrowTable::new(capacity, SECRET);
+    table.make_room_for_ports(Some(NarrowTable::room_for_ports(capacity)));
+    assert!(table.bytes() <= 36 * capacity + 72);
+    let local = |number: u32| value(number).with_local(LocalSlot(number as u8));
+    let mut placed = Vec::new();
+    for number in 0..capacity as u32 * 7 / 4 {
+        let (key, hash) = (key(number), hash(&table, key(number)));
+        if let Inserted::Placed(place) = table.insert(hash, key, local(number), live) {
+            table.set_port(place, number as u16);
+            placed.push(number);
+        }
+    }
+    assert!(placed.len() * 100 > capacity * 170);
+    for number in placed {
+        let place = table.find(hash(&table, key(number)), &key(number)).unwrap();
+        let flow = local(number).with_displaced(table.value(place).is_displaced());
+        let record = Record { key: key(number), flow, port: number as u16 };
+        assert_eq!(table.record(place), record);
+        assert_eq!(table.remove(place), record);
+    }
+    assert!(table.is_empty());
 }
 
 #[test]
@@ -186,7 +214,7 @@ fn a_flood_beyond_a_nearly_full_table_moves_nothing() {
         let before = places(&table);
         match insert(&mut table, number, embryonic) {
             Inserted::Placed(_) => {}
-            Inserted::Evicted(_, (gone, _)) => {
+            Inserted::Evicted(_, Record { key: gone, .. }) => {
                 let after = places(&table);
                 assert!(before.iter().all(|(key, place)| *key == gone.0 || after.get(key) == Some(place)));
             }
@@ -270,8 +298,12 @@ fn the_longest_idle_embryonic_flow_goes_first_and_live_ones_stay() {
     for number in 0..8 {
         assert!(matches!(insert(&mut table, number, worth), Inserted::Placed(_)));
     }
-    assert!(matches!(insert(&mut table, 8, worth), Inserted::Evicted(_, (gone, _)) if gone == key(4)));
-    assert!(matches!(insert(&mut table, 9, worth), Inserted::Evicted(_, (gone, _)) if gone == key(5)));
+    assert!(
+        matches!(insert(&mut table, 8, worth), Inserted::Evicted(_, Record { key: gone, .. }) if gone == key(4))
+    );
+    assert!(
+        matches!(insert(&mut table, 9, worth), Inserted::Evicted(_, Record { key: gone, .. }) if gone == key(5))
+    );
     assert!((0..4).all(|number| find(&table, number).is_some()));
     assert_eq!(insert(&mut table, 10, live), Inserted::Full);
     assert_spill_counts(&table);

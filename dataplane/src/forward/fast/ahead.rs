@@ -101,7 +101,7 @@ impl<F: Frame> Forwarder<F> {
             }
         }
         let mut live = live;
-        if K::IS_WIDE && snapshot.has_locals() {
+        if snapshot.has_locals() {
             if self.flows.is_any_spent() {
                 self.foresee_refusals(snapshot, &mut live, sighted);
             }
@@ -157,7 +157,9 @@ impl<F: Frame> Forwarder<F> {
     #[inline(never)]
     fn foresee_local_ports<A: Fast, K: Tabled>(&self, live: Live, sighted: &Lane<A, K>) {
         for known in live.map(|slot| sighted.request(slot)).filter(Sighted::may_begin) {
-            if let Some((place, flow)) = known.key.get_in(&self.flows, known.home) {
+            if let Some((place, flow)) = known.key.get_in(&self.flows, known.home)
+                && flow.has_local()
+            {
                 let port = K::local_port(&self.flows, place);
                 self.flows.prefetch_local(flow.local(), known.brief.protocol(), port);
             }

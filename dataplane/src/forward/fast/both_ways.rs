@@ -56,14 +56,14 @@ impl<F: Frame> Forwarder<F> {
         if way.carriage != Carriage::Nat {
             return None;
         }
-        if K::IS_WIDE {
-            self.exchange(context, known, (is_reply, Some(found)), way, flow, frame)
-        } else {
+        if A::IS_V4 {
             self.swap(context, known, (is_reply, found), way, flow, frame)
+        } else {
+            self.exchange(context, known, (is_reply, Some(found)), way, flow, frame)
         }
     }
 
-    /// The same for a narrow flow, whose ends are both known.
+    /// The same for IPv4, whose ends are both known.
     #[inline(always)]
     fn swap<A: Fast, K: Tabled>(
         &mut self,
@@ -81,7 +81,7 @@ impl<F: Frame> Forwarder<F> {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };
-        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, flow)?;
+        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, (view, false), flow)?;
         let exit = select_unpredictable(is_reply, found, &way.exit);
         if brief.len > exit.room {
             return None;
@@ -117,8 +117,8 @@ impl<F: Frame> Forwarder<F> {
         frame: &mut F,
     ) -> Option<PortId> {
         let (snapshot, brief) = (context.snapshot, &known.brief);
-        // No flow of full NAT or another service has such an easy way.
-        if K::local_port(&self.flows, place) != 0 || way.service != known.key.service() {
+        // No flow of another service has such an easy way.
+        if way.service != known.key.service() {
             return None;
         }
         let head = frame.head_mut();
@@ -130,7 +130,7 @@ impl<F: Frame> Forwarder<F> {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };
-        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, (place, flow))?;
+        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, (view, false), (place, flow))?;
         let exit = match found {
             Some(found) => select_unpredictable(is_reply, found, &way.exit),
             None => snapshot.usual_exit(plain.dst).or_else(|| snapshot.exit_to(plain.dst))?,

@@ -28,14 +28,12 @@ impl<F: Frame> Forwarder<F> {
     ) -> Option<PortId> {
         let (snapshot, brief) = (context.snapshot, &known.brief);
         let way = snapshot.way(flow.backend()).filter(|way| way.is_of::<A>())?;
-        let local = (flow.local(), K::local_port(&self.flows, place));
-        // A flow of the kind that its backend's mode makes.
-        if K::IS_WIDE && (way.carriage == Carriage::FullNat) != (local.1 != 0) {
-            return None;
-        }
+        let port = if flow.has_local() { K::local_port(&self.flows, place) } else { 0 };
+        let local = (flow.local(), port);
         match known.heading {
             Heading::Request => {
-                touch::<K>(&mut self.flows, context, brief.tcp_flags, way, way.view, (place, flow))?;
+                let course = (way.view, way.carriage == Carriage::FullNat);
+                touch::<K>(&mut self.flows, context, brief.tcp_flags, way, course, (place, flow))?;
                 let port = self.reach_backend(snapshot, way, known, local, frame)?;
                 self.count_in(flow.backend(), brief.len);
                 Some(port)
@@ -77,11 +75,9 @@ impl<F: Frame> Forwarder<F> {
             let to = Some(backend(way, plain));
             if way.carriage == Carriage::Nat {
                 plain::nat(frame.head_mut(), brief.protocol(), None, to, &way.exit.link)?;
-            } else if K::IS_WIDE {
+            } else {
                 let from = Some((A::of(snapshot.local_address(local.0)?)?, local.1));
                 plain::nat(frame.head_mut(), brief.protocol(), from, to, &way.exit.link)?;
-            } else {
-                return None;
             }
         }
         // Padding ends here: the device adds its own where a frame needs it.
@@ -96,18 +92,19 @@ pub(super) fn backend<A: Fast>(way: &Way, plain: &Plain<A>) -> End<A> {
     (way.backend(), plain.dst_port.wrapping_add(way.port_shift))
 }
 
-/// Notes that a packet of a flow was seen; `None`, and nothing has happened, if that is over, or the packet does more.
+/// Notes that a packet of a flow was seen; `None`, and nothing has happened, if that is over, or the packet does more, or
+/// the flow began when its backend was reached otherwise and has a local port, or none.
 #[inline(always)]
 pub(super) fn touch<K: Tabled>(
     flows: &mut Flows,
     context: Context,
     tcp_flags: u8,
     way: &Way,
-    view: View,
+    (view, has_local): (View, bool),
     (place, flow): (Place, FlowValue),
 ) -> Option<()> {
     // Openings may find their flow over; they and their answers announce a segment size that may be lowered.
-    flow.goes_on(view, tcp_flags).then_some(())?;
+    flow.goes_on(view, tcp_flags, has_local).then_some(())?;
     let idle = flow.idle(context.now);
     if idle != 0 {
         if is_over(context.snapshot, way, flow, idle) {

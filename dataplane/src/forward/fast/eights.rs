@@ -1,7 +1,7 @@
 //! Packets of a burst eight at a time, where the processor gains by that.
 #![allow(unsafe_code)]
 
-use std::arch::x86_64::_mm512_maskz_mov_epi64;
+use std::arch::x86_64::{_mm512_maskz_mov_epi64, _mm512_srli_epi64};
 
 use super::super::flows::{Flows, Homes, Tabled};
 use super::super::{Forwarder, Live, PREFETCH_AHEAD};
@@ -11,10 +11,9 @@ use crate::burst::{BURST, Burst};
 use crate::eight::{Avx512, Bits, lowest_8, lowest_16};
 use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, WideKey};
-use crate::local::LocalSlot;
 use crate::parse::plain::eight::{Eight, FrontV6, NO_FRONT_V6, glance_eight_v4, glance_eight_v6};
 use crate::parse::plain::{Front, Kind, NO_FRONT, Station};
-use crate::snapshot::{Rows, Snapshot};
+use crate::snapshot::{FullNatFlows, Rows, Snapshot};
 
 /// Packets of eight that are known at least, or those that come are better taken one by one.
 // Tests mix all kinds.
@@ -47,9 +46,12 @@ impl<F: Frame> Forwarder<F> {
         let front = burst.get(0).and_then(|frame| frame.head().first_chunk());
         let packets = (station, burst);
         match front.and_then(|front| station.kind(front)) {
-            Some(Kind::V4) => self.sight_eights_v4(avx512, snapshot, packets, sights, lanes),
+            Some(Kind::V4) => {
+                let (narrow, live) = (&mut sights.narrow, &mut lanes.narrow);
+                self.sight_eights_v4(avx512, snapshot, packets, narrow, live)
+            }
             Some(Kind::V6) => {
-                let (wide, live) = (&mut sights.wide_v6, &mut lanes.wide_v6);
+                let (wide, live) = (&mut sights.wide, &mut lanes.wide);
                 self.sight_eights_v6(avx512, snapshot, packets, wide, live)
             }
             None => Eights::default(),
@@ -63,26 +65,22 @@ impl<F: Frame> Forwarder<F> {
         Avx512 { .. }: Avx512,
         snapshot: &Snapshot,
         packets: Packets<F>,
-        sights: &mut Sights,
-        lanes: &mut Lanes,
+        narrow: &mut Narrow,
+        live: &mut Live,
     ) -> Eights {
-        let rows = snapshot.rows::<u32>();
-        if rows == Rows::FullNat {
-            // SAFETY: the processor has all features of this function, for `Avx512` is a proof of that.
-            let eights = unsafe { self.sight_full_nat_eights(snapshot, packets, &mut sights.wide_v4) };
-            if eights.end != 0 {
-                self.keep_full_nat(eights.known, &mut sights.wide_v4, &mut lanes.wide_v4);
+        let eights = match snapshot.rows::<u32>() {
+            Rows::FullNat => {
+                // SAFETY: the processor has all features of this function, for `Avx512` is a proof of that.
+                let eights = unsafe { self.sight_full_nat_eights(snapshot, packets, narrow) };
+                self.keep_full_nat(eights.known, narrow, live);
                 return eights;
             }
-        }
-        let narrow = &mut sights.narrow;
-        let eights = match rows {
             // SAFETY: as above.
             Rows::BothWays => unsafe { self.sight_narrow_eights::<true>(snapshot, packets, narrow) },
             // SAFETY: as above.
             _ => unsafe { self.sight_narrow_eights::<false>(snapshot, packets, narrow) },
         };
-        lanes.narrow.join(self.owned(eights.known, narrow));
+        live.join(self.owned(eights.known, narrow));
         eights
     }
 
@@ -93,7 +91,7 @@ impl<F: Frame> Forwarder<F> {
         Avx512 { .. }: Avx512,
         snapshot: &Snapshot,
         packets: Packets<F>,
-        wide: &mut Wide<u128>,
+        wide: &mut Wide,
         live: &mut Live,
     ) -> Eights {
         let eights = match snapshot.rows::<u128>() {
@@ -115,11 +113,11 @@ impl<F: Frame> Forwarder<F> {
     /// Notes packets of full NAT. Of replies it asks for what `look_behind` needs.
     // Not within the loop, where a jump would depend on which way a packet goes.
     #[inline]
-    fn keep_full_nat<A: Fast>(&self, known: Live, wide: &mut Wide<A>, live: &mut Live) {
-        live.join(self.owned(known.without(wide.local_replies), wide));
-        wide.replies.join(wide.local_replies);
-        for slot in wide.local_replies {
-            self.foresee_behind(slot, wide);
+    fn keep_full_nat<A: Fast, K: Tabled>(&self, known: Live, lane: &mut Lane<A, K>, live: &mut Live) {
+        live.join(self.owned(known.without(lane.local_replies), lane));
+        lane.replies.join(lane.local_replies);
+        for slot in lane.local_replies {
+            self.foresee_behind(slot, lane);
         }
     }
 
@@ -151,39 +149,40 @@ impl<F: Frame> Forwarder<F> {
         &self,
         snapshot: &Snapshot,
         (station, burst): Packets<F>,
-        wide: &mut Wide<u128>,
+        wide: &mut Wide,
     ) -> Eights {
         let glance = |fronts: &[&FrontV6; 8], lens| glance_eight_v6(station, fronts, lens);
         each_eight(burst, &NO_FRONT_V6, glance, |group, packets| {
             let flows = snapshot.wide_flows::<REPLIES>(packets);
             let known = flows.known & flows.clients.are_clients();
             are_worth(known)?;
-            let key = WideKey::of_eight_v6(&flows.clients, flows.targets);
-            let homes = self.flows.wide_homes_of_eight_v6(&flows.clients, flows.targets);
+            let key = WideKey::of_eight(&flows.clients, flows.targets);
+            let homes = self.flows.wide_homes_of_eight(&flows.clients, flows.targets);
             wide.note_eight(group, packets, key, homes, &self.flows);
             wide.replies.join(Live::of_eight(group, known & flows.replies));
             Some(known)
         })
     }
 
-    /// IPv4 packets of full NAT, whichever way they go.
+    /// IPv4 packets of full NAT, whichever way they go, and requests to other services.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline(never)]
     fn sight_full_nat_eights(
         &self,
         snapshot: &Snapshot,
         (station, burst): Packets<F>,
-        wide: &mut Wide<u32>,
+        narrow: &mut Narrow,
     ) -> Eights {
         let glance = |fronts: &[&Front; 8], lens| glance_eight_v4(station, fronts, lens);
         each_eight(burst, &NO_FRONT, glance, |group, packets| {
             let flows = snapshot.full_nat_flows(packets);
             let known = flows.known & packets.have_clients();
             are_worth(known)?;
-            let key = WideKey::of_eight(packets.src, flows.targets);
-            let homes = self.flows.wide_homes_of_eight(packets.src, flows.targets);
-            wide.note_eight(group, packets, key, homes.of(!flows.replies), &self.flows);
-            wide.note_locals(group, flows.locals, known & flows.replies);
+            let services = _mm512_srli_epi64::<16>(flows.targets);
+            let key = FlowKey::of_eight(packets.src, services);
+            let homes = self.flows.homes_of_eight(packets.src, services);
+            narrow.note_eight(group, packets, key, homes.of(!flows.replies), &self.flows);
+            narrow.note_locals(group, &flows, known, &self.flows);
             Some(known)
         })
     }
@@ -195,17 +194,17 @@ impl<F: Frame> Forwarder<F> {
         &self,
         snapshot: &Snapshot,
         (station, burst): Packets<F>,
-        wide: &mut Wide<u128>,
+        wide: &mut Wide,
     ) -> Eights {
         let glance = |fronts: &[&FrontV6; 8], lens| glance_eight_v6(station, fronts, lens);
         each_eight(burst, &NO_FRONT_V6, glance, |group, packets| {
             let flows = snapshot.full_nat_flows_v6(packets);
             let known = flows.known & packets.src.are_clients();
             are_worth(known)?;
-            let key = WideKey::of_eight_v6(&packets.src, flows.targets);
-            let homes = self.flows.wide_homes_of_eight_v6(&packets.src, flows.targets);
+            let key = WideKey::of_eight(&packets.src, flows.targets);
+            let homes = self.flows.wide_homes_of_eight(&packets.src, flows.targets);
             wide.note_eight(group, packets, key, homes.of(!flows.replies), &self.flows);
-            wide.note_locals(group, flows.locals, known & flows.replies);
+            wide.note_locals(group, &flows, known, &self.flows);
             Some(known)
         })
     }
@@ -280,12 +279,14 @@ impl<A: Fast, K: Tabled> Lane<A, K> {
         home.into_iter().for_each(|home| K::prefetch_home(flows, home));
     }
 
-    /// Notes the local addresses that some of them are for.
+    /// Notes the local addresses and ports that replies of these are for, and asks for those ports that are not in homes.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    fn note_locals(&mut self, group: usize, locals: [LocalSlot; 8], some: Bits) {
-        put(&mut self.local, group, locals);
-        self.local_replies.join(Live::of_eight(group, some));
+    fn note_locals(&mut self, group: usize, its: &FullNatFlows, known: Bits, flows: &Flows) {
+        put(&mut self.local, group, its.locals);
+        put(&mut self.local_port, group, lowest_16(its.targets));
+        self.local_replies.join(Live::of_eight(group, known & its.replies));
+        self.home[group * 8..].iter().take(8).for_each(|home| K::prefetch_ports(flows, *home));
     }
 }
 

@@ -60,6 +60,20 @@ impl<F: Frame> Forwarder<F> {
         if way.carriage != Carriage::FullNat {
             return None;
         }
+        self.change_both(context, known, course, way, flow, frame)
+    }
+
+    /// The same for one whose flow and way are known.
+    #[inline(always)]
+    fn change_both<A: Fast, K: Tabled>(
+        &mut self,
+        context: Context,
+        known: &Sighted<A, K>,
+        course: (bool, &Exit),
+        way: &Way,
+        flow: (Place, FlowValue),
+        frame: &mut F,
+    ) -> Option<PortId> {
         if A::IS_V4 {
             self.swap_both(context, known, course, way, flow, frame)
         } else {
@@ -80,8 +94,7 @@ impl<F: Frame> Forwarder<F> {
         frame: &mut F,
     ) -> Option<PortId> {
         let (brief, local_port) = (&known.brief, K::local_port(&self.flows, place));
-        // One without a local port began when its backend was reached otherwise.
-        if local_port == 0 || way.service != known.key.service() {
+        if way.service != known.key.service() {
             return None;
         }
         let (client, client_port) = known.key.client_end::<u32>();
@@ -94,7 +107,7 @@ impl<F: Frame> Forwarder<F> {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };
-        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, (place, flow))?;
+        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, (view, true), (place, flow))?;
         let exit = select_unpredictable(is_reply, found, &way.exit);
         if brief.len > exit.room {
             return None;
@@ -118,7 +131,7 @@ impl<F: Frame> Forwarder<F> {
     ) -> Option<PortId> {
         let client = known.key.client_end::<A>().0;
         let exit = context.snapshot.usual_exit(client).or_else(|| context.snapshot.exit_to(client))?;
-        self.exchange_both(context, known, (true, exit), way, flow, frame)
+        self.change_both(context, known, (true, exit), way, flow, frame)
     }
 
     /// Gives a packet both ends of the other side.
@@ -133,8 +146,7 @@ impl<F: Frame> Forwarder<F> {
         frame: &mut F,
     ) -> Option<PortId> {
         let (brief, local_port) = (&known.brief, K::local_port(&self.flows, place));
-        // One without a local port began when its backend was reached otherwise.
-        if local_port == 0 || way.service != known.key.service() {
+        if way.service != known.key.service() {
             return None;
         }
         let address = A::of(context.snapshot.local_address(flow.local())?)?;
@@ -157,7 +169,7 @@ impl<F: Frame> Forwarder<F> {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };
-        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, view, (place, flow))?;
+        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, (view, true), (place, flow))?;
         let exit = select_unpredictable(is_reply, found, &way.exit);
         if brief.len > exit.room {
             return None;

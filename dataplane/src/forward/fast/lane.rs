@@ -265,7 +265,7 @@ impl<F: Frame> Forwarder<F> {
                 (_, false) => Self::run_nat::<A, K, EITHER, false>,
                 (_, true) => Self::run_nat::<A, K, EITHER, true>,
             },
-            Some(Carriage::FullNat) if K::IS_WIDE => match way_of(context.snapshot, live, lane) {
+            Some(Carriage::FullNat) => match way_of(context.snapshot, live, lane) {
                 (THERE, _) => Self::run_full_nat::<A, K, THERE, false>,
                 (BACK, false) => Self::run_full_nat::<A, K, BACK, false>,
                 (BACK, true) => Self::run_full_nat::<A, K, BACK, true>,

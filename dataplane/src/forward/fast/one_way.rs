@@ -112,11 +112,8 @@ impl OneWay<'_> {
         if way.carriage != carriage || way.exit.port != port || known.brief.len > way.exit.room {
             return None;
         }
-        // A flow of full NAT may have been bound to this backend before it was reached so.
-        if K::IS_WIDE && K::local_port(self.flows, place) != 0 {
-            return None;
-        }
-        touch::<K>(self.flows, self.context, known.brief.tcp_flags, way, View::OneWay, (place, flow))?;
+        let course = (View::OneWay, false);
+        touch::<K>(self.flows, self.context, known.brief.tcp_flags, way, course, (place, flow))?;
         rewrite(self.next_id, way, known, frame)?;
         let outer = if carriage == Carriage::Ipip { A::HEADER_LEN } else { 0 };
         // Padding ends here: the device adds its own where a frame needs it.

@@ -8,11 +8,10 @@ use super::{Fast, Heading, Sighted, opens};
 use crate::buf::Frame;
 use crate::burst::Burst;
 use crate::drops::DropReason;
+use crate::flow::FlowValue;
 use crate::flow::state::{self, State, View};
 use crate::flow::table::{Place, Worth};
-use crate::flow::{FlowKey, FlowValue};
 use crate::local::LocalSlot;
-use crate::packet::Version;
 use crate::parse::plain::Plain;
 use crate::port::PortId;
 use crate::snapshot::{BackendSlot, Carriage, Ease, Found, ServiceSlot, Snapshot};
@@ -81,10 +80,7 @@ impl<F: Frame> Forwarder<F> {
         if !self.make_way(context, known, plain) {
             return Err(Unopened::Unasked);
         }
-        // No narrow flow needs one.
-        if K::IS_WIDE
-            && let Err(why) = self.ask_for_port(context, known.key.service(), service, plain.protocol)
-        {
+        if let Err(why) = self.ask_for_port(context, known.key.service(), service, plain.protocol) {
             return Err(Unopened::Refused(why));
         }
         let backend = self
@@ -98,11 +94,6 @@ impl<F: Frame> Forwarder<F> {
         let way = snapshot.way(backend).filter(|way| way.is_of::<A>()).ok_or(chosen)?;
         // The stages would take it for the second packet of a flow that is stored here.
         if plain.len > way.exit.room {
-            return Err(chosen);
-        }
-        // Of IPv4 clients only flows of full NAT are wide.
-        let is_wide = way.carriage == Carriage::FullNat || !A::IS_V4;
-        if is_wide != K::IS_WIDE {
             return Err(chosen);
         }
         let mut locals: &[LocalSlot] = &[];
@@ -128,24 +119,21 @@ impl<F: Frame> Forwarder<F> {
         };
         let flow = FlowValue::new(backend, state, context.now);
         let of = (known.home, &known.hash);
-        let stored = known.key.store(&mut self.flows, context, of, flow, locals);
-        let local = stored.map_err(Unopened::Refused)?;
+        let mut local = (LocalSlot::default(), 0);
+        if locals.is_empty() {
+            known.key.store(&mut self.flows, context, of, flow).map_err(Unopened::Refused)?;
+        } else {
+            let stored = known.key.store_with_local(&mut self.flows, context, of, flow, locals);
+            local = stored.map_err(Unopened::Refused)?;
+        }
         // If it cannot be sent, the stages find its flow, as they would have stored it.
         let port = self.reach_backend(snapshot, way, known, local, frame).ok_or(Unopened::Unasked)?;
         self.count_in(backend, plain.len);
         Ok(port)
     }
 
-    /// Whether a client of a service with backends of full NAT has a flow to another one of its backends.
-    fn has_narrow<A: Fast, K: Tabled>(&self, known: &Sighted<A, K>, plain: &Plain<A>) -> bool {
-        let service = known.key.service();
-        u32::of_wide(plain.src.wide()).is_some_and(|client| {
-            self.flows.has_narrow(FlowKey::new(client, plain.src_port, service), known.hash)
-        })
-    }
-
-    /// Makes sure that there is no flow of this client and service, in whichever table: one that is over ends. Returns
-    /// whether it could; else that goes on, or what becomes of it takes a closer look.
+    /// Makes sure that there is no flow of this client and service: one that is over ends. Returns whether it could; else
+    /// that goes on, or what becomes of it takes a closer look.
     #[inline(always)]
     fn make_way<A: Fast, K: Tabled>(
         &mut self,
@@ -153,10 +141,6 @@ impl<F: Frame> Forwarder<F> {
         known: &Sighted<A, K>,
         plain: &Plain<A>,
     ) -> bool {
-        // The stages look for narrow flows first.
-        if K::IS_WIDE && A::IS_V4 && self.has_narrow(known, plain) {
-            return false;
-        }
         match known.key.get(&self.flows, known.home, &known.hash) {
             None => true,
             Some((place, flow)) => self.unbind::<A, K>(context, plain, (place, flow)),

@@ -1,12 +1,14 @@
 //! Rows: packets of a burst that follow each other and are of one kind, so that its code asks nothing else of them. Most
 //! packets are in rows.
 
-use super::super::bind::is_outward;
+use std::hint::select_unpredictable;
+
 use super::super::flows::Tabled;
 use super::super::{Forwarder, Live, PREFETCH_AHEAD};
 use super::{End, Fast, Lane, Lanes, Narrow, Sights, Wide};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
+use crate::flow::table::Home;
 use crate::flow::{FlowKey, WideKey};
 use crate::parse::plain::{Brief, Kind, Plain, Station};
 use crate::snapshot::{Listener, Rows, ServiceSlot, Snapshot};
@@ -29,29 +31,21 @@ impl<F: Frame> Forwarder<F> {
         let begin = (burst, from);
         match front.and_then(|front| station.kind(front)) {
             Some(Kind::V4) => {
-                let (narrow, rows) = (&mut sights.narrow, snapshot.rows::<u32>());
-                let end = match rows {
+                let (narrow, live) = (&mut sights.narrow, &mut lanes.narrow);
+                let end = match snapshot.rows::<u32>() {
+                    Rows::FullNat => return self.sight_full_nat(snapshot, station, begin, narrow, live),
                     Rows::BothWays => self.sight_both_ways(snapshot, station, begin, narrow),
                     _ => self.sight_requests(snapshot, station, begin, narrow),
                 };
-                if end == from && rows == Rows::FullNat {
-                    return self.sight_full_nat(
-                        snapshot,
-                        station,
-                        begin,
-                        &mut sights.wide_v4,
-                        &mut lanes.wide_v4,
-                    );
-                }
-                lanes.narrow.join(self.owned(Live::between(from, end), narrow));
+                live.join(self.owned(Live::between(from, end), narrow));
                 end
             }
             Some(Kind::V6) => {
-                let (wide, live) = (&mut sights.wide_v6, &mut lanes.wide_v6);
+                let (wide, live) = (&mut sights.wide, &mut lanes.wide);
                 let end = match snapshot.rows::<u128>() {
                     Rows::FullNat => return self.sight_full_nat(snapshot, station, begin, wide, live),
-                    Rows::BothWays => self.sight_wide_both_ways::<u128, true>(snapshot, station, begin, wide),
-                    _ => self.sight_wide_both_ways::<u128, false>(snapshot, station, begin, wide),
+                    Rows::BothWays => self.sight_wide_both_ways::<true>(snapshot, station, begin, wide),
+                    _ => self.sight_wide_both_ways::<false>(snapshot, station, begin, wide),
                 };
                 live.join(self.owned(Live::between(from, end), wide));
                 end
@@ -114,18 +108,18 @@ impl<F: Frame> Forwarder<F> {
 
     /// A row of packets of wide flows; with `REPLIES` whichever way they go.
     #[inline(never)]
-    fn sight_wide_both_ways<A: Fast, const REPLIES: bool>(
+    fn sight_wide_both_ways<const REPLIES: bool>(
         &self,
         snapshot: &Snapshot,
         station: Station,
         begin: Begin<F>,
-        wide: &mut Wide<A>,
+        wide: &mut Wide,
     ) -> usize {
-        row(station, begin, |slot, plain: Plain<A>| {
-            let flow = snapshot.wide_flow::<A, REPLIES>(&plain)?;
+        row(station, begin, |slot, plain: Plain<u128>| {
+            let flow = snapshot.wide_flow::<u128, REPLIES>(&plain)?;
             let (client, port) = flow.client;
             is_client(client).then_some(())?;
-            let key = WideKey::new(client.wide(), port, flow.service, flow.service_port);
+            let key = WideKey::new(client, port, flow.service, flow.service_port);
             self.sight_flow(slot, plain, (client, port), key, wide);
             if REPLIES {
                 wide.head_back(slot, flow.is_reply);
@@ -134,58 +128,60 @@ impl<F: Frame> Forwarder<F> {
         })
     }
 
-    /// A row of packets of full NAT, whichever way they go.
+    /// A row of packets of full NAT, whichever way they go, and of requests to other services.
     #[inline(never)]
-    fn sight_full_nat<A: Fast>(
+    fn sight_full_nat<A: Fast, K: Tabled>(
         &self,
         snapshot: &Snapshot,
         station: Station,
         (burst, from): Begin<F>,
-        wide: &mut Wide<A>,
+        lane: &mut Lane<A, K>,
         live: &mut Live,
     ) -> usize {
         let mut replies = Live::default();
         let end = row(station, (burst, from), |slot, plain: Plain<A>| {
             let flow = snapshot.full_nat_flow(&plain)?;
             is_client(plain.src).then_some(())?;
-            // Of a reply nothing is known but this until `look_behind`: its local port is where a service's port would be.
-            let key = WideKey::new(plain.src.wide(), plain.src_port, flow.service, plain.dst_port);
+            // Of a reply nothing is known but where it goes until `look_behind`.
+            let key = K::of((plain.src, plain.src_port), flow.service, plain.dst_port);
             let hash = self.flows.hash_of(plain.src, plain.src_port);
-            let home = self.flows.prefetch_wide_if(!flow.is_reply, key.line(hash));
-            wide.note(slot, Brief::of(&plain), key, hash, home);
-            wide.local[slot] = flow.local;
+            let home = K::home(&self.flows, key.line(hash));
+            K::prefetch_home(&self.flows, select_unpredictable(flow.is_reply, Home::default(), home));
+            K::prefetch_ports(&self.flows, home);
+            lane.note(slot, Brief::of(&plain), key, hash, home);
+            (lane.local[slot], lane.local_port[slot]) = (flow.local, plain.dst_port);
             replies.keep_if(slot, flow.is_reply);
             Some(())
         });
-        live.join(self.owned(Live::between(from, end), wide).without(replies));
+        live.join(self.owned(Live::between(from, end), lane).without(replies));
+        lane.replies.join(replies);
+        lane.local_replies.join(replies);
         // Not by the way, where a jump would depend on which way a packet goes.
         for slot in replies {
-            self.foresee_behind(slot, wide);
+            self.foresee_behind(slot, lane);
         }
-        wide.replies.join(replies);
-        wide.local_replies.join(replies);
         end
     }
 
     /// Asks for what tells whose flow a reply to a local address is of.
     #[inline(always)]
-    pub(super) fn foresee_behind<A: Fast>(&self, slot: usize, wide: &Wide<A>) {
-        let known = wide.request(slot);
-        self.flows.prefetch_local(wide.local[slot], known.brief.protocol(), known.key.service_port());
+    pub(super) fn foresee_behind<A: Fast, K: Tabled>(&self, slot: usize, lane: &Lane<A, K>) {
+        let protocol = lane.request(slot).brief.protocol();
+        self.flows.prefetch_local(lane.local[slot], protocol, lane.local_port[slot]);
     }
 
     /// Finds out the clients for whom local addresses stand, and asks for their flows. A gateway's are for the stages.
     #[inline]
-    pub(super) fn look_behind<A: Fast>(&self, wide: &mut Wide<A>, live: &mut Live) {
-        for slot in wide.local_replies {
-            let (local, known) = (wide.local[slot], wide.request(slot));
-            let key = self.flows.key_of(local, known.brief.protocol(), known.key.service_port());
-            let is_served = |key: &WideKey| !is_outward(key.service()) && A::of_wide(key.client()).is_some();
-            let Some(key) = key.filter(is_served) else { continue };
+    pub(super) fn look_behind<A: Fast, K: Tabled>(&self, lane: &mut Lane<A, K>, live: &mut Live) {
+        for slot in lane.local_replies {
+            let protocol = lane.request(slot).brief.protocol();
+            let key = self.flows.key_of(lane.local[slot], protocol, lane.local_port[slot]);
+            let Some(key) = key.and_then(K::behind) else { continue };
             let (client, port) = key.client_end::<A>();
             let hash = self.flows.hash_of(client, port);
-            let home = WideKey::prefetch(&self.flows, key.line(hash));
-            (wide.key[slot], wide.hash[slot], wide.home[slot]) = (key, hash, home);
+            let home = K::prefetch(&self.flows, key.line(hash));
+            K::prefetch_ports(&self.flows, home);
+            (lane.key[slot], lane.hash[slot], lane.home[slot]) = (key, hash, home);
             live.keep(slot);
         }
     }

@@ -1,16 +1,16 @@
 //! What the packets of a burst are: those in [rows](super::rows) together, all others one by one.
 
+use super::super::flows::Tabled;
 use super::super::{Forwarder, Live, PREFETCH_AHEAD};
 use super::lane::{FEW, Waiting};
 use super::rows::is_client;
-use super::{Fast, Lanes, Sights, Wide, opens};
+use super::{Fast, Lane, Lanes, Sights, opens};
 use crate::buf::Frame;
 use crate::burst::{BURST, Burst};
-use crate::flow::WideKey;
 use crate::flow::table::{FlowHash, Home};
 use crate::parse::plain::{Brief, Kind, L3, NO_FRONT, Plain, Station, front, glance_v4, glance_v6};
 use crate::port::PortId;
-use crate::snapshot::{Direction, Listener, Rows, ServiceSlot, Snapshot};
+use crate::snapshot::{Direction, Listener, Rows, Snapshot};
 
 /// Packets that are taken one by one where there was no row.
 const BETWEEN_ROWS: usize = 8;
@@ -53,8 +53,7 @@ impl<F: Frame> Forwarder<F> {
             slot += 1;
         }
         sights.narrow.ask_rest(&self.flows);
-        sights.wide_v4.ask_rest(&self.flows);
-        sights.wide_v6.ask_rest(&self.flows);
+        sights.wide.ask_rest(&self.flows);
         (lanes, waiting)
     }
 
@@ -122,20 +121,7 @@ impl<F: Frame> Forwarder<F> {
         let nobodys = &mut lanes.nobodys;
         let direction = self.direction(snapshot, slot, &plain, listener, (waiting, nobodys));
         let Some(direction) = direction else { return };
-        match direction {
-            Direction::Request { service, full_nat: false } => {
-                lanes.narrow.keep(slot);
-                let client = ((plain.src, plain.src_port), service);
-                self.sight_narrow(slot, plain, client, &mut sights.narrow);
-            }
-            Direction::Reply { service, .. } => {
-                lanes.narrow.keep(slot);
-                let client = ((plain.dst, plain.dst_port), service);
-                self.sight_narrow(slot, plain, client, &mut sights.narrow);
-                sights.narrow.head_back(slot, true);
-            }
-            _ => self.sight_wide(slot, plain, direction, &mut sights.wide_v4, &mut lanes.wide_v4),
-        }
+        self.sight_way(slot, plain, direction, &mut sights.narrow, &mut lanes.narrow);
     }
 
     /// The same for one packet of IPv6.
@@ -153,7 +139,7 @@ impl<F: Frame> Forwarder<F> {
         let listener = snapshot.listener(&plain);
         let nobodys = &mut lanes.nobodys;
         if let Some(direction) = self.direction(snapshot, slot, &plain, listener, (waiting, nobodys)) {
-            self.sight_wide(slot, plain, direction, &mut sights.wide_v6, &mut lanes.wide_v6);
+            self.sight_way(slot, plain, direction, &mut sights.wide, &mut lanes.wide);
         }
     }
 
@@ -191,38 +177,32 @@ impl<F: Frame> Forwarder<F> {
         owned.then_some(direction)
     }
 
-    /// Notes a packet of a wide flow.
+    /// Notes a packet that goes a way.
     #[inline(never)]
-    fn sight_wide<A: Fast>(
+    fn sight_way<A: Fast, K: Tabled>(
         &self,
         slot: usize,
         plain: Plain<A>,
         direction: Direction,
-        wide: &mut Wide<A>,
+        lane: &mut Lane<A, K>,
         live: &mut Live,
     ) {
         let (src, dst) = ((plain.src, plain.src_port), (plain.dst, plain.dst_port));
         let (client, service, service_port) = match direction {
-            Direction::Request { service, .. } => (src, service, plain.dst_port),
+            Direction::Request { service } => (src, service, plain.dst_port),
             Direction::Reply { service, service_port } => (dst, service, service_port),
-            // Of a reply to a local address nothing is known but this until `look_behind`.
-            Direction::LocalReply(_) => (src, ServiceSlot::default(), plain.dst_port),
+            // Nothing else is known of its flow until `look_behind`.
+            Direction::LocalReply(local) => {
+                lane.note(slot, Brief::of(&plain), K::EMPTY, FlowHash::ZERO, Home::default());
+                lane.head_to(slot, (local, plain.dst_port));
+                return self.foresee_behind(slot, lane);
+            }
         };
         if !is_client(client.0) {
             return;
         }
-        let key = WideKey::new(client.0.wide(), client.1, service, service_port);
-        match direction {
-            Direction::LocalReply(local) => {
-                wide.note(slot, Brief::of(&plain), key, FlowHash::ZERO, Home::default());
-                wide.head_to(slot, local);
-                self.foresee_behind(slot, wide);
-            }
-            _ => {
-                self.sight_flow(slot, plain, client, key, wide);
-                wide.head_back(slot, matches!(direction, Direction::Reply { .. }));
-                live.keep(slot);
-            }
-        }
+        self.sight_flow(slot, plain, client, K::of(client, service, service_port), lane);
+        lane.head_back(slot, matches!(direction, Direction::Reply { .. }));
+        live.keep(slot);
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct Lane<A, K> {
     pub local_replies: Live,
     /// The local address that such a one is to. It is of no meaning for all others.
     pub local: [LocalSlot; BURST],
+    /// The same of the local port.
+    pub local_port: [u16; BURST],
     /// Of replies, if it takes a search: number of the exit to their clients. It is out of date for all others.
     pub exit: [u32; BURST],
     /// Those whose homes are not asked for yet.
@@ -88,6 +90,7 @@ impl<A: Version, K: Key> Lane<A, K> {
             replies: Live::default(),
             local_replies: Live::default(),
             local: [LocalSlot::default(); BURST],
+            local_port: [0; BURST],
             exit: [0; BURST],
             unasked: Live::default(),
             elsewhere: Live::default(),
@@ -122,10 +125,10 @@ impl<A: Version, K: Key> Lane<A, K> {
         (self.key[slot], self.hash[slot], self.home[slot]) = (key, hash, home);
     }
 
-    /// Notes that the packet in a place is to a local address.
+    /// Notes that the packet in a place is to a local address and port.
     #[inline(always)]
-    pub fn head_to(&mut self, slot: usize, local: LocalSlot) {
-        self.local[slot] = local;
+    pub fn head_to(&mut self, slot: usize, (local, port): (LocalSlot, u16)) {
+        (self.local[slot], self.local_port[slot]) = (local, port);
         self.local_replies.keep(slot);
         self.replies.keep(slot);
     }
@@ -191,37 +194,33 @@ impl<A, K: Tabled> Lane<A, K> {
 }
 
 pub(super) type Narrow = Lane<u32, FlowKey>;
-pub(super) type Wide<A> = Lane<A, WideKey>;
+pub(super) type Wide = Lane<u128, WideKey>;
 
 /// The plain packets of a burst, by their places in it, in lanes: of each lane all is of one kind, so that its code
 /// asks nothing.
 pub(in crate::forward) struct Sights {
     /// IPv4 packets of narrow flows.
     pub(super) narrow: Narrow,
-    /// IPv4 packets of wide flows.
-    pub(super) wide_v4: Wide<u32>,
     /// IPv6 packets.
-    pub(super) wide_v6: Wide<u128>,
+    pub(super) wide: Wide,
 }
 
 impl Sights {
     pub fn new() -> Box<Self> {
-        Box::new(Self { narrow: Lane::new(), wide_v4: Lane::new(), wide_v6: Lane::new() })
+        Box::new(Self { narrow: Lane::new(), wide: Lane::new() })
     }
 
     /// Whether no lane waits to ask for homes.
     #[cfg(test)]
     pub fn are_asked(&self) -> bool {
-        let wide = self.wide_v4.unasked.is_empty() && self.wide_v6.unasked.is_empty();
-        self.narrow.unasked.is_empty() && wide
+        self.narrow.unasked.is_empty() && self.wide.unasked.is_empty()
     }
 
     /// No packet is a reply.
     #[inline]
     pub(super) fn clear(&mut self) {
         self.narrow.clear();
-        self.wide_v4.clear();
-        self.wide_v6.clear();
+        self.wide.clear();
     }
 }
 
@@ -229,8 +228,7 @@ impl Sights {
 #[derive(Default)]
 pub(super) struct Lanes {
     pub narrow: Live,
-    pub wide_v4: Live,
-    pub wide_v6: Live,
+    pub wide: Live,
     /// Of either version, for addresses and ports where nobody listens.
     pub nobodys: Live,
 }

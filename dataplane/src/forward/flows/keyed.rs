@@ -1,10 +1,11 @@
 //! Addresses and keys of one kind, for code that knows which kind its packets are of.
 
-use super::{Flows, Stored};
+use super::{Flows, Stored, narrow_of, wide_of};
 use crate::drops::DropReason;
 use crate::flow::table::{FlowHash, HashSecret, Home, Place};
 use crate::flow::{FlowKey, FlowValue, Key, WideKey};
 use crate::forward::Context;
+use crate::forward::bind::is_outward;
 use crate::local::LocalSlot;
 use crate::packet::Version;
 use crate::snapshot::ServiceSlot;
@@ -30,8 +31,12 @@ impl Hashed for u128 {
 
 /// A key whose flows are in the table of its kind.
 pub trait Tabled: Key {
-    /// Whether it is the key of a wide flow.
-    const IS_WIDE: bool;
+    /// The key of a client's flow to a port of a service, which has no other if the key is narrow.
+    fn of<A: Version>(client: (A, u16), service: ServiceSlot, service_port: u16) -> Self;
+
+    /// The key of a client's flow to a service by that which is kept with its local port; `None` if it is of another kind, or a
+    /// gateway's.
+    fn behind(key: WideKey) -> Option<Self>;
 
     /// Hash of the flow, whose client has this one.
     fn line(self, client: FlowHash) -> FlowHash;
@@ -49,6 +54,9 @@ pub trait Tabled: Key {
         Self::prefetch_home(flows, home);
         home
     }
+
+    /// Asks for local ports of a home line to come into the cache that are not in it.
+    fn prefetch_ports(flows: &Flows, home: Home);
 
     /// Whether the table has so many pages that the processor hardly ever knows where a line is.
     fn is_vast(flows: &Flows) -> bool;
@@ -84,13 +92,24 @@ pub trait Tabled: Key {
     /// Changes a flow.
     fn set(flows: &mut Flows, place: Place, flow: FlowValue);
 
-    /// Stores a new flow, of which the home line and its client's hash are known. Returns the local address and port by which its backend knows the client: one of `locals`,
-    /// unless these are none, and the flow is narrow.
+    /// Stores a new flow, of which the home line and its client's hash are known.
     ///
     /// # Errors
-    /// [`DropReason::FlowTableFull`] if there is no place for it, [`DropReason::LocalPortsExhausted`] if no port is
-    /// free.
+    /// [`DropReason::FlowTableFull`] if there is no place for it.
     fn store(
+        self,
+        flows: &mut Flows,
+        context: Context,
+        of: (Home, &FlowHash),
+        flow: FlowValue,
+    ) -> Result<(), DropReason>;
+
+    /// The same of one whose backend knows the client by one of these addresses, of which there are some, and a port. Returns
+    /// both.
+    ///
+    /// # Errors
+    /// The same, and [`DropReason::LocalPortsExhausted`] if no port is free.
+    fn store_with_local(
         self,
         flows: &mut Flows,
         context: Context,
@@ -108,12 +127,26 @@ pub trait Tabled: Key {
     /// The port of the service that the client talks to, if it is the key of a wide flow.
     fn service_port(self) -> u16;
 
-    /// The port by which a flow's backend knows the client; 0 but in full NAT.
+    /// The port by which a flow's backend knows the client; of meaning in full NAT alone.
     fn local_port(flows: &Flows, place: Place) -> u16;
 }
 
 impl Tabled for FlowKey {
-    const IS_WIDE: bool = false;
+    #[inline(always)]
+    fn of<A: Version>((client, port): (A, u16), service: ServiceSlot, _: u16) -> Self {
+        // The lower half of a mapped address is that.
+        Self::new(client.wide() as u32, port, service)
+    }
+
+    #[inline(always)]
+    fn behind(key: WideKey) -> Option<Self> {
+        narrow_of(&key)
+    }
+
+    #[inline(always)]
+    fn prefetch_ports(flows: &Flows, home: Home) {
+        flows.narrow.prefetch_ports(home);
+    }
 
     #[inline(always)]
     fn line(self, client: FlowHash) -> FlowHash {
@@ -192,16 +225,37 @@ impl Tabled for FlowKey {
         context: Context,
         (home, client): (Home, &FlowHash),
         flow: FlowValue,
-        _: &[LocalSlot],
-    ) -> Result<(LocalSlot, u16), DropReason> {
+    ) -> Result<(), DropReason> {
         // Most home lines have room.
         match flows.narrow.settle(home, self, flow) {
             Some(_) => flows.count_new(flow),
             None => {
-                flows.store_narrow(context, self.line(*client), self, flow)?;
+                flows.place_narrow(context, self.line(*client), self, flow, 0)?;
             }
         }
-        Ok((LocalSlot(0), 0))
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn store_with_local(
+        self,
+        flows: &mut Flows,
+        context: Context,
+        (home, client): (Home, &FlowHash),
+        flow: FlowValue,
+        locals: &[LocalSlot],
+    ) -> Result<(LocalSlot, u16), DropReason> {
+        let (flow, port) = flows.with_local(wide_of(self), flow, locals)?;
+        match flows.narrow.settle(home, self, flow) {
+            Some(place) => {
+                flows.narrow.set_port(place, port);
+                flows.count_new(flow);
+            }
+            None => {
+                flows.place_narrow(context, self.line(*client), self, flow, port)?;
+            }
+        }
+        Ok((flow.local(), port))
     }
 
     #[inline]
@@ -220,13 +274,24 @@ impl Tabled for FlowKey {
     }
 
     #[inline(always)]
-    fn local_port(_: &Flows, _: Place) -> u16 {
-        0
+    fn local_port(flows: &Flows, place: Place) -> u16 {
+        flows.narrow.port(place)
     }
 }
 
 impl Tabled for WideKey {
-    const IS_WIDE: bool = true;
+    #[inline(always)]
+    fn of<A: Version>((client, port): (A, u16), service: ServiceSlot, service_port: u16) -> Self {
+        Self::new(client.wide(), port, service, service_port)
+    }
+
+    #[inline(always)]
+    fn behind(key: WideKey) -> Option<Self> {
+        Some(key).filter(|key| !is_outward(Self::service(key)) && u128::of_wide(key.client()).is_some())
+    }
+
+    #[inline(always)]
+    fn prefetch_ports(_: &Flows, _: Home) {}
 
     #[inline(always)]
     fn line(self, client: FlowHash) -> FlowHash {
@@ -305,19 +370,28 @@ impl Tabled for WideKey {
         context: Context,
         (home, client): (Home, &FlowHash),
         flow: FlowValue,
-        locals: &[LocalSlot],
-    ) -> Result<(LocalSlot, u16), DropReason> {
-        let (mut key, mut flow) = (self, flow);
-        if !locals.is_empty() {
-            (key, flow) = flows.with_local(key, flow, locals)?;
-        }
-        match flows.wide.settle(home, key, flow) {
+    ) -> Result<(), DropReason> {
+        match flows.wide.settle(home, self, flow) {
             Some(_) => flows.count_new(flow),
             None => {
-                flows.place_wide(context, key.line(*client), key, flow)?;
+                flows.place_wide(context, self.line(*client), self, flow)?;
             }
         }
-        Ok((flow.local(), key.local_port()))
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn store_with_local(
+        self,
+        flows: &mut Flows,
+        context: Context,
+        of: (Home, &FlowHash),
+        flow: FlowValue,
+        locals: &[LocalSlot],
+    ) -> Result<(LocalSlot, u16), DropReason> {
+        let (flow, port) = flows.with_local(self, flow, locals)?;
+        self.with_local_port(port).store(flows, context, of, flow)?;
+        Ok((flow.local(), port))
     }
 
     #[inline]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use config::words::Protocol;
 
 use super::super::bind::OUTWARD_ECHO;
+use super::super::flows::Stored;
 use super::super::flows::worth;
 use super::super::{Context, Forwarder, Work};
 use crate::buf::Frame;
@@ -162,9 +163,9 @@ impl<F: Frame> Forwarder<F> {
                     let vip = quoted.dst;
                     return Some(About { backend: None, vip, sender, local: None, entropy: 0, end });
                 }
-                let narrow = false;
+                let narrow = matches!(stored, Stored::Narrow(_));
                 let found = Found { service: owner.service, narrow };
-                self.flow_at(context, sender, owner.service_port?, found)
+                self.flow_at(context, sender, context.snapshot.port_of(&owner)?, found)
             }
         }
     }

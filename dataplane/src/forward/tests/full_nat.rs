@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use config::words::Protocol;
+
 use super::fast::{ENDS, locals_of, settled};
 use super::*;
 use crate::local::{LocalAddresses, LocalSlot};
 use crate::measure::Times;
-use crate::samples::{Body, Sample, datagram, syn};
+use crate::samples::{Body, Sample, datagram, endpoint, syn};
 use crate::snapshot::{Backend, BackendSlot, Gateway, Parts, Pool, PoolSlot, Service};
 
 const LOCAL: &str = "198.51.100.200";
@@ -179,7 +181,7 @@ fn with_few_ports(second: Backend) -> ([Path; 2], impl FnMut(usize) -> Vec<Socke
     let locals = LocalAddresses::new(&parts.locals, &owners, number);
     let both = [0, 1].map(|_| {
         let team = Team::new(workers, 16, 64);
-        let setup = Setup { number, team, wide_capacity: 20_000, ..testing::setup() };
+        let setup = Setup { number, team, flow_capacity: 20_000, ..testing::setup() };
         let mut path = Path::set_up(Snapshot::new(parts.clone()), setup);
         path.forwarder.install(LocalSlot(0), locals.clone());
         path
@@ -246,6 +248,42 @@ fn opened([fast, slow]: &mut [Path; 2], clients: &[SocketAddr]) -> usize {
         assert_eq!(path.stats.local_ports_exhausted.get(), dropped);
     }
     sent
+}
+
+/// In a table that is too small for all flows, by the fast path and by the stages.
+#[test]
+fn ports_come_back_from_flows_that_make_way() {
+    for ([client, vip, backend, local], slowly) in
+        ENDS.into_iter().flat_map(|ends| [(ends, false), (ends, true)])
+    {
+        let setup = Setup { flow_capacity: 8, wide_capacity: 8, ..testing::setup() };
+        let mut path = Path::set_up(Snapshot::new(parts_of(vip, backend, local)), setup);
+        let address = LocalAddresses::new(&[local.parse().unwrap()], &Owners::new(1), 0);
+        path.forwarder.install(LocalSlot(0), address);
+        let free = |path: &Path| path.forwarder.flows().free_ports(LocalSlot(0), Protocol::Tcp);
+        let all = free(&path);
+        for (round, flags) in (0..200u16).flat_map(|round| [(round, SYN), (round, ACK)]) {
+            let mut burst = Burst::default();
+            for port in (0..16).filter(|port| flags == SYN || port % 5 == 0) {
+                let mut sample = Sample { body: Body::Tcp { flags, options: Vec::new() }, ..syn(vip, vip) };
+                sample.src = SocketAddr::new(endpoint(client).ip(), 1000 + round * 16 + port);
+                burst.push(sample.frame()).unwrap();
+            }
+            if slowly {
+                path.forward_slowly(&mut burst)
+            } else {
+                path.forward(&mut burst)
+            };
+            assert_eq!(free(&path), all - path.forwarder.flows().len(), "{vip}, round {round}");
+            // Some are over by then.
+            path.now += if round % 7 == 0 { 1000 } else { 1 };
+        }
+        let stats = &path.stats;
+        assert!(stats.evicted.get() > 100 && stats.expired.get() > 100, "{vip}");
+        path.now += 100_000;
+        (0..100).for_each(|_| path.housekeeping());
+        assert_eq!((path.forwarder.flows().len(), free(&path)), (0, all), "{vip}");
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Tables {
         };
         let tables = [services, if REPLIES { replies } else { services }];
         let firsts = Lookup::<Words, _>::first_of_eight(tables, requests, end_keys_v6(packets, &ends));
-        let known = packets.plain & firsts.found & has(&firsts, Entry::SERVICE_OF_TWO);
+        let known = packets.plain & firsts.found & has(&firsts, Entry::SOLE_OF_TWO);
         WideFlows { known, replies: known & !requests, clients, targets: targets(&firsts) }
     }
 
@@ -102,7 +102,7 @@ impl Tables {
         let there = Lookup::<u64, _>::first_of_eight([&self.v4.services; 2], !0, keys);
         let here = (there.found != !0)
             .then(|| Lookup::<u64, _>::first_of_eight([&self.v4.snat; 2], !0, address_keys(packets)));
-        let full_nat = has(&there, Entry::FULL_NAT_OF_TWO);
+        let full_nat = has(&there, Entry::SOLE_OF_TWO);
         let ports = ordered(packets.dst, [3, 2, NONE, NONE, NONE, NONE, NONE, NONE]);
         FullNatFlows::of(packets.plain, (&there, full_nat), here.as_ref(), ports)
     }
@@ -115,7 +115,7 @@ impl Tables {
         let there = Lookup::<Words, _>::first_of_eight([&self.v6.services; 2], !0, keys);
         let here = (there.found != !0)
             .then(|| Lookup::<Words, _>::first_of_eight([&self.v6.snat; 2], !0, address_keys_v6(packets)));
-        let wide = has(&there, Entry::SERVICE_OF_TWO);
+        let wide = has(&there, Entry::SOLE_OF_TWO);
         FullNatFlows::of(packets.plain, (&there, wide), here.as_ref(), packets.dst.port)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::hint::select_unpredictable;
 
-use super::{ANY, Address, Entry, Tables, number};
+use super::{ANY, Address, Tables, number};
 use crate::local::LocalSlot;
 use crate::lookup::Key;
 use crate::parse::plain::Plain;
@@ -35,7 +35,7 @@ pub struct WideFlow<A> {
     pub is_reply: bool,
 }
 
-/// What is known of a packet of full NAT.
+/// What is known of a packet where there is full NAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FullNatFlow {
     /// The service, if it is a request.
@@ -93,10 +93,10 @@ impl Tables {
             service_port: entry.port(),
             is_reply: !is_request,
         };
-        ((found == key) & entry.has_wide::<A>()).then_some(flow)
+        ((found == key) & entry.is_sole()).then_some(flow)
     }
 
-    /// Of which service with flows of full NAT a packet is, or for which local address. It is for [`Rows::FullNat`].
+    /// For which service a packet is, or for which local address. It is for [`Rows::FullNat`].
     #[inline(always)]
     pub(in super::super) fn full_nat_flow<A: Address>(&self, plain: &Plain<A>) -> Option<FullNatFlow> {
         let tables = A::tables(self);
@@ -107,14 +107,6 @@ impl Tables {
         let is_reply = !there.is_passed() & (here == address);
         let local = LocalSlot(snat.number() as u8);
         let flow = FullNatFlow { service: entry.service(), local, is_reply: !is_request };
-        select_unpredictable(is_request, entry.has_wide::<A>(), is_reply).then_some(flow)
-    }
-}
-
-impl Entry {
-    /// Whether it has a service whose flows of this IP version are wide, but perhaps a few.
-    #[inline(always)]
-    fn has_wide<A: Address>(self) -> bool {
-        if A::IS_V4 { self.is_full_nat() } else { self.is_service() }
+        select_unpredictable(is_request, entry.is_sole(), is_reply).then_some(flow)
     }
 }
