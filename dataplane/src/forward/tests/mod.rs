@@ -1,6 +1,7 @@
 //! Frames in and out through the whole path, and its laws as properties.
 
 mod answers;
+mod changed_modes;
 mod client_address;
 mod crowded;
 mod echo;
