@@ -4,7 +4,8 @@
 //! local address and port; one read tells whose flow it is.
 //!
 //! The memory of addresses, 4.2 MiB for each divided by the number of workers, is made by the control thread and moved
-//! to the worker, which allocates and frees nothing when the pools change.
+//! to the worker, which allocates and frees nothing when the pools change; with the first of them the room that narrow flows
+//! need for their ports.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -32,7 +33,8 @@ const FIRST_PORT: u16 = 1024;
 /// memory takes to come.
 const AHEAD: usize = 4;
 
-/// The key of the flow whose port it is, with that; it is 0 if the port is free. Two of them are a cache line.
+/// The key of the flow whose port it is, or what stands for that, with the port; it is 0 if that is free. Two of them are a
+/// cache line.
 #[derive(Clone, Copy)]
 #[repr(align(32))]
 struct Place {

@@ -353,7 +353,7 @@ impl Snapshot {
         self.tables.wide_flows::<REPLIES>(packets)
     }
 
-    /// Of which service with flows of full NAT a plain packet is, or for which local address, if that is certain at one look.
+    /// For which service a plain packet is, or for which local address, if that is certain at one look.
     #[inline(always)]
     pub fn full_nat_flow<A: Address>(&self, plain: &Plain<A>) -> Option<FullNatFlow> {
         self.tables.full_nat_flow(plain)

@@ -33,9 +33,11 @@ const LIST_LINES: usize = 64;
 /// Attempts to give a frame to a device whose transmit queue is full.
 const SEND_TRIES: usize = 16;
 
-/// Bytes of the flow tables for each flow that they are rated for; once there are local addresses, four more of a narrow one.
+/// Bytes of the flow tables for each flow that they are rated for.
 const NARROW_FLOW_BYTES: usize = 32;
 const WIDE_FLOW_BYTES: usize = 64;
+/// More of a narrow one, once there are local addresses.
+const PORT_BYTES: usize = 4;
 
 /// Capacity of the queue from a worker to the control thread.
 const PUNT_QUEUE: usize = 512;
@@ -207,7 +209,7 @@ impl<Q: Queue> Blueprint<Q> {
 /// Whether the kernel would give what flow tables need. It is asked for as much in one piece, for an allocation
 /// that fails where they are made ends the process without a word on what to do.
 fn may_allocate(setup: &Setup) -> Result<(), NoMemory> {
-    let narrow = setup.flow_capacity.saturating_mul(NARROW_FLOW_BYTES);
+    let narrow = setup.flow_capacity.saturating_mul(NARROW_FLOW_BYTES + PORT_BYTES);
     let bytes = narrow.saturating_add(setup.wide_capacity.saturating_mul(WIDE_FLOW_BYTES));
     Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| NoMemory { mib: bytes >> 20 })
 }

@@ -306,9 +306,10 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
         if flow.has_local() { self.port(place) } else { 0 }
     }
 
-    /// Notes it, if there is room: else it is in the key.
+    /// Notes it. There is room for it, unless it is in the key.
     #[inline]
     pub fn set_port(&mut self, place: Place, port: u16) {
+        debug_assert!(WAYS < NARROW_WAYS || !self.ports.is_empty());
         if let Some(ports) = self.ports.get_mut(place.line as usize) {
             ports[usize::from(place.way)] = port;
         }

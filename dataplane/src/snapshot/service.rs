@@ -1,6 +1,5 @@
 //! Services as workers see them.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::words::{Mode, NoBackend, NoFlow, Protocol, Scheduler, ServiceKey};
@@ -207,12 +206,6 @@ impl Service {
     #[inline]
     pub fn is_even(&self) -> bool {
         self.max_weight == self.weight_gcd
-    }
-
-    /// Whether its flows fit the narrow table.
-    #[inline]
-    pub fn is_narrow(&self) -> bool {
-        matches!(self.key.address, IpAddr::V4(_)) && self.key.ports.first == self.key.ports.last
     }
 }
 

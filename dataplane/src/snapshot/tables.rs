@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::hint::select_unpredictable;
 use std::net::{IpAddr, SocketAddr};
 
-use config::words::Protocol;
+use config::words::{Mode, Protocol};
 
 use super::entry::Entry;
 use super::repliers::{Crowd, Replier, Repliers, replies};
@@ -169,9 +169,12 @@ impl<A: Address> Family<A> {
     ) -> Self {
         let is_answered = replies.iter().any(|((_, address, _), _)| A::of(*address).is_some());
         let is_range = |((_, address, port), _): &Keyed<Entry>| *port == 0 && A::of(*address).is_some();
+        let has_locals = parts.locals.iter().any(|address| A::of(*address).is_some());
+        // Without any, local addresses are a gateway's alone, whose packets are for the stages.
+        let has_full_nat = parts.backends.iter().flatten().any(|backend| backend.mode == Mode::FullNat);
         let rows = if listeners.iter().any(is_range) {
             Rows::Mixed
-        } else if parts.locals.iter().any(|address| A::of(*address).is_some()) {
+        } else if has_locals && (is_answered || has_full_nat) {
             Rows::FullNat
         } else if is_answered {
             Rows::BothWays

@@ -37,6 +37,10 @@ impl<F: Frame> Forwarder<F> {
         self.run_by(rest, port, lane, burst, |its, lane, slot, frame| {
             let found = if FOUND { snapshot.exit::<A>(lane.exit[slot]) } else { usual };
             let is_reply = goes_back::<WAY>(lane.replies, slot);
+            // Those of full NAT go another way.
+            if WAY != THERE && lane.local_replies.has(slot) {
+                return None;
+            }
             its.carry_nat(context, &lane.request(slot), is_reply, found, frame)
         })
     }

@@ -145,8 +145,10 @@ impl<F: Frame> Forwarder<F> {
             // Of a reply nothing is known but where it goes until `look_behind`.
             let key = K::of((plain.src, plain.src_port), flow.service, plain.dst_port);
             let hash = self.flows.hash_of(plain.src, plain.src_port);
+            // Else the first line, which is near: no jump.
             let home = K::home(&self.flows, key.line(hash));
-            K::prefetch_home(&self.flows, select_unpredictable(flow.is_reply, Home::default(), home));
+            let home = select_unpredictable(flow.is_reply, Home::default(), home);
+            K::prefetch_home(&self.flows, home);
             K::prefetch_ports(&self.flows, home);
             lane.note(slot, Brief::of(&plain), key, hash, home);
             (lane.local[slot], lane.local_port[slot]) = (flow.local, plain.dst_port);
@@ -170,7 +172,8 @@ impl<F: Frame> Forwarder<F> {
         self.flows.prefetch_local(lane.local[slot], protocol, lane.local_port[slot]);
     }
 
-    /// Finds out the clients for whom local addresses stand, and asks for their flows. A gateway's are for the stages.
+    /// Finds out the clients for whom local addresses stand, and asks for their flows. A gateway's are for the stages, and of
+    /// IPv4 those of services with several ports.
     #[inline]
     pub(super) fn look_behind<A: Fast, K: Tabled>(&self, lane: &mut Lane<A, K>, live: &mut Live) {
         for slot in lane.local_replies {

@@ -5,8 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use config::words::Protocol;
 
 use super::super::bind::OUTWARD_ECHO;
-use super::super::flows::Stored;
-use super::super::flows::worth;
+use super::super::flows::{Stored, worth};
 use super::super::{Context, Forwarder, Work};
 use crate::buf::Frame;
 use crate::flow::table::Worth;

@@ -38,7 +38,7 @@ pub struct WideFlows {
     pub targets: __m512i,
 }
 
-/// What is known of eight packets of full NAT.
+/// What is known of eight packets where there is full NAT.
 pub struct FullNatFlows {
     /// Packets of which it is known. What is said of others has no meaning.
     pub known: Bits,
@@ -93,7 +93,7 @@ impl Tables {
         WideFlows { known, replies: known & !requests, clients, targets: targets(&firsts) }
     }
 
-    /// Of which services with flows of full NAT packets are, or for which local addresses. It is for
+    /// For which services packets are, or for which local addresses. It is for
     /// [`Rows::FullNat`](super::Rows::FullNat).
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
@@ -102,9 +102,8 @@ impl Tables {
         let there = Lookup::<u64, _>::first_of_eight([&self.v4.services; 2], !0, keys);
         let here = (there.found != !0)
             .then(|| Lookup::<u64, _>::first_of_eight([&self.v4.snat; 2], !0, address_keys(packets)));
-        let full_nat = has(&there, Entry::SOLE_OF_TWO);
         let ports = ordered(packets.dst, [3, 2, NONE, NONE, NONE, NONE, NONE, NONE]);
-        FullNatFlows::of(packets.plain, (&there, full_nat), here.as_ref(), ports)
+        FullNatFlows::of(packets.plain, &there, here.as_ref(), ports)
     }
 
     /// The same of packets of IPv6.
@@ -115,19 +114,17 @@ impl Tables {
         let there = Lookup::<Words, _>::first_of_eight([&self.v6.services; 2], !0, keys);
         let here = (there.found != !0)
             .then(|| Lookup::<Words, _>::first_of_eight([&self.v6.snat; 2], !0, address_keys_v6(packets)));
-        let wide = has(&there, Entry::SOLE_OF_TWO);
-        FullNatFlows::of(packets.plain, (&there, wide), here.as_ref(), packets.dst.port)
+        FullNatFlows::of(packets.plain, &there, here.as_ref(), packets.dst.port)
     }
 }
 
 impl FullNatFlows {
-    /// By what is in the places of services, of which `wide` have wide flows, and of local addresses, if not all are
-    /// requests, and by destination ports.
+    /// By what is in the places of services, and of local addresses if not all are requests, and by destination ports.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    fn of(plain: Bits, (there, wide): (&Firsts, Bits), here: Option<&Firsts>, ports: __m512i) -> Self {
+    fn of(plain: Bits, there: &Firsts, here: Option<&Firsts>, ports: __m512i) -> Self {
         let targets = targets(there);
-        let requests = plain & there.found & wide;
+        let requests = plain & there.found & has(there, Entry::SOLE_OF_TWO);
         let Some(here) = here else {
             return Self { known: requests, replies: 0, targets, locals: [LocalSlot::default(); 8] };
         };

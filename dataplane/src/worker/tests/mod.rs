@@ -138,6 +138,7 @@ fn what_is_asked_for_is_what_tables_take() {
     let secret = HashSecret([1, 2]);
     assert_eq!(NarrowTable::new(1000, secret).bytes(), 1000 * NARROW_FLOW_BYTES);
     assert_eq!(WideTable::new(1000, secret).bytes(), 1000 * WIDE_FLOW_BYTES);
+    assert_eq!(size_of_val(&*NarrowTable::room_for_ports(1000)), 1000 * PORT_BYTES);
 }
 
 #[test]
