@@ -42,83 +42,53 @@ impl<F: Frame> Forwarder<F> {
         sights: &mut Sights,
         lanes: &mut Lanes,
     ) -> Eights {
-        let Some(avx512) = self.avx512 else { return Eights::default() };
+        let Some(Avx512 { .. }) = self.avx512 else { return Eights::default() };
         let front = burst.get(0).and_then(|frame| frame.head().first_chunk());
         let packets = (station, burst);
         match front.and_then(|front| station.kind(front)) {
             Some(Kind::V4) => {
-                let (narrow, live) = (&mut sights.narrow, &mut lanes.narrow);
-                self.sight_eights_v4(avx512, snapshot, packets, narrow, live)
+                let narrow = &mut sights.narrow;
+                let eights = match snapshot.rows::<u32>() {
+                    // SAFETY: the processor has all features of this function, for `Avx512` is a proof of that.
+                    Rows::FullNat => unsafe { self.sight_full_nat_eights(snapshot, packets, narrow) },
+                    // SAFETY: as above.
+                    Rows::BothWays => unsafe { self.sight_narrow_eights::<true>(snapshot, packets, narrow) },
+                    // SAFETY: as above.
+                    _ => unsafe { self.sight_narrow_eights::<false>(snapshot, packets, narrow) },
+                };
+                self.keep_known(eights, narrow, &mut lanes.narrow)
             }
             Some(Kind::V6) => {
-                let (wide, live) = (&mut sights.wide, &mut lanes.wide);
-                self.sight_eights_v6(avx512, snapshot, packets, wide, live)
+                let wide = &mut sights.wide;
+                let eights = match snapshot.rows::<u128>() {
+                    // SAFETY: as above.
+                    Rows::FullNat => unsafe { self.sight_full_nat_eights_v6(snapshot, packets, wide) },
+                    // SAFETY: as above.
+                    Rows::BothWays => unsafe { self.sight_wide_eights::<true>(snapshot, packets, wide) },
+                    // SAFETY: as above.
+                    _ => unsafe { self.sight_wide_eights::<false>(snapshot, packets, wide) },
+                };
+                self.keep_known(eights, wide, &mut lanes.wide)
             }
             None => Eights::default(),
         }
     }
 
-    /// The same of IPv4.
-    #[inline]
-    fn sight_eights_v4(
-        &self,
-        Avx512 { .. }: Avx512,
-        snapshot: &Snapshot,
-        packets: Packets<F>,
-        narrow: &mut Narrow,
-        live: &mut Live,
-    ) -> Eights {
-        let eights = match snapshot.rows::<u32>() {
-            Rows::FullNat => {
-                // SAFETY: the processor has all features of this function, for `Avx512` is a proof of that.
-                let eights = unsafe { self.sight_full_nat_eights(snapshot, packets, narrow) };
-                self.keep_full_nat(eights.known, narrow, live);
-                return eights;
-            }
-            // SAFETY: as above.
-            Rows::BothWays => unsafe { self.sight_narrow_eights::<true>(snapshot, packets, narrow) },
-            // SAFETY: as above.
-            _ => unsafe { self.sight_narrow_eights::<false>(snapshot, packets, narrow) },
-        };
-        live.join(self.owned(eights.known, narrow));
-        eights
-    }
-
-    /// The same of IPv6.
-    #[inline]
-    fn sight_eights_v6(
-        &self,
-        Avx512 { .. }: Avx512,
-        snapshot: &Snapshot,
-        packets: Packets<F>,
-        wide: &mut Wide,
-        live: &mut Live,
-    ) -> Eights {
-        let eights = match snapshot.rows::<u128>() {
-            Rows::FullNat => {
-                // SAFETY: the processor has all features of this function, for `Avx512` is a proof of that.
-                let eights = unsafe { self.sight_full_nat_eights_v6(snapshot, packets, wide) };
-                self.keep_full_nat(eights.known, wide, live);
-                return eights;
-            }
-            // SAFETY: as above.
-            Rows::BothWays => unsafe { self.sight_wide_eights::<true>(snapshot, packets, wide) },
-            // SAFETY: as above.
-            _ => unsafe { self.sight_wide_eights::<false>(snapshot, packets, wide) },
-        };
-        live.join(self.owned(eights.known, wide));
-        eights
-    }
-
-    /// Notes packets of full NAT. Of replies it asks for what `look_behind` needs.
+    /// Puts the packets whose flows are known in their lane. Of replies of full NAT it asks for what `look_behind` needs.
     // Not within the loop, where a jump would depend on which way a packet goes.
     #[inline]
-    fn keep_full_nat<A: Fast, K: Tabled>(&self, known: Live, lane: &mut Lane<A, K>, live: &mut Live) {
-        live.join(self.owned(known.without(lane.local_replies), lane));
+    fn keep_known<A: Fast, K: Tabled>(
+        &self,
+        eights: Eights,
+        lane: &mut Lane<A, K>,
+        live: &mut Live,
+    ) -> Eights {
+        live.join(self.owned(eights.known.without(lane.local_replies), lane));
         lane.replies.join(lane.local_replies);
         for slot in lane.local_replies {
             self.foresee_behind(slot, lane);
         }
+        eights
     }
 
     /// IPv4 packets of narrow flows; with `REPLIES` whichever way they go.
