@@ -1,11 +1,13 @@
 //! Local ports of full-nat: which of a pool address's ports are free, and whose flows the others belong to.
 //!
 //! Each worker has those ports whose replies come to it ([`Owners`]), so none is ever shared. A reply is to a
-//! local address and port; one read tells whose flow it is.
+//! local address and port; one read tells where its flow is.
 //!
-//! The memory of addresses, 4.2 MiB for each divided by the number of workers, is made by the control thread and moved
-//! to the worker, which allocates and frees nothing when the pools change; with the first of them the room that narrow flows
-//! need for their ports.
+//! The memory of addresses, 2.2 MiB for each of IPv4 and 4.2 of IPv6, divided by the number of workers, is made by the control
+//! thread and moved to the worker, which allocates and frees nothing when the pools change; with the first of them the room that
+//! narrow flows need for their ports.
+
+mod places;
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -13,11 +15,13 @@ use std::net::IpAddr;
 
 use config::words::Protocol;
 
+use crate::flow::FlowKey;
 use crate::flow::table::{NARROW_WAYS, NarrowTable};
-use crate::flow::{Key, WideKey};
-use crate::prefetch::{Table, prefetch, table};
+use crate::prefetch::Table;
 use crate::rewrite::sequence::Introduction;
 use crate::toeplitz::{self, Owners};
+use places::{At, Places};
+pub use places::{Behind, Holder};
 
 /// Number of a pool address; it stays the address's as long as the appliance runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,29 +36,6 @@ const FIRST_PORT: u16 = 1024;
 /// How many ports are taken between the moment at which the place of one is asked for and its own turn: as long as a line of
 /// memory takes to come.
 const AHEAD: usize = 4;
-
-/// The key of the flow whose port it is, or what stands for that, with the port; it is 0 if that is free. Two of them are a
-/// cache line.
-#[derive(Clone, Copy)]
-#[repr(align(32))]
-struct Place {
-    key: WideKey,
-    introduction: Introduction,
-}
-
-const _: () = assert!(size_of::<Place>() == 32);
-
-impl Place {
-    fn new(key: WideKey) -> Self {
-        Self { key, introduction: Introduction::default() }
-    }
-
-    /// Whether a port is taken whose place this is. One of another worker may have the same place; 0 is nobody's.
-    #[inline]
-    fn has(&self, port: u16) -> bool {
-        self.key.local_port() == port && port != 0
-    }
-}
 
 /// Protocols that have ports.
 const PROTOCOLS: usize = 2;
@@ -77,22 +58,16 @@ fn spent(free: &Free) -> usize {
     free.iter().filter(|ports| ports.is_empty()).count()
 }
 
-/// Places that a worker has for the ports of a protocol at one address, the same number for each worker: so where a port
-/// of another worker would be, there is one of the same address.
-fn places_of(owners: &Owners) -> usize {
-    owners.places(0)
-}
-
 /// One worker's ports of some addresses.
 #[derive(Clone)]
 pub struct LocalAddresses {
-    /// Of each address; see [`toeplitz::words`].
-    words: Vec<u16>,
+    /// Of each address: whether it is of IPv4, and see [`toeplitz::words`].
+    words: Vec<(bool, u16)>,
     /// Of each address.
     free: Vec<Free>,
     /// Of each address by protocol, by [`Owners::place`]. All are one table: it is on huge pages where the addresses are as many
     /// as the workers that share their ports, for which a table of each would be too small.
-    places: Table<Place>,
+    places: Places,
     /// For the ports of narrow flows, which a worker needs with its first addresses.
     room: Option<Room>,
 }
@@ -104,7 +79,7 @@ impl LocalAddresses {
     /// The ports of addresses that belong to a worker, all free, in an order that nobody outside can guess
     /// (RFC 6056).
     pub fn new(addresses: &[IpAddr], owners: &Owners, worker: usize) -> Self {
-        let words: Vec<u16> = addresses.iter().copied().map(toeplitz::words).collect();
+        let words: Vec<_> = addresses.iter().map(|it| (it.is_ipv4(), toeplitz::words(*it))).collect();
         let ports = |words: u16| {
             let owned = (FIRST_PORT..=u16::MAX).filter(|port| owners.of_words(words ^ port) == worker);
             let mut owned: Vec<u16> = owned.collect();
@@ -112,9 +87,10 @@ impl LocalAddresses {
             owned.sort_by_cached_key(|port| secret.hash_one(port));
             owned.into()
         };
-        let free: Vec<_> = words.iter().map(|words| [*words; PROTOCOLS].map(ports)).collect();
-        let places = table(Place::new(WideKey::EMPTY), free.len() * PROTOCOLS * places_of(owners));
-        Self { words, free, places, room: None }
+        let free: Vec<_> = words.iter().map(|(_, words)| [*words; PROTOCOLS].map(ports)).collect();
+        let of_v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+        let number = [of_v4, addresses.len() - of_v4].map(|those| those * PROTOCOLS * owners.places(worker));
+        Self { words, free, places: Places::new(number), room: None }
     }
 
     /// The same with room for the ports of narrow flows, which the first ones that a worker gets have: for tables that are rated
@@ -147,18 +123,24 @@ struct Address {
     words: u16,
     /// The number of its group.
     group: u16,
-    /// By protocol, where they begin among those of the group.
+    is_v4: bool,
+    /// By protocol, where they begin among those of the group and IP version.
     start: [u32; PROTOCOLS],
+    /// Whether narrow flows have had its ports. A gateway's are wide.
+    has_narrow: bool,
 }
 
 impl Address {
     /// That of a slot without an address: there is no such group.
-    const NONE: Self = Self { words: 0, group: u16::MAX, start: [0; PROTOCOLS] };
+    const NONE: Self =
+        Self { words: 0, group: u16::MAX, is_v4: true, start: [0; PROTOCOLS], has_narrow: false };
 }
 
 /// One worker's ports of all pool addresses.
 pub struct LocalPorts {
     owners: Owners,
+    /// The worker's number among these.
+    worker: usize,
     /// By slot, as the next.
     addresses: [Address; SLOTS],
     free: Box<[Free; SLOTS]>,
@@ -170,9 +152,10 @@ pub struct LocalPorts {
 
 impl LocalPorts {
     /// No address yet.
-    pub fn new(owners: Owners) -> Self {
+    pub fn new(owners: Owners, worker: usize) -> Self {
         Self {
             owners,
+            worker,
             addresses: [Address::NONE; SLOTS],
             free: Box::new([const { [const { VecDeque::new() }; PROTOCOLS] }; SLOTS]),
             // Each has an address at least, so that there is room for all.
@@ -184,14 +167,17 @@ impl LocalPorts {
     /// Takes over the ports of addresses that have this slot and those that follow, instead of the ports that were there.
     pub fn install(&mut self, slot: LocalSlot, mut group: LocalAddresses) {
         // Far fewer groups than 2^16, and places than 2^32: there are no more addresses than slots.
-        let (number, each) = (self.groups.len() as u16, places_of(&self.owners) as u32);
+        let (number, each) = (self.groups.len() as u16, self.owners.places(self.worker) as u32);
         let slots = self.addresses.iter_mut().zip(self.free.iter_mut()).skip(slot.0.into());
-        let starts = (0..).step_by(PROTOCOLS).map(|before: u32| [before * each, (before + 1) * each]);
-        let news = group.words.iter().zip(&mut group.free).zip(starts);
-        for ((address, free), ((words, new), start)) in slots.zip(news) {
+        // Of either version, IPv6 first.
+        let mut places = [0; 2];
+        for ((address, free), ((is_v4, words), new)) in slots.zip(group.words.iter().zip(&mut group.free)) {
             self.spent += spent(new);
             self.spent -= if address.group == Address::NONE.group { 0 } else { spent(free) };
-            *address = Address { words: *words, group: number, start };
+            let first = &mut places[usize::from(*is_v4)];
+            let start = [*first, *first + each];
+            *first += PROTOCOLS as u32 * each;
+            *address = Address { words: *words, group: number, is_v4: *is_v4, start, has_narrow: false };
             std::mem::swap(free, new);
         }
         self.groups.push(group);
@@ -216,9 +202,9 @@ impl LocalPorts {
         self.is_any_spent() && !slots.is_empty() && slots.iter().all(is_spent)
     }
 
-    /// Takes the port that has been free for the longest time, for the flow with this key; `None` if none is free.
+    /// Takes the port that has been free for the longest time, for this flow; `None` if none is free.
     #[inline]
-    pub fn take(&mut self, slot: LocalSlot, protocol: Protocol, key: &WideKey) -> Option<u16> {
+    pub fn take(&mut self, slot: LocalSlot, protocol: Protocol, holder: Holder) -> Option<u16> {
         let free = &mut self.free[usize::from(slot.0)][number(protocol)];
         let (port, later) = (free.pop_front()?, free.get(AHEAD).copied());
         self.spent += usize::from(free.is_empty());
@@ -226,62 +212,70 @@ impl LocalPorts {
         if let Some(later) = later {
             self.prefetch(slot, protocol, later);
         }
-        *self.place_mut(slot, protocol, port)? = Place::new(key.with_local_port(port));
+        self.addresses[usize::from(slot.0)].has_narrow |= matches!(holder, Holder::Narrow(_));
+        let (group, at) = self.at(slot, protocol, port)?;
+        self.groups.get_mut(group)?.places.set(at, holder);
         Some(port)
     }
 
     /// Gives a port back; does nothing if it is not taken.
     #[inline]
     pub fn give_back(&mut self, slot: LocalSlot, protocol: Protocol, port: u16) {
-        let Some(place) = self.place_mut(slot, protocol, port).filter(|place| place.has(port)) else {
+        let Some((group, at)) = self.at(slot, protocol, port) else { return };
+        if !self.groups.get_mut(group).is_some_and(|group| group.places.clear(at)) {
             return;
-        };
-        *place = Place::new(WideKey::EMPTY);
+        }
         let free = &mut self.free[usize::from(slot.0)][number(protocol)];
         self.spent -= usize::from(free.is_empty());
         // It came from here, so there is room for it.
         free.push_back(port);
     }
 
-    /// The key of the flow that a port belongs to, with that port.
+    /// The key of the narrow flow that a port belongs to, if it belongs to a narrow one; else it may be nobody's.
     #[inline]
-    pub fn find(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<WideKey> {
-        let (group, at) = self.at(slot, protocol, port);
-        let place = self.groups.get(group)?.places.get(at)?;
-        place.has(port).then_some(place.key)
+    pub fn find_narrow(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<FlowKey> {
+        if !self.addresses[usize::from(slot.0)].has_narrow {
+            return None;
+        }
+        let (group, at) = self.at(slot, protocol, port)?;
+        self.groups.get(group)?.places.narrow(at)
     }
 
-    /// How far its flow's client is introduced to its backend.
+    /// The same of a wide flow.
+    #[inline]
+    pub fn find_wide(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Behind> {
+        let (group, at) = self.at(slot, protocol, port)?;
+        self.groups.get(group)?.places.wide(at)
+    }
+
+    /// How far the client of the flow that has a port is introduced to its backend.
     pub fn introduction(
         &mut self,
         slot: LocalSlot,
         protocol: Protocol,
         port: u16,
     ) -> Option<&mut Introduction> {
-        let place = self.place_mut(slot, protocol, port)?;
-        place.has(port).then_some(&mut place.introduction)
+        let (group, at) = self.at(slot, protocol, port)?;
+        self.groups.get_mut(group)?.places.introduction(at)
     }
 
-    /// Asks for the line that [`Self::find`] reads to come into the cache.
+    /// Asks for the line that [`Self::find_narrow`] and [`Self::find_wide`] read to come into the cache.
     #[inline]
     pub fn prefetch(&self, slot: LocalSlot, protocol: Protocol, port: u16) {
-        let (group, at) = self.at(slot, protocol, port);
-        if let Some(group) = self.groups.get(group) {
-            prefetch(group.places.as_ptr().wrapping_add(at));
+        if let Some((group, at)) = self.at(slot, protocol, port)
+            && let Some(group) = self.groups.get(group)
+        {
+            group.places.prefetch(at);
         }
     }
 
-    /// The group of a port's address, and where among its places the port's is.
+    /// The group of a port's address, and where among its places the port's is; `None` if it is another worker's.
     #[inline]
-    fn at(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> (usize, usize) {
-        let Address { words, group, start } = self.addresses[usize::from(slot.0)];
-        (usize::from(group), start[number(protocol)] as usize + self.owners.place(words ^ port))
-    }
-
-    #[inline]
-    fn place_mut(&mut self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<&mut Place> {
-        let (group, at) = self.at(slot, protocol, port);
-        self.groups.get_mut(group)?.places.get_mut(at)
+    fn at(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<(usize, At)> {
+        let Address { words, group, start, is_v4, .. } = self.addresses[usize::from(slot.0)];
+        let place = self.owners.place(words ^ port, self.worker)?;
+        let index = start[number(protocol)] as usize + place;
+        Some((usize::from(group), At { is_v4, index }))
     }
 }
 
@@ -289,13 +283,23 @@ impl LocalPorts {
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
+    use crate::flow::WideKey;
+    use crate::flow::table::FlowHash;
     use crate::snapshot::ServiceSlot;
     use proptest::prelude::*;
     use std::collections::HashMap;
 
     const SLOT: LocalSlot = LocalSlot(7);
 
-    fn flow(number: u32) -> WideKey {
+    fn key(number: u32) -> FlowKey {
+        FlowKey::new(!number, number as u16, ServiceSlot(3))
+    }
+
+    fn flow(number: u32) -> Holder<'static> {
+        Holder::Narrow(key(number))
+    }
+
+    fn wide(number: u32) -> WideKey {
         WideKey::new(1 << 64 | u128::from(number), number as u16, ServiceSlot(3), 80)
     }
 
@@ -306,7 +310,7 @@ mod tests {
     fn ports(workers: usize, worker: usize) -> LocalPorts {
         let owners = Owners::new(workers);
         let addresses = LocalAddresses::new(&[address(200)], &owners, worker);
-        let mut ports = LocalPorts::new(owners);
+        let mut ports = LocalPorts::new(owners, worker);
         ports.install(SLOT, addresses);
         ports
     }
@@ -318,19 +322,19 @@ mod tests {
         for worker in 0..3 {
             let mut local = ports(3, worker);
             for number in 0..local.free(SLOT, Protocol::Udp) {
-                let port = local.take(SLOT, Protocol::Udp, &flow(number as u32)).unwrap();
+                let port = local.take(SLOT, Protocol::Udp, flow(number as u32)).unwrap();
                 assert_eq!(owners.of_words(toeplitz::words(address(200)) ^ port), worker);
                 assert_eq!(owner.insert(port, worker), None);
             }
-            assert_eq!(local.take(SLOT, Protocol::Udp, &flow(0)), None, "exhausted");
+            assert_eq!(local.take(SLOT, Protocol::Udp, flow(0)), None, "exhausted");
             let are_spent = |local: &LocalPorts, protocol| local.are_spent(&[SLOT], protocol);
             assert!(are_spent(&local, Protocol::Udp) && !are_spent(&local, Protocol::Tcp));
             assert!(!local.are_spent(&[], Protocol::Udp), "of no address it is not known");
             assert!(local.are_spent(&[SLOT, LocalSlot(8)], Protocol::Udp), "one that is not here has none");
             local.give_back(SLOT, Protocol::Udp, *owner.iter().find(|(_, its)| **its == worker).unwrap().0);
             assert!(!are_spent(&local, Protocol::Udp) && !local.is_any_spent());
-            assert!(local.take(SLOT, Protocol::Udp, &flow(0)).is_some());
-            assert!(local.take(SLOT, Protocol::Tcp, &flow(0)).is_some(), "protocols have ports of their own");
+            assert!(local.take(SLOT, Protocol::Udp, flow(0)).is_some());
+            assert!(local.take(SLOT, Protocol::Tcp, flow(0)).is_some(), "protocols have ports of their own");
         }
         assert_eq!(owner.len(), 65_536 - 1024);
         assert!(owner.keys().all(|port| *port >= 1024));
@@ -340,13 +344,13 @@ mod tests {
     fn a_group_may_come_without_ports_and_another_one_instead_of_it() {
         let owners = Owners::new(2);
         let group = LocalAddresses::new(&[address(200), address(201)], &owners, 1);
-        let mut local = LocalPorts::new(owners);
+        let mut local = LocalPorts::new(owners, 1);
         local.install(SLOT, group.clone().spent());
         let slots = [SLOT, LocalSlot(SLOT.0 + 1)];
         assert!(local.is_any_spent() && local.are_spent(&slots, Protocol::Udp));
-        assert_eq!(local.take(SLOT, Protocol::Udp, &flow(1)), None);
+        assert_eq!(local.take(SLOT, Protocol::Udp, flow(1)), None);
         local.install(SLOT, group);
-        assert!(!local.is_any_spent() && local.take(slots[1], Protocol::Udp, &flow(1)).is_some());
+        assert!(!local.is_any_spent() && local.take(slots[1], Protocol::Udp, flow(1)).is_some());
     }
 
     /// Of three workers the last one owns fewer ports. If it had fewer places, a port of another worker at one of these addresses
@@ -354,7 +358,7 @@ mod tests {
     #[test]
     fn ports_of_other_workers_are_not_found() {
         let owners = Owners::new(3);
-        let mut local = LocalPorts::new(owners.clone());
+        let mut local = LocalPorts::new(owners.clone(), 2);
         let all = ["198.51.100.200", "198.51.236.96", "198.51.86.168"].map(|text| text.parse().unwrap());
         assert!(
             [(0, 1, 0x88a8), (1, 2, 0xbac8)].into_iter().all(|(one, other, bits)| {
@@ -365,12 +369,13 @@ mod tests {
         let slots = [0, 1, 2].map(|number| LocalSlot(SLOT.0 + number));
         let both = [Protocol::Tcp, Protocol::Udp];
         for (slot, protocol) in slots.into_iter().flat_map(|slot| both.map(|protocol| (slot, protocol))) {
-            while local.take(slot, protocol, &flow(1)).is_some() {}
+            while local.take(slot, protocol, flow(1)).is_some() {}
         }
         for (slot, address) in slots.into_iter().zip(all) {
             let is_owned = |port: &u16| owners.of(address, *port) == 2;
             for protocol in both {
-                let found = (1024..=u16::MAX).filter(|port| local.find(slot, protocol, *port).is_some());
+                let found =
+                    (1024..=u16::MAX).filter(|port| local.find_narrow(slot, protocol, *port).is_some());
                 assert!(found.eq((1024..=u16::MAX).filter(is_owned)));
             }
         }
@@ -380,7 +385,7 @@ mod tests {
     fn a_port_rests_for_as_long_as_it_can() {
         let mut local = ports(64, 5);
         let all = local.free(SLOT, Protocol::Tcp);
-        let take = |local: &mut LocalPorts| local.take(SLOT, Protocol::Tcp, &flow(1)).unwrap();
+        let take = |local: &mut LocalPorts| local.take(SLOT, Protocol::Tcp, flow(1)).unwrap();
         let (first, second) = (take(&mut local), take(&mut local));
         local.give_back(SLOT, Protocol::Tcp, second);
         local.give_back(SLOT, Protocol::Tcp, first);
@@ -392,19 +397,59 @@ mod tests {
     #[test]
     fn only_taken_ports_of_installed_addresses_are_known() {
         let mut local = ports(2, 0);
-        let port = local.take(SLOT, Protocol::Tcp, &flow(9)).unwrap();
+        let port = local.take(SLOT, Protocol::Tcp, flow(9)).unwrap();
         local.prefetch(SLOT, Protocol::Tcp, port);
-        assert_eq!(local.find(SLOT, Protocol::Tcp, port), Some(flow(9).with_local_port(port)));
-        assert_eq!(local.find(SLOT, Protocol::Udp, port), None);
-        assert_eq!(local.find(LocalSlot(8), Protocol::Tcp, port), None);
-        assert_eq!(local.take(LocalSlot(8), Protocol::Tcp, &flow(1)), None);
-        let known = (0..=u16::MAX).filter(|port| local.find(SLOT, Protocol::Tcp, *port).is_some());
+        assert_eq!(local.find_narrow(SLOT, Protocol::Tcp, port), Some(key(9)));
+        assert_eq!(local.find_narrow(SLOT, Protocol::Udp, port), None);
+        assert_eq!(local.find_narrow(LocalSlot(8), Protocol::Tcp, port), None);
+        assert_eq!(local.take(LocalSlot(8), Protocol::Tcp, flow(1)), None);
+        let known = (0..=u16::MAX).filter(|port| local.find_narrow(SLOT, Protocol::Tcp, *port).is_some());
         assert_eq!(known.collect::<Vec<_>>(), [port]);
         let free = local.free(SLOT, Protocol::Tcp);
         for other in (0..=u16::MAX).filter(|other| *other != port) {
             local.give_back(SLOT, Protocol::Tcp, other);
         }
         assert_eq!(local.free(SLOT, Protocol::Tcp), free, "what is not taken cannot be given back");
+    }
+
+    #[test]
+    fn a_port_leads_to_a_flow_of_either_kind() {
+        let owners = Owners::new(1);
+        let addresses = ["2001:db8::1".parse().unwrap(), address(200), "2001:db8::2".parse().unwrap()];
+        let mut local = LocalPorts::new(owners.clone(), 0);
+        local.install(SLOT, LocalAddresses::new(&addresses, &owners, 0));
+        for (slot, is_v4) in (SLOT.0..).map(LocalSlot).zip([false, true, false]) {
+            let (hash, protocol) = (FlowHash::from_bits(0), Protocol::Udp);
+            let port = local.take(slot, protocol, Holder::Wide(&wide(7), hash)).unwrap();
+            assert_eq!(local.find_narrow(slot, protocol, port), None, "no narrow one has had a port here");
+            let behind = local.find_wide(slot, protocol, port);
+            assert_eq!(behind.is_some_and(|behind| behind == Behind::Key(wide(7))), !is_v4);
+            assert_eq!(behind.is_some_and(|behind| matches!(behind, Behind::Hash(_))), is_v4, "also of 0");
+            let narrow = local.take(slot, protocol, flow(8)).unwrap();
+            assert_eq!(local.find_narrow(slot, protocol, narrow), Some(key(8)));
+            assert_eq!(local.find_narrow(slot, protocol, port).is_some(), is_v4, "and that is nobody's");
+            local.give_back(slot, protocol, port);
+            assert_eq!(local.find_wide(slot, protocol, port), None);
+            assert_eq!(local.find_narrow(slot, protocol, narrow), Some(key(8)));
+        }
+    }
+
+    #[test]
+    fn whoever_takes_a_port_is_not_introduced_yet() {
+        for address in [address(200), "2001:db8::1".parse().unwrap()] {
+            let owners = Owners::new(64);
+            let mut local = LocalPorts::new(owners.clone(), 5);
+            local.install(SLOT, LocalAddresses::new(&[address], &owners, 5));
+            let all = local.free(SLOT, Protocol::Tcp);
+            for taken in 0..2 * all {
+                let port = local.take(SLOT, Protocol::Tcp, flow(1)).unwrap();
+                let introduction = local.introduction(SLOT, Protocol::Tcp, port).unwrap();
+                assert!(!introduction.is_over(), "{taken}");
+                introduction.end();
+                local.give_back(SLOT, Protocol::Tcp, port);
+                assert_eq!(local.introduction(SLOT, Protocol::Tcp, port), None);
+            }
+        }
     }
 
     proptest! {
@@ -414,31 +459,31 @@ mod tests {
             steps in prop::collection::vec((0..3, 0u8..3, any::<bool>(), any::<prop::sample::Index>()), 0..400),
         ) {
             let owners = Owners::new(100);
-            let mut local = LocalPorts::new(owners.clone());
-            let addresses = [200, 201, 202].map(address);
+            let mut local = LocalPorts::new(owners.clone(), 99);
+            let addresses = [address(200), "2001:db8::1".parse().unwrap(), address(202)];
             for (slot, group) in [(0, &addresses[..2]), (2, &addresses[2..])] {
                 local.install(LocalSlot(slot), LocalAddresses::new(group, &owners, 99));
             }
-            let mut taken: Vec<((LocalSlot, Protocol, u16), WideKey)> = Vec::new();
+            let mut taken: Vec<((LocalSlot, Protocol, u16), FlowKey)> = Vec::new();
             for (number, (take, slot, tcp, which)) in steps.into_iter().enumerate() {
                 let (slot, protocol) = (LocalSlot(slot), if tcp { Protocol::Tcp } else { Protocol::Udp });
                 if take != 0 {
                     let free = local.free(slot, protocol);
-                    match local.take(slot, protocol, &flow(number as u32)) {
+                    match local.take(slot, protocol, flow(number as u32)) {
                         Some(port) => {
                             let key = (slot, protocol, port);
                             prop_assert!(taken.iter().all(|(other, _)| *other != key));
-                            taken.push((key, flow(number as u32)));
+                            taken.push((key, self::key(number as u32)));
                         }
                         None => prop_assert_eq!(free, 0),
                     }
                 } else if !taken.is_empty() {
                     let ((slot, protocol, port), _) = taken.swap_remove(which.index(taken.len()));
                     local.give_back(slot, protocol, port);
-                    prop_assert_eq!(local.find(slot, protocol, port), None);
+                    prop_assert_eq!(local.find_narrow(slot, protocol, port), None);
                 }
-                for ((slot, protocol, port), flow) in &taken {
-                    prop_assert_eq!(local.find(*slot, *protocol, *port), Some(flow.with_local_port(*port)));
+                for ((slot, protocol, port), key) in &taken {
+                    prop_assert_eq!(local.find_narrow(*slot, *protocol, *port), Some(*key));
                 }
             }
         }

@@ -146,11 +146,13 @@ impl Owners {
         usize::from(self.entries[hash % ENTRIES].worker)
     }
 
-    /// Numbers the exclusive ors that a worker owns, from 0 to [`Owners::places`].
+    /// Numbers the exclusive ors that a worker owns, from 0 to [`Owners::places`]; `None` for those of others.
     #[inline]
-    pub fn place(&self, words: u16) -> usize {
+    pub fn place(&self, words: u16, worker: usize) -> Option<usize> {
         let hash = usize::from(self.hash(words));
-        usize::from(self.entries[hash % ENTRIES].rank) * WORDS_PER_ENTRY + hash / ENTRIES
+        let entry = self.entries[hash % ENTRIES];
+        (usize::from(entry.worker) == worker)
+            .then(|| usize::from(entry.rank) * WORDS_PER_ENTRY + hash / ENTRIES)
     }
 
     /// How many exclusive ors a worker owns.
@@ -293,7 +295,8 @@ mod tests {
             let owners = Owners::new(workers);
             let mut taken: Vec<_> = (0..workers).map(|worker| vec![false; owners.places(worker)]).collect();
             for words in 0..=u16::MAX {
-                let place = &mut taken[owners.of_words(words)][owners.place(words)];
+                let owner = owners.of_words(words);
+                let place = &mut taken[owner][owners.place(words, owner).unwrap()];
                 assert!(!std::mem::replace(place, true));
             }
             assert!(taken.iter().flatten().all(|taken| *taken));

@@ -257,7 +257,7 @@ async fn flows_are_listed_up_to_the_limit() {
 async fn workers_have_their_ports_of_local_addresses_before_these_are_in_force() {
     let mut lab = lab_of(WIDE, Host::none());
     let slots = |lab: &Lab| -> Vec<u8> {
-        let mut ports = LocalPorts::new(Owners::new(1));
+        let mut ports = LocalPorts::new(Owners::new(1), 0);
         while let Some((slot, addresses)) = lab.engine.workers[0].locals.pop() {
             ports.install(slot, addresses);
         }

@@ -58,6 +58,18 @@ impl FlowKey {
         Self(endpoint(client, client_port) | u64::from(service.0))
     }
 
+    /// All of it in one number, which is not 0 if it is a flow's.
+    #[inline]
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The key that is this number.
+    #[inline]
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// The client's address.
     pub fn client(self) -> u32 {
         ((self.0 >> 32) as u32).swap_bytes()

@@ -539,6 +539,19 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
     }
 }
 
+impl WideTable {
+    /// Where the flow is stored that has this hash and local port, and whose value says the rest: `is_its`.
+    pub fn find_by_port(
+        &self,
+        hash: FlowHash,
+        port: u16,
+        is_its: impl Fn(FlowValue) -> bool,
+    ) -> Option<Place> {
+        let places = self.lines_of(hash).into_iter().flat_map(|(line, _)| [place(line, 0), place(line, 1)]);
+        places.into_iter().find(|its| self.key(*its).local_port() == port && is_its(self.value(*its)))
+    }
+}
+
 /// Lines of a table with so many ways that is rated for `capacity` flows.
 fn lines(capacity: usize, ways: usize) -> usize {
     (capacity * 2).div_ceil(ways).clamp(2, u32::MAX as usize)

@@ -6,15 +6,14 @@ use std::arch::x86_64::{__m512i, _mm512_slli_epi64};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::bind::is_outward;
 use super::{Context, Setup};
 use crate::drops::DropReason;
 use crate::eight::WideEnds;
 use crate::flow::state::{self, State, View};
 use crate::flow::table::{FlowHash, HashSecret, Inserted, NarrowTable, Place, Record, WideTable, Worth};
 use crate::flow::{FlowKey, FlowOwner, FlowValue, Key, WideKey, mapped};
-use crate::local::{LocalAddresses, LocalPorts, LocalSlot};
-use crate::packet::{Addresses, Headers, Version as _};
+use crate::local::{Behind, Holder, LocalAddresses, LocalPorts, LocalSlot};
+use crate::packet::{Addresses, Headers};
 use crate::rewrite::sequence::Introduction;
 use crate::snapshot::Found;
 use crate::stats::WorkerStats;
@@ -47,7 +46,7 @@ impl Flows {
             narrow: NarrowTable::new(setup.flow_capacity, setup.secret),
             wide: WideTable::new(setup.wide_capacity, setup.secret),
             secret: setup.secret,
-            locals: LocalPorts::new(Owners::new(setup.team.workers())),
+            locals: LocalPorts::new(Owners::new(setup.team.workers()), setup.number),
             stats,
         }
     }
@@ -187,32 +186,39 @@ impl Flows {
     /// should be there already.
     #[inline]
     pub(super) fn prefetch_behind(&self, slot: LocalSlot, headers: &Headers) {
-        let Some(key) = self.key_of(slot, headers.protocol, headers.dst_port) else { return };
-        match narrow_of(&key) {
-            Some(narrow) => {
-                self.narrow.prefetch(narrow.hash(&self.secret));
-            }
-            None => {
-                self.wide.prefetch(key.hash(&self.secret));
-            }
+        if let Some(key) = self.locals.find_narrow(slot, headers.protocol, headers.dst_port) {
+            self.narrow.prefetch(key.hash(&self.secret));
         }
-    }
-
-    /// The key of the flow that has a local port, or of that [`narrow_of`] tells.
-    #[inline]
-    pub(super) fn key_of(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<WideKey> {
-        self.locals.find(slot, protocol, port)
+        match self.locals.find_wide(slot, headers.protocol, headers.dst_port) {
+            Some(Behind::Key(key)) => drop(self.wide.prefetch(key.hash(&self.secret))),
+            Some(Behind::Hash(hash)) => drop(self.wide.prefetch(hash)),
+            None => {}
+        }
     }
 
     /// The flow whose backend knows its client by a local address and port.
     #[inline]
     pub(super) fn find_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Stored> {
-        let key = self.key_of(slot, protocol, port)?;
-        let stored = match narrow_of(&key) {
-            Some(narrow) => Stored::Narrow(self.narrow.find(narrow.hash(&self.secret), &narrow)?),
-            None => Stored::Wide(self.wide.find(key.hash(&self.secret), &key)?),
-        };
+        self.find_narrow_local(slot, protocol, port).or_else(|| self.find_wide_local(slot, protocol, port))
+    }
+
+    #[inline]
+    fn find_narrow_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Stored> {
+        let key = self.locals.find_narrow(slot, protocol, port)?;
+        let stored = Stored::Narrow(self.narrow.find(key.hash(&self.secret), &key)?);
         (self.local(stored) == Some((slot, port))).then_some(stored)
+    }
+
+    #[inline]
+    fn find_wide_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Stored> {
+        let place = match self.locals.find_wide(slot, protocol, port)? {
+            Behind::Key(key) => self.wide.find(key.hash(&self.secret), &key)?,
+            Behind::Hash(hash) => {
+                let is_its = |flow| protocol_of(flow) == protocol && flow.local() == slot;
+                self.wide.find_by_port(hash, port, is_its)?
+            }
+        };
+        Some(Stored::Wide(place)).filter(|stored| self.local(*stored) == Some((slot, port)))
     }
 
     #[inline]
@@ -313,7 +319,7 @@ impl Flows {
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<Place, DropReason> {
-        let (flow, port) = self.with_local(wide_of(key), flow, locals)?;
+        let (flow, port) = self.with_local(Holder::Narrow(key), flow, locals)?;
         self.place_narrow(context, line, key, flow, port)
     }
 
@@ -365,7 +371,7 @@ impl Flows {
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<Place, DropReason> {
-        let (flow, port) = self.with_local(key, flow, locals)?;
+        let (flow, port) = self.with_local(Holder::Wide(&key, line), flow, locals)?;
         self.place_wide(context, line, key.with_local_port(port), flow)
     }
 
@@ -406,14 +412,14 @@ impl Flows {
     #[inline(always)]
     fn with_local(
         &mut self,
-        key: WideKey,
+        holder: Holder,
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<(FlowValue, u16), DropReason> {
         if locals.is_empty() {
             return Ok((flow, 0));
         }
-        let Some((slot, port)) = self.take_local(protocol_of(flow), &key, locals) else {
+        let Some((slot, port)) = self.take_local(protocol_of(flow), holder, locals) else {
             return Err(self.without_port());
         };
         self.stats.local_ports(slot).add(1);
@@ -424,17 +430,17 @@ impl Flows {
     fn take_local(
         &mut self,
         protocol: Protocol,
-        key: &WideKey,
+        holder: Holder,
         locals: &[LocalSlot],
     ) -> Option<(LocalSlot, u16)> {
         if self.locals.are_spent(locals, protocol) {
             return None;
         }
         // A division of 64 bits takes twice as long.
-        let start = (key.client() as u32 % locals.len() as u32) as usize;
-        match self.locals.take(locals[start], protocol, key) {
+        let start = (holder.client() % locals.len() as u32) as usize;
+        match self.locals.take(locals[start], protocol, holder) {
             Some(port) => Some((locals[start], port)),
-            None => self.take_other(protocol, key, locals, start),
+            None => self.take_other(protocol, holder, locals, start),
         }
     }
 
@@ -443,12 +449,12 @@ impl Flows {
     fn take_other(
         &mut self,
         protocol: Protocol,
-        key: &WideKey,
+        holder: Holder,
         locals: &[LocalSlot],
         start: usize,
     ) -> Option<(LocalSlot, u16)> {
         let (rest, first) = locals.split_at(start);
-        first.iter().chain(rest).find_map(|slot| Some((*slot, self.locals.take(*slot, protocol, key)?)))
+        first.iter().chain(rest).find_map(|slot| Some((*slot, self.locals.take(*slot, protocol, holder)?)))
     }
 
     /// Gives back the local port of a flow that has one.
@@ -542,20 +548,6 @@ pub(super) fn wide_address(address: IpAddr) -> u128 {
         IpAddr::V4(address) => mapped(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),
     }
-}
-
-/// What stands for a narrow flow where its local port is kept: the port of a service is never 0.
-#[inline]
-pub(super) fn wide_of(key: FlowKey) -> WideKey {
-    WideKey::new(mapped(key.client()), key.client_port(), key.service(), 0)
-}
-
-/// The narrow flow that [`wide_of`] was told.
-#[inline]
-pub(super) fn narrow_of(key: &WideKey) -> Option<FlowKey> {
-    let client =
-        u32::of_wide(key.client()).filter(|_| key.service_port() == 0 && !is_outward(key.service()))?;
-    Some(FlowKey::new(client, key.client_port(), key.service()))
 }
 
 /// Who a narrow flow belongs to.

@@ -14,6 +14,18 @@ impl FlowHash {
     /// A hash of nothing, to begin with.
     pub const ZERO: Self = Self(0);
 
+    /// The hash as a number.
+    #[inline]
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The hash that is this number.
+    #[inline]
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Hash of the client's flow to one port of one of many services, so that they do not crowd one line.
     ///
     /// The client's part is secret already, and what is added for all his flows may be known: Fibonacci hashing, which

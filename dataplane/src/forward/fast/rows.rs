@@ -168,8 +168,8 @@ impl<F: Frame> Forwarder<F> {
     /// Asks for what tells whose flow a reply to a local address is of.
     #[inline(always)]
     pub(super) fn foresee_behind<A: Fast, K: Tabled>(&self, slot: usize, lane: &Lane<A, K>) {
-        let protocol = lane.request(slot).brief.protocol();
-        self.flows.prefetch_local(lane.local[slot], protocol, lane.local_port[slot]);
+        let (local, protocol, port) = lane.local_end(slot);
+        self.flows.prefetch_local(local, protocol, port);
     }
 
     /// Finds out the clients for whom local addresses stand, and asks for their flows. A gateway's are for the stages, and of
@@ -177,9 +177,7 @@ impl<F: Frame> Forwarder<F> {
     #[inline]
     pub(super) fn look_behind<A: Fast, K: Tabled>(&self, lane: &mut Lane<A, K>, live: &mut Live) {
         for slot in lane.local_replies {
-            let protocol = lane.request(slot).brief.protocol();
-            let key = self.flows.key_of(lane.local[slot], protocol, lane.local_port[slot]);
-            let Some(key) = key.and_then(K::behind) else { continue };
+            let Some(key) = K::behind(&self.flows, lane.local_end(slot)) else { continue };
             let (client, port) = key.client_end::<A>();
             let hash = self.flows.hash_of(client, port);
             let home = K::prefetch(&self.flows, key.line(hash));

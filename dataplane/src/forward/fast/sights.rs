@@ -139,6 +139,12 @@ impl<A: Version, K: Key> Lane<A, K> {
         self.replies.keep_if(slot, is_reply);
     }
 
+    /// The local address and port that a reply is to, and its protocol.
+    #[inline(always)]
+    pub fn local_end(&self, slot: usize) -> (LocalSlot, Protocol, u16) {
+        (self.local[slot], self.request(slot).brief.protocol(), self.local_port[slot])
+    }
+
     /// No packet is a reply.
     #[inline]
     fn clear(&mut self) {

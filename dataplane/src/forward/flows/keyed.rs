@@ -1,12 +1,14 @@
 //! Addresses and keys of one kind, for code that knows which kind its packets are of.
 
-use super::{Flows, Stored, narrow_of, wide_of};
+use super::{Flows, Stored};
+use config::words::Protocol;
+
 use crate::drops::DropReason;
 use crate::flow::table::{FlowHash, HashSecret, Home, Place};
 use crate::flow::{FlowKey, FlowValue, Key, WideKey};
 use crate::forward::Context;
 use crate::forward::bind::is_outward;
-use crate::local::LocalSlot;
+use crate::local::{Behind, Holder, LocalSlot};
 use crate::packet::Version;
 use crate::snapshot::ServiceSlot;
 
@@ -34,9 +36,9 @@ pub trait Tabled: Key {
     /// The key of a client's flow to a port of a service, which has no other if the key is narrow.
     fn of<A: Version>(client: (A, u16), service: ServiceSlot, service_port: u16) -> Self;
 
-    /// The key of a client's flow to a service by that which is kept with its local port; `None` if it is of another kind, or a
-    /// gateway's.
-    fn behind(key: WideKey) -> Option<Self>;
+    /// The key of the client's flow that has a local port; `None` if it is of another kind, or a gateway's. Nobody has the key,
+    /// perhaps, if it is of IPv4 and flows of both kinds have ports of that address.
+    fn behind(flows: &Flows, end: (LocalSlot, Protocol, u16)) -> Option<Self>;
 
     /// Hash of the flow, whose client has this one.
     fn line(self, client: FlowHash) -> FlowHash;
@@ -139,8 +141,8 @@ impl Tabled for FlowKey {
     }
 
     #[inline(always)]
-    fn behind(key: WideKey) -> Option<Self> {
-        narrow_of(&key)
+    fn behind(flows: &Flows, (slot, protocol, port): (LocalSlot, Protocol, u16)) -> Option<Self> {
+        flows.locals.find_narrow(slot, protocol, port)
     }
 
     #[inline(always)]
@@ -245,7 +247,7 @@ impl Tabled for FlowKey {
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<(LocalSlot, u16), DropReason> {
-        let (flow, port) = flows.with_local(wide_of(self), flow, locals)?;
+        let (flow, port) = flows.with_local(Holder::Narrow(self), flow, locals)?;
         match flows.narrow.settle(home, self, flow) {
             Some(place) => {
                 flows.narrow.set_port(place, port);
@@ -286,8 +288,13 @@ impl Tabled for WideKey {
     }
 
     #[inline(always)]
-    fn behind(key: WideKey) -> Option<Self> {
-        Some(key).filter(|key| !is_outward(Self::service(key)) && u128::of_wide(key.client()).is_some())
+    fn behind(flows: &Flows, (slot, protocol, port): (LocalSlot, Protocol, u16)) -> Option<Self> {
+        match flows.locals.find_wide(slot, protocol, port)? {
+            Behind::Key(key) if !is_outward(Self::service(&key)) => {
+                u128::of_wide(key.client()).is_some().then_some(key)
+            }
+            _ => None,
+        }
     }
 
     #[inline(always)]
@@ -389,7 +396,7 @@ impl Tabled for WideKey {
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<(LocalSlot, u16), DropReason> {
-        let (flow, port) = flows.with_local(self, flow, locals)?;
+        let (flow, port) = flows.with_local(Holder::Wide(&self, self.line(*of.1)), flow, locals)?;
         self.with_local_port(port).store(flows, context, of, flow)?;
         Ok((flow.local(), port))
     }

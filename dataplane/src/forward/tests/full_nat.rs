@@ -310,13 +310,19 @@ fn a_gateway_hides_its_inside_behind_the_pool() {
     parts.interfaces[0].gateway = Some(Gateway { pool: Some(PoolSlot(0)) });
     let mut path = path_of(parts, 0, 1);
     let (inside, world) = ("198.51.100.12:5000", "203.0.113.9:443");
-    for request in [syn(inside, world), datagram(inside, world)] {
+    let requests =
+        [(syn(inside, world), 12), (datagram(inside, world), 12), (syn("198.51.100.13:5000", world), 13)];
+    for (request, station) in requests {
+        if station == 13 {
+            // From now on narrow flows have had ports of the pool, too.
+            sent_from(&mut path, &syn(CLIENT, VIP));
+        }
         let End::Sent(frame) = path.pass(request.frame()) else { panic!() };
         let local = SocketAddr::new(LOCAL.parse().unwrap(), u16::from_be_bytes([frame[34], frame[35]]));
         assert_eq!(frame, Sample { src: local, ttl: 63, ..request.clone() }.sent(1, 254));
         let reply = Sample { src: request.dst, dst: local, ..request.clone() };
         let at_station = Sample { dst: request.src, ttl: 63, ..reply.clone() };
-        assert_eq!(path.pass(reply.frame()), End::Sent(at_station.sent(12, 254)));
+        assert_eq!(path.pass(reply.frame()), End::Sent(at_station.sent(station, 254)));
     }
 }
 
