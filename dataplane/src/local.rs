@@ -3,7 +3,7 @@
 //! Each worker has those ports whose replies come to it ([`Owners`]), so none is ever shared. A reply is to a
 //! local address and port; one read tells where its flow is.
 //!
-//! The memory of addresses, 2.2 MiB for each of IPv4 and 4.2 of IPv6, divided by the number of workers, is made by the control
+//! The memory of addresses, 2.5 MiB for each of IPv4 and 4.5 of IPv6, divided by the number of workers, is made by the control
 //! thread and moved to the worker, which allocates and frees nothing when the pools change; with the first of them the room that
 //! narrow flows need for their ports.
 
@@ -49,24 +49,67 @@ fn number(protocol: Protocol) -> usize {
     }
 }
 
-/// The free ports of an address by protocol, in the order in which they were given back: a port rests for as long as it can,
-/// because packets of its last flow may still be on their way.
-type Free = [VecDeque<u16>; PROTOCOLS];
+/// A worker's port, and which of its address's places is the port's ([`Owners::place`]).
+#[derive(Clone, Copy)]
+struct Port {
+    number: u16,
+    place: u16,
+}
 
-/// How many protocols have no port left.
-fn spent(free: &Free) -> usize {
-    free.iter().filter(|ports| ports.is_empty()).count()
+/// A worker's ports of a protocol at one address, in a cache line.
+#[derive(Clone)]
+#[repr(align(64))]
+struct Stock {
+    /// Those that are free, in the order in which they were given back: a port rests for as long as it can, because packets of
+    /// its last flow may still be on their way.
+    free: VecDeque<Port>,
+    /// Where their places begin among those of the group and IP version.
+    start: u32,
+    /// The address's; see [`toeplitz::words`].
+    words: u16,
+    /// The number of its group.
+    group: u16,
+    is_v4: bool,
+    /// Whether narrow flows have had some of them. A gateway's are wide.
+    has_narrow: bool,
+}
+
+impl Stock {
+    /// Of no address: there is no such group.
+    const fn none() -> Self {
+        let free = VecDeque::new();
+        Self { free, start: 0, words: 0, group: u16::MAX, is_v4: true, has_narrow: false }
+    }
+
+    /// All ports of an address that are a worker's, in an order that nobody outside can guess (RFC 6056).
+    fn new(address: IpAddr, start: usize, owners: &Owners, worker: usize) -> Self {
+        let words = toeplitz::words(address);
+        let port = |number| Some(Port { number, place: owners.place(words ^ number, worker)? as u16 });
+        let mut owned: Vec<_> = (FIRST_PORT..=u16::MAX).filter_map(port).collect();
+        let secret = RandomState::new();
+        owned.sort_by_cached_key(|port| secret.hash_one(port.number));
+        Self { free: owned.into(), start: start as u32, words, is_v4: address.is_ipv4(), ..Self::none() }
+    }
+
+    /// Whether there is an address that has no port left.
+    fn is_spent(&self) -> bool {
+        self.group != Self::none().group && self.free.is_empty()
+    }
+
+    /// Which place in its group a port has, by its own.
+    #[inline]
+    fn at(&self, place: usize) -> At {
+        At { is_v4: self.is_v4, index: self.start as usize + place }
+    }
 }
 
 /// One worker's ports of some addresses.
 #[derive(Clone)]
 pub struct LocalAddresses {
-    /// Of each address: whether it is of IPv4, and see [`toeplitz::words`].
-    words: Vec<(bool, u16)>,
-    /// Of each address.
-    free: Vec<Free>,
-    /// Of each address by protocol, by [`Owners::place`]. All are one table: it is on huge pages where the addresses are as many
-    /// as the workers that share their ports, for which a table of each would be too small.
+    /// Of each address by protocol.
+    stocks: Vec<[Stock; PROTOCOLS]>,
+    /// Of the same, by [`Owners::place`]. All are one table: it is on huge pages where the addresses are as many as the workers
+    /// that share their ports, for which a table of each would be too small.
     places: Places,
     /// For the ports of narrow flows, which a worker needs with its first addresses.
     room: Option<Room>,
@@ -76,21 +119,19 @@ pub struct LocalAddresses {
 type Room = Table<[u16; NARROW_WAYS]>;
 
 impl LocalAddresses {
-    /// The ports of addresses that belong to a worker, all free, in an order that nobody outside can guess
-    /// (RFC 6056).
+    /// The ports of addresses that belong to a worker, all free.
     pub fn new(addresses: &[IpAddr], owners: &Owners, worker: usize) -> Self {
-        let words: Vec<_> = addresses.iter().map(|it| (it.is_ipv4(), toeplitz::words(*it))).collect();
-        let ports = |words: u16| {
-            let owned = (FIRST_PORT..=u16::MAX).filter(|port| owners.of_words(words ^ port) == worker);
-            let mut owned: Vec<u16> = owned.collect();
-            let secret = RandomState::new();
-            owned.sort_by_cached_key(|port| secret.hash_one(port));
-            owned.into()
-        };
-        let free: Vec<_> = words.iter().map(|(_, words)| [*words; PROTOCOLS].map(ports)).collect();
-        let of_v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
-        let number = [of_v4, addresses.len() - of_v4].map(|those| those * PROTOCOLS * owners.places(worker));
-        Self { words, free, places: Places::new(number), room: None }
+        let each = owners.places(worker);
+        // Of IPv4 and IPv6. There are fewer than 2^32, for there are no more addresses than slots.
+        let mut places = [0; 2];
+        let stocks = addresses.iter().map(|address| {
+            [(); PROTOCOLS].map(|()| {
+                let end = &mut places[usize::from(address.is_ipv6())];
+                *end += each;
+                Stock::new(*address, *end - each, owners, worker)
+            })
+        });
+        Self { stocks: stocks.collect(), places: Places::new(places), room: None }
     }
 
     /// The same with room for the ports of narrow flows, which the first ones that a worker gets have: for tables that are rated
@@ -102,7 +143,7 @@ impl LocalAddresses {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.words.is_empty()
+        self.stocks.is_empty()
     }
 
     pub(crate) fn take_room(&mut self) -> Option<Room> {
@@ -112,28 +153,9 @@ impl LocalAddresses {
     /// The same without a port that is free, as if flows had them all.
     #[must_use]
     pub fn spent(mut self) -> Self {
-        self.free.iter_mut().flatten().for_each(VecDeque::clear);
+        self.stocks.iter_mut().flatten().for_each(|stock| stock.free.clear());
         self
     }
-}
-
-/// Where the places of an address are.
-#[derive(Clone, Copy)]
-struct Address {
-    words: u16,
-    /// The number of its group.
-    group: u16,
-    is_v4: bool,
-    /// By protocol, where they begin among those of the group and IP version.
-    start: [u32; PROTOCOLS],
-    /// Whether narrow flows have had its ports. A gateway's are wide.
-    has_narrow: bool,
-}
-
-impl Address {
-    /// That of a slot without an address: there is no such group.
-    const NONE: Self =
-        Self { words: 0, group: u16::MAX, is_v4: true, start: [0; PROTOCOLS], has_narrow: false };
 }
 
 /// One worker's ports of all pool addresses.
@@ -141,9 +163,8 @@ pub struct LocalPorts {
     owners: Owners,
     /// The worker's number among these.
     worker: usize,
-    /// By slot, as the next.
-    addresses: [Address; SLOTS],
-    free: Box<[Free; SLOTS]>,
+    /// By slot.
+    stocks: Box<[[Stock; PROTOCOLS]; SLOTS]>,
     /// Addresses that came together, and the places of their ports.
     groups: Vec<LocalAddresses>,
     /// How many times an address has no port of a protocol left.
@@ -156,8 +177,7 @@ impl LocalPorts {
         Self {
             owners,
             worker,
-            addresses: [Address::NONE; SLOTS],
-            free: Box::new([const { [const { VecDeque::new() }; PROTOCOLS] }; SLOTS]),
+            stocks: Box::new([const { [const { Stock::none() }; PROTOCOLS] }; SLOTS]),
             // Each has an address at least, so that there is room for all.
             groups: Vec::with_capacity(SLOTS),
             spent: 0,
@@ -166,26 +186,26 @@ impl LocalPorts {
 
     /// Takes over the ports of addresses that have this slot and those that follow, instead of the ports that were there.
     pub fn install(&mut self, slot: LocalSlot, mut group: LocalAddresses) {
-        // Far fewer groups than 2^16, and places than 2^32: there are no more addresses than slots.
-        let (number, each) = (self.groups.len() as u16, self.owners.places(self.worker) as u32);
-        let slots = self.addresses.iter_mut().zip(self.free.iter_mut()).skip(slot.0.into());
-        // Of either version, IPv6 first.
-        let mut places = [0; 2];
-        for ((address, free), ((is_v4, words), new)) in slots.zip(group.words.iter().zip(&mut group.free)) {
+        // Far fewer groups than 2^16.
+        let number = self.groups.len() as u16;
+        for (old, new) in self.stocks.iter_mut().skip(slot.0.into()).zip(&mut group.stocks) {
+            new.iter_mut().for_each(|stock| stock.group = number);
+            let spent = |stocks: &[Stock]| stocks.iter().filter(|stock| stock.is_spent()).count();
             self.spent += spent(new);
-            self.spent -= if address.group == Address::NONE.group { 0 } else { spent(free) };
-            let first = &mut places[usize::from(*is_v4)];
-            let start = [*first, *first + each];
-            *first += PROTOCOLS as u32 * each;
-            *address = Address { words: *words, group: number, is_v4: *is_v4, start, has_narrow: false };
-            std::mem::swap(free, new);
+            self.spent -= spent(old);
+            std::mem::swap(old, new);
         }
         self.groups.push(group);
     }
 
+    #[inline]
+    fn stock(&self, slot: LocalSlot, protocol: Protocol) -> &Stock {
+        &self.stocks[usize::from(slot.0)][number(protocol)]
+    }
+
     /// Number of free ports.
     pub fn free(&self, slot: LocalSlot, protocol: Protocol) -> usize {
-        self.free[usize::from(slot.0)][number(protocol)].len()
+        self.stock(slot, protocol).free.len()
     }
 
     /// Whether some address has no port of a protocol left.
@@ -203,49 +223,49 @@ impl LocalPorts {
     }
 
     /// Takes the port that has been free for the longest time, for this flow; `None` if none is free.
-    #[inline]
-    pub fn take(&mut self, slot: LocalSlot, protocol: Protocol, holder: Holder) -> Option<u16> {
-        let free = &mut self.free[usize::from(slot.0)][number(protocol)];
-        let (port, later) = (free.pop_front()?, free.get(AHEAD).copied());
-        self.spent += usize::from(free.is_empty());
+    #[inline(always)]
+    pub fn take(&mut self, slot: LocalSlot, protocol: Protocol, holder: impl Holder) -> Option<u16> {
+        let stock = &mut self.stocks[usize::from(slot.0)][number(protocol)];
+        let port = stock.free.pop_front()?;
+        self.spent += usize::from(stock.free.is_empty());
+        stock.has_narrow |= holder.is_narrow();
+        let places = &mut self.groups.get_mut(usize::from(stock.group))?.places;
         // Those that follow are known already, and their places are rarely in the cache.
-        if let Some(later) = later {
-            self.prefetch(slot, protocol, later);
+        if let Some(later) = stock.free.get(AHEAD) {
+            places.prefetch(stock.at(later.place.into()));
         }
-        self.addresses[usize::from(slot.0)].has_narrow |= matches!(holder, Holder::Narrow(_));
-        let (group, at) = self.at(slot, protocol, port)?;
-        self.groups.get_mut(group)?.places.set(at, holder);
-        Some(port)
+        places.set(stock.at(port.place.into()), holder);
+        Some(port.number)
     }
 
     /// Gives a port back; does nothing if it is not taken.
     #[inline]
     pub fn give_back(&mut self, slot: LocalSlot, protocol: Protocol, port: u16) {
-        let Some((group, at)) = self.at(slot, protocol, port) else { return };
-        if !self.groups.get_mut(group).is_some_and(|group| group.places.clear(at)) {
-            return;
+        let stock = &mut self.stocks[usize::from(slot.0)][number(protocol)];
+        let Some(place) = self.owners.place(stock.words ^ port, self.worker) else { return };
+        let group = self.groups.get_mut(usize::from(stock.group));
+        if group.is_some_and(|group| group.places.clear(stock.at(place))) {
+            self.spent -= usize::from(stock.free.is_empty());
+            // It came from here, so there is room for it.
+            stock.free.push_back(Port { number: port, place: place as u16 });
         }
-        let free = &mut self.free[usize::from(slot.0)][number(protocol)];
-        self.spent -= usize::from(free.is_empty());
-        // It came from here, so there is room for it.
-        free.push_back(port);
     }
 
     /// The key of the narrow flow that a port belongs to, if it belongs to a narrow one; else it may be nobody's.
     #[inline]
     pub fn find_narrow(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<FlowKey> {
-        if !self.addresses[usize::from(slot.0)].has_narrow {
+        if !self.stock(slot, protocol).has_narrow {
             return None;
         }
-        let (group, at) = self.at(slot, protocol, port)?;
-        self.groups.get(group)?.places.narrow(at)
+        let (places, at) = self.place(slot, protocol, port)?;
+        places.narrow(at)
     }
 
     /// The same of a wide flow.
     #[inline]
     pub fn find_wide(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Behind> {
-        let (group, at) = self.at(slot, protocol, port)?;
-        self.groups.get(group)?.places.wide(at)
+        let (places, at) = self.place(slot, protocol, port)?;
+        places.wide(at)
     }
 
     /// How far the client of the flow that has a port is introduced to its backend.
@@ -255,27 +275,25 @@ impl LocalPorts {
         protocol: Protocol,
         port: u16,
     ) -> Option<&mut Introduction> {
-        let (group, at) = self.at(slot, protocol, port)?;
-        self.groups.get_mut(group)?.places.introduction(at)
+        let (_, at) = self.place(slot, protocol, port)?;
+        let group = self.stock(slot, protocol).group;
+        self.groups.get_mut(usize::from(group))?.places.introduction(at)
     }
 
     /// Asks for the line that [`Self::find_narrow`] and [`Self::find_wide`] read to come into the cache.
     #[inline]
     pub fn prefetch(&self, slot: LocalSlot, protocol: Protocol, port: u16) {
-        if let Some((group, at)) = self.at(slot, protocol, port)
-            && let Some(group) = self.groups.get(group)
-        {
-            group.places.prefetch(at);
+        if let Some((places, at)) = self.place(slot, protocol, port) {
+            places.prefetch(at);
         }
     }
 
-    /// The group of a port's address, and where among its places the port's is; `None` if it is another worker's.
+    /// The place of a port; `None` if it is another worker's.
     #[inline]
-    fn at(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<(usize, At)> {
-        let Address { words, group, start, is_v4, .. } = self.addresses[usize::from(slot.0)];
-        let place = self.owners.place(words ^ port, self.worker)?;
-        let index = start[number(protocol)] as usize + place;
-        Some((usize::from(group), At { is_v4, index }))
+    fn place(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<(&Places, At)> {
+        let stock = self.stock(slot, protocol);
+        let place = self.owners.place(stock.words ^ port, self.worker)?;
+        Some((&self.groups.get(usize::from(stock.group))?.places, stock.at(place)))
     }
 }
 
@@ -293,10 +311,6 @@ mod tests {
 
     fn key(number: u32) -> FlowKey {
         FlowKey::new(!number, number as u16, ServiceSlot(3))
-    }
-
-    fn flow(number: u32) -> Holder<'static> {
-        Holder::Narrow(key(number))
     }
 
     fn wide(number: u32) -> WideKey {
@@ -322,19 +336,19 @@ mod tests {
         for worker in 0..3 {
             let mut local = ports(3, worker);
             for number in 0..local.free(SLOT, Protocol::Udp) {
-                let port = local.take(SLOT, Protocol::Udp, flow(number as u32)).unwrap();
+                let port = local.take(SLOT, Protocol::Udp, key(number as u32)).unwrap();
                 assert_eq!(owners.of_words(toeplitz::words(address(200)) ^ port), worker);
                 assert_eq!(owner.insert(port, worker), None);
             }
-            assert_eq!(local.take(SLOT, Protocol::Udp, flow(0)), None, "exhausted");
+            assert_eq!(local.take(SLOT, Protocol::Udp, key(0)), None, "exhausted");
             let are_spent = |local: &LocalPorts, protocol| local.are_spent(&[SLOT], protocol);
             assert!(are_spent(&local, Protocol::Udp) && !are_spent(&local, Protocol::Tcp));
             assert!(!local.are_spent(&[], Protocol::Udp), "of no address it is not known");
             assert!(local.are_spent(&[SLOT, LocalSlot(8)], Protocol::Udp), "one that is not here has none");
             local.give_back(SLOT, Protocol::Udp, *owner.iter().find(|(_, its)| **its == worker).unwrap().0);
             assert!(!are_spent(&local, Protocol::Udp) && !local.is_any_spent());
-            assert!(local.take(SLOT, Protocol::Udp, flow(0)).is_some());
-            assert!(local.take(SLOT, Protocol::Tcp, flow(0)).is_some(), "protocols have ports of their own");
+            assert!(local.take(SLOT, Protocol::Udp, key(0)).is_some());
+            assert!(local.take(SLOT, Protocol::Tcp, key(0)).is_some(), "protocols have ports of their own");
         }
         assert_eq!(owner.len(), 65_536 - 1024);
         assert!(owner.keys().all(|port| *port >= 1024));
@@ -348,9 +362,9 @@ mod tests {
         local.install(SLOT, group.clone().spent());
         let slots = [SLOT, LocalSlot(SLOT.0 + 1)];
         assert!(local.is_any_spent() && local.are_spent(&slots, Protocol::Udp));
-        assert_eq!(local.take(SLOT, Protocol::Udp, flow(1)), None);
+        assert_eq!(local.take(SLOT, Protocol::Udp, key(1)), None);
         local.install(SLOT, group);
-        assert!(!local.is_any_spent() && local.take(slots[1], Protocol::Udp, flow(1)).is_some());
+        assert!(!local.is_any_spent() && local.take(slots[1], Protocol::Udp, key(1)).is_some());
     }
 
     /// Of three workers the last one owns fewer ports. If it had fewer places, a port of another worker at one of these addresses
@@ -369,7 +383,7 @@ mod tests {
         let slots = [0, 1, 2].map(|number| LocalSlot(SLOT.0 + number));
         let both = [Protocol::Tcp, Protocol::Udp];
         for (slot, protocol) in slots.into_iter().flat_map(|slot| both.map(|protocol| (slot, protocol))) {
-            while local.take(slot, protocol, flow(1)).is_some() {}
+            while local.take(slot, protocol, key(1)).is_some() {}
         }
         for (slot, address) in slots.into_iter().zip(all) {
             let is_owned = |port: &u16| owners.of(address, *port) == 2;
@@ -385,7 +399,7 @@ mod tests {
     fn a_port_rests_for_as_long_as_it_can() {
         let mut local = ports(64, 5);
         let all = local.free(SLOT, Protocol::Tcp);
-        let take = |local: &mut LocalPorts| local.take(SLOT, Protocol::Tcp, flow(1)).unwrap();
+        let take = |local: &mut LocalPorts| local.take(SLOT, Protocol::Tcp, key(1)).unwrap();
         let (first, second) = (take(&mut local), take(&mut local));
         local.give_back(SLOT, Protocol::Tcp, second);
         local.give_back(SLOT, Protocol::Tcp, first);
@@ -397,12 +411,12 @@ mod tests {
     #[test]
     fn only_taken_ports_of_installed_addresses_are_known() {
         let mut local = ports(2, 0);
-        let port = local.take(SLOT, Protocol::Tcp, flow(9)).unwrap();
+        let port = local.take(SLOT, Protocol::Tcp, key(9)).unwrap();
         local.prefetch(SLOT, Protocol::Tcp, port);
         assert_eq!(local.find_narrow(SLOT, Protocol::Tcp, port), Some(key(9)));
         assert_eq!(local.find_narrow(SLOT, Protocol::Udp, port), None);
         assert_eq!(local.find_narrow(LocalSlot(8), Protocol::Tcp, port), None);
-        assert_eq!(local.take(LocalSlot(8), Protocol::Tcp, flow(1)), None);
+        assert_eq!(local.take(LocalSlot(8), Protocol::Tcp, key(1)), None);
         let known = (0..=u16::MAX).filter(|port| local.find_narrow(SLOT, Protocol::Tcp, *port).is_some());
         assert_eq!(known.collect::<Vec<_>>(), [port]);
         let free = local.free(SLOT, Protocol::Tcp);
@@ -420,12 +434,12 @@ mod tests {
         local.install(SLOT, LocalAddresses::new(&addresses, &owners, 0));
         for (slot, is_v4) in (SLOT.0..).map(LocalSlot).zip([false, true, false]) {
             let (hash, protocol) = (FlowHash::from_bits(0), Protocol::Udp);
-            let port = local.take(slot, protocol, Holder::Wide(&wide(7), hash)).unwrap();
+            let port = local.take(slot, protocol, (&wide(7), hash)).unwrap();
             assert_eq!(local.find_narrow(slot, protocol, port), None, "no narrow one has had a port here");
             let behind = local.find_wide(slot, protocol, port);
             assert_eq!(behind.is_some_and(|behind| behind == Behind::Key(wide(7))), !is_v4);
             assert_eq!(behind.is_some_and(|behind| matches!(behind, Behind::Hash(_))), is_v4, "also of 0");
-            let narrow = local.take(slot, protocol, flow(8)).unwrap();
+            let narrow = local.take(slot, protocol, key(8)).unwrap();
             assert_eq!(local.find_narrow(slot, protocol, narrow), Some(key(8)));
             assert_eq!(local.find_narrow(slot, protocol, port).is_some(), is_v4, "and that is nobody's");
             local.give_back(slot, protocol, port);
@@ -442,7 +456,7 @@ mod tests {
             local.install(SLOT, LocalAddresses::new(&[address], &owners, 5));
             let all = local.free(SLOT, Protocol::Tcp);
             for taken in 0..2 * all {
-                let port = local.take(SLOT, Protocol::Tcp, flow(1)).unwrap();
+                let port = local.take(SLOT, Protocol::Tcp, key(1)).unwrap();
                 let introduction = local.introduction(SLOT, Protocol::Tcp, port).unwrap();
                 assert!(!introduction.is_over(), "{taken}");
                 introduction.end();
@@ -469,7 +483,7 @@ mod tests {
                 let (slot, protocol) = (LocalSlot(slot), if tcp { Protocol::Tcp } else { Protocol::Udp });
                 if take != 0 {
                     let free = local.free(slot, protocol);
-                    match local.take(slot, protocol, flow(number as u32)) {
+                    match local.take(slot, protocol, key(number as u32)) {
                         Some(port) => {
                             let key = (slot, protocol, port);
                             prop_assert!(taken.iter().all(|(other, _)| *other != key));

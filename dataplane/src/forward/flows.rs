@@ -319,7 +319,7 @@ impl Flows {
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<Place, DropReason> {
-        let (flow, port) = self.with_local(Holder::Narrow(key), flow, locals)?;
+        let (flow, port) = self.with_local(key, flow, locals)?;
         self.place_narrow(context, line, key, flow, port)
     }
 
@@ -371,7 +371,7 @@ impl Flows {
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<Place, DropReason> {
-        let (flow, port) = self.with_local(Holder::Wide(&key, line), flow, locals)?;
+        let (flow, port) = self.with_local((&key, line), flow, locals)?;
         self.place_wide(context, line, key.with_local_port(port), flow)
     }
 
@@ -412,7 +412,7 @@ impl Flows {
     #[inline(always)]
     fn with_local(
         &mut self,
-        holder: Holder,
+        holder: impl Holder,
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<(FlowValue, u16), DropReason> {
@@ -426,11 +426,11 @@ impl Flows {
         Ok((flow.with_local(slot), port))
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn take_local(
         &mut self,
         protocol: Protocol,
-        holder: Holder,
+        holder: impl Holder,
         locals: &[LocalSlot],
     ) -> Option<(LocalSlot, u16)> {
         if self.locals.are_spent(locals, protocol) {
@@ -449,7 +449,7 @@ impl Flows {
     fn take_other(
         &mut self,
         protocol: Protocol,
-        holder: Holder,
+        holder: impl Holder,
         locals: &[LocalSlot],
         start: usize,
     ) -> Option<(LocalSlot, u16)> {

@@ -6,40 +6,65 @@ use crate::packet::Version as _;
 use crate::prefetch::{Table, prefetch, table};
 use crate::rewrite::sequence::Introduction;
 
-/// The flow that a port is taken for.
-#[derive(Clone, Copy, Debug)]
-pub enum Holder<'a> {
-    /// A narrow one.
-    Narrow(FlowKey),
-    /// A wide one, and its hash.
-    Wide(&'a WideKey, FlowHash),
+/// A flow that a port is taken for.
+pub trait Holder: Copy {
+    /// Whether it is narrow.
+    fn is_narrow(self) -> bool;
+
+    /// The last bits of its client's address.
+    fn client(self) -> u32;
+
+    /// What leads to it in eight bytes, which are not 0.
+    fn clue(self) -> u64;
+
+    /// Its key, or what stands for that of a narrow one.
+    fn key(self) -> WideKey;
 }
 
-impl Holder<'_> {
-    /// The last bits of its client's address.
-    pub fn client(&self) -> u32 {
-        match self {
-            Self::Narrow(key) => key.client(),
-            Self::Wide(key, _) => key.client() as u32,
-        }
+impl Holder for FlowKey {
+    #[inline(always)]
+    fn is_narrow(self) -> bool {
+        true
     }
 
-    /// All that is kept of it in eight bytes, which are not 0.
+    #[inline(always)]
+    fn client(self) -> u32 {
+        FlowKey::client(self)
+    }
+
+    #[inline(always)]
     fn clue(self) -> u64 {
-        match self {
-            // No flow has the key 0.
-            Self::Narrow(key) => key.to_bits(),
-            // A hash of 1 leads to the same lines.
-            Self::Wide(_, hash) => hash.to_bits().max(1),
-        }
+        self.to_bits()
     }
 
-    /// The key, or what stands for that of a narrow flow: the port of a service is never 0.
+    /// The port of a service is never 0.
+    #[inline(always)]
     fn key(self) -> WideKey {
-        match self {
-            Self::Narrow(key) => WideKey::new(mapped(key.client()), key.client_port(), key.service(), 0),
-            Self::Wide(key, _) => *key,
-        }
+        WideKey::new(mapped(Holder::client(self)), self.client_port(), self.service(), 0)
+    }
+}
+
+/// A wide flow, by its key and hash.
+impl Holder for (&WideKey, FlowHash) {
+    #[inline(always)]
+    fn is_narrow(self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn client(self) -> u32 {
+        self.0.client() as u32
+    }
+
+    /// A hash of 1 leads to the same lines as one of 0.
+    #[inline(always)]
+    fn clue(self) -> u64 {
+        self.1.to_bits().max(1)
+    }
+
+    #[inline(always)]
+    fn key(self) -> WideKey {
+        *self.0
     }
 }
 
@@ -107,8 +132,8 @@ impl Places {
     }
 
     /// Notes who has a port. Its client is not introduced yet.
-    #[inline]
-    pub fn set(&mut self, at: At, holder: Holder) {
+    #[inline(always)]
+    pub fn set(&mut self, at: At, holder: impl Holder) {
         if !at.is_v4 {
             if let Some(keyed) = self.keyed.get_mut(at.index) {
                 *keyed = Keyed::new(holder.key());

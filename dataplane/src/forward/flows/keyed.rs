@@ -8,7 +8,7 @@ use crate::flow::table::{FlowHash, HashSecret, Home, Place};
 use crate::flow::{FlowKey, FlowValue, Key, WideKey};
 use crate::forward::Context;
 use crate::forward::bind::is_outward;
-use crate::local::{Behind, Holder, LocalSlot};
+use crate::local::{Behind, LocalSlot};
 use crate::packet::Version;
 use crate::snapshot::ServiceSlot;
 
@@ -247,7 +247,7 @@ impl Tabled for FlowKey {
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<(LocalSlot, u16), DropReason> {
-        let (flow, port) = flows.with_local(Holder::Narrow(self), flow, locals)?;
+        let (flow, port) = flows.with_local(self, flow, locals)?;
         match flows.narrow.settle(home, self, flow) {
             Some(place) => {
                 flows.narrow.set_port(place, port);
@@ -396,7 +396,7 @@ impl Tabled for WideKey {
         flow: FlowValue,
         locals: &[LocalSlot],
     ) -> Result<(LocalSlot, u16), DropReason> {
-        let (flow, port) = flows.with_local(Holder::Wide(&self, self.line(*of.1)), flow, locals)?;
+        let (flow, port) = flows.with_local((&self, self.line(*of.1)), flow, locals)?;
         self.with_local_port(port).store(flows, context, of, flow)?;
         Ok((flow.local(), port))
     }
