@@ -15,6 +15,7 @@ use std::net::IpAddr;
 
 use config::words::Protocol;
 
+use crate::burst::BURST;
 use crate::flow::FlowKey;
 use crate::flow::table::{NARROW_WAYS, NarrowTable};
 use crate::prefetch::Table;
@@ -63,6 +64,8 @@ struct Stock {
     /// Those that are free, in the order in which they were given back: a port rests for as long as it can, because packets of
     /// its last flow may still be on their way.
     free: VecDeque<Port>,
+    /// How many of them from the front have their places asked for.
+    asked: u16,
     /// Where their places begin among those of the group and IP version.
     start: u32,
     /// The address's; see [`toeplitz::words`].
@@ -78,7 +81,7 @@ impl Stock {
     /// Of no address: there is no such group.
     const fn none() -> Self {
         let free = VecDeque::new();
-        Self { free, start: 0, words: 0, group: u16::MAX, is_v4: true, has_narrow: false }
+        Self { free, asked: 0, start: 0, words: 0, group: u16::MAX, is_v4: true, has_narrow: false }
     }
 
     /// All ports of an address that are a worker's, in an order that nobody outside can guess (RFC 6056).
@@ -169,6 +172,8 @@ pub struct LocalPorts {
     groups: Vec<LocalAddresses>,
     /// How many times an address has no port of a protocol left.
     spent: usize,
+    /// Bytes of all places.
+    bytes: usize,
 }
 
 impl LocalPorts {
@@ -181,6 +186,7 @@ impl LocalPorts {
             // Each has an address at least, so that there is room for all.
             groups: Vec::with_capacity(SLOTS),
             spent: 0,
+            bytes: 0,
         }
     }
 
@@ -195,6 +201,7 @@ impl LocalPorts {
             self.spent -= spent(old);
             std::mem::swap(old, new);
         }
+        self.bytes += group.places.bytes();
         self.groups.push(group);
     }
 
@@ -231,11 +238,33 @@ impl LocalPorts {
         stock.has_narrow |= holder.is_narrow();
         let places = &mut self.groups.get_mut(usize::from(stock.group))?.places;
         // Those that follow are known already, and their places are rarely in the cache.
-        if let Some(later) = stock.free.get(AHEAD) {
+        if stock.asked > 0 {
+            stock.asked -= 1;
+        } else if let Some(later) = stock.free.get(AHEAD) {
             places.prefetch(stock.at(later.place.into()));
         }
         places.set(stock.at(port.place.into()), holder);
         Some(port.number)
+    }
+
+    /// Whether places have more pages than a processor knows where they are, 2,048 of 4 KiB.
+    #[inline]
+    pub fn are_far(&self) -> bool {
+        const NEAR: usize = 1 << 23;
+        self.bytes > NEAR
+    }
+
+    /// Asks for the place of a port that will be taken, one more with each call.
+    #[inline]
+    pub fn foresee(&mut self, slot: LocalSlot, protocol: Protocol) {
+        let stock = &mut self.stocks[usize::from(slot.0)][number(protocol)];
+        if let Some(port) = stock.free.get(usize::from(stock.asked))
+            && let Some(group) = self.groups.get(usize::from(stock.group))
+            && usize::from(stock.asked) < BURST
+        {
+            group.places.prefetch(stock.at(port.place.into()));
+            stock.asked += 1;
+        }
     }
 
     /// Gives a port back; does nothing if it is not taken.
@@ -406,6 +435,22 @@ mod tests {
         let order: Vec<_> = (0..all).map(|_| take(&mut local)).collect();
         assert_eq!(order[all - 2..], [second, first]);
         assert!(!order.is_sorted(), "nor is it easy to guess");
+    }
+
+    #[test]
+    fn as_many_places_are_asked_for_early_as_a_burst_takes() {
+        let mut local = ports(64, 5);
+        let asked = |local: &LocalPorts| usize::from(local.stock(SLOT, Protocol::Tcp).asked);
+        (0..2 * BURST).for_each(|_| local.foresee(SLOT, Protocol::Tcp));
+        local.foresee(LocalSlot(8), Protocol::Tcp);
+        assert_eq!((asked(&local), local.stock(SLOT, Protocol::Udp).asked), (BURST, 0));
+        for left in (0..BURST).rev().chain([0; 4]) {
+            local.take(SLOT, Protocol::Tcp, key(1)).unwrap();
+            assert_eq!(asked(&local), left);
+        }
+        while local.take(SLOT, Protocol::Tcp, key(1)).is_some() {}
+        local.foresee(SLOT, Protocol::Tcp);
+        assert_eq!(asked(&local), 0, "there is none");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Flows {
     wide: WideTable,
     secret: HashSecret,
     locals: LocalPorts,
+    /// Whether flows gave local ports back since somebody asked.
+    gave_back: bool,
     stats: Arc<WorkerStats>,
 }
 
@@ -47,6 +49,7 @@ impl Flows {
             wide: WideTable::new(setup.wide_capacity, setup.secret),
             secret: setup.secret,
             locals: LocalPorts::new(Owners::new(setup.team.workers()), setup.number),
+            gave_back: false,
             stats,
         }
     }
@@ -81,6 +84,26 @@ impl Flows {
     #[inline]
     pub(super) fn are_spent(&self, locals: &[LocalSlot], protocol: Protocol) -> bool {
         self.locals.are_spent(locals, protocol)
+    }
+
+    /// Whether flows gave local ports back since this was asked.
+    #[inline]
+    pub(super) fn gave_back(&mut self) -> bool {
+        std::mem::take(&mut self.gave_back)
+    }
+
+    /// Whether what is known of local ports takes so many pages that the processor hardly ever knows where it is.
+    #[inline]
+    pub(super) fn are_ports_far(&self) -> bool {
+        self.locals.are_far()
+    }
+
+    /// Asks for what taking a port of these addresses for a client's flow will need.
+    #[inline]
+    pub(super) fn foresee_local(&mut self, client: u32, protocol: Protocol, locals: &[LocalSlot]) {
+        if let Some(slot) = locals.get(start_of(client, locals)) {
+            self.locals.foresee(*slot, protocol);
+        }
     }
 
     /// Counts a flow for which there is no local port. Returns what becomes of its packet.
@@ -436,8 +459,7 @@ impl Flows {
         if self.locals.are_spent(locals, protocol) {
             return None;
         }
-        // A division of 64 bits takes twice as long.
-        let start = (holder.client() % locals.len() as u32) as usize;
+        let start = start_of(holder.client(), locals);
         match self.locals.take(locals[start], protocol, holder) {
             Some(port) => Some((locals[start], port)),
             None => self.take_other(protocol, holder, locals, start),
@@ -460,6 +482,7 @@ impl Flows {
     /// Gives back the local port of a flow that has one.
     #[inline(never)]
     fn give_local_back(&mut self, flow: FlowValue, port: u16) {
+        self.gave_back = true;
         self.locals.give_back(flow.local(), protocol_of(flow), port);
         self.stats.local_ports(flow.local()).sub(1);
     }
@@ -548,6 +571,13 @@ pub(super) fn wide_address(address: IpAddr) -> u128 {
         IpAddr::V4(address) => mapped(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),
     }
+}
+
+/// Where among local addresses the ports of a client's flows are looked for first, by the last bits of its own.
+#[inline]
+fn start_of(client: u32, locals: &[LocalSlot]) -> usize {
+    // A division of 64 bits takes twice as long.
+    (client % (locals.len() as u32).max(1)) as usize
 }
 
 /// Who a narrow flow belongs to.

@@ -131,6 +131,11 @@ impl Places {
         }
     }
 
+    /// Bytes of all that is read to find flows.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.clues) + size_of_val(&*self.keyed)
+    }
+
     /// Notes who has a port. Its client is not introduced yet.
     #[inline(always)]
     pub fn set(&mut self, at: At, holder: impl Holder) {

@@ -85,7 +85,7 @@ impl<F: Frame> Forwarder<F> {
     /// Asks for what openings of a lane need of the flow table besides their home lines, and of local ports and headroom.
     #[inline(never)]
     pub(super) fn foresee_places<A: Fast, K: Tabled>(
-        &self,
+        &mut self,
         snapshot: &Snapshot,
         live: Live,
         sighted: &Lane<A, K>,
@@ -105,7 +105,13 @@ impl<F: Frame> Forwarder<F> {
             if self.flows.is_any_spent() {
                 self.foresee_refusals(snapshot, &mut live, sighted);
             }
-            self.foresee_local_ports(live, sighted);
+            if self.flows.are_ports_far() {
+                self.foresee_new_ports(snapshot, live, sighted);
+            }
+            // Where flows were over, others are so, too.
+            if self.flows.gave_back() {
+                self.foresee_local_ports(live, sighted);
+            }
         }
         let mut apart = Live::default();
         for slot in live {
@@ -150,6 +156,27 @@ impl<F: Frame> Forwarder<F> {
                 let _ = known.key.elsewhere(&self.flows, known.home, &known.hash);
                 live.leave(slot);
             }
+        }
+    }
+
+    /// The same of the local ports that openings will take. All are asked for together, for the processor hardly ever knows
+    /// where such a place is, and finds out for several at once.
+    #[inline(never)]
+    fn foresee_new_ports<A: Fast, K: Tabled>(
+        &mut self,
+        snapshot: &Snapshot,
+        live: Live,
+        sighted: &Lane<A, K>,
+    ) {
+        let mut last = (None, &[][..]);
+        for known in live.map(|slot| sighted.request(slot)).filter(Sighted::may_begin) {
+            let service = known.key.service();
+            if last.0 != Some(service) {
+                let pool = snapshot.service(service).and_then(|service| service.pool);
+                last = (Some(service), pool.and_then(|pool| snapshot.pool_of::<A>(pool)).unwrap_or_default());
+            }
+            let client = known.key.client_end::<A>().0.wide() as u32;
+            self.flows.foresee_local(client, known.brief.protocol(), last.1);
         }
     }
 
