@@ -16,13 +16,13 @@ use std::net::IpAddr;
 use config::words::Protocol;
 
 use crate::burst::BURST;
-use crate::flow::FlowKey;
-use crate::flow::table::{NARROW_WAYS, NarrowTable};
+use crate::flow::table::{FlowHash, NARROW_WAYS, NarrowTable};
+use crate::flow::{FlowKey, WideKey};
 use crate::prefetch::Table;
 use crate::rewrite::sequence::Introduction;
 use crate::toeplitz::{self, Owners};
-use places::{At, Places};
-pub use places::{Behind, Holder};
+use places::Places;
+pub use places::{At, Holder};
 
 /// Number of a pool address; it stays the address's as long as the appliance runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,10 +99,11 @@ impl Stock {
         self.group != Self::none().group && self.free.is_empty()
     }
 
-    /// Which place in its group a port has, by its own.
+    /// Where a port is that has this place among these.
     #[inline]
     fn at(&self, place: usize) -> At {
-        At { is_v4: self.is_v4, index: self.start as usize + place }
+        let (group, is_v4, has_narrow) = (self.group, self.is_v4, self.has_narrow);
+        At { index: self.start + place as u32, group, is_v4, has_narrow }
     }
 }
 
@@ -280,49 +281,48 @@ impl LocalPorts {
         }
     }
 
-    /// The key of the narrow flow that a port belongs to, if it belongs to a narrow one; else it may be nobody's.
+    /// Where the place of a port is; `None` if it is another worker's.
     #[inline]
-    pub fn find_narrow(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<FlowKey> {
-        if !self.stock(slot, protocol).has_narrow {
-            return None;
-        }
-        let (places, at) = self.place(slot, protocol, port)?;
-        places.narrow(at)
+    pub fn locate(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<At> {
+        let stock = self.stock(slot, protocol);
+        Some(stock.at(self.owners.place(stock.words ^ port, self.worker)?))
     }
 
-    /// The same of a wide flow.
     #[inline]
-    pub fn find_wide(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Behind> {
-        let (places, at) = self.place(slot, protocol, port)?;
-        places.wide(at)
+    fn places(&self, at: At) -> Option<&Places> {
+        self.groups.get(usize::from(at.group)).map(|group| &group.places)
     }
 
-    /// How far the client of the flow that has a port is introduced to its backend.
-    pub fn introduction(
-        &mut self,
-        slot: LocalSlot,
-        protocol: Protocol,
-        port: u16,
-    ) -> Option<&mut Introduction> {
-        let (_, at) = self.place(slot, protocol, port)?;
-        let group = self.stock(slot, protocol).group;
-        self.groups.get_mut(usize::from(group))?.places.introduction(at)
-    }
-
-    /// Asks for the line that [`Self::find_narrow`] and [`Self::find_wide`] read to come into the cache.
+    /// Asks for what is known of a port to come into the cache.
     #[inline]
-    pub fn prefetch(&self, slot: LocalSlot, protocol: Protocol, port: u16) {
-        if let Some((places, at)) = self.place(slot, protocol, port) {
+    pub fn prefetch(&self, at: At) {
+        if let Some(places) = self.places(at) {
             places.prefetch(at);
         }
     }
 
-    /// The place of a port; `None` if it is another worker's.
+    /// The key of the narrow flow that a port belongs to, if it belongs to a narrow one; else it may be nobody's.
     #[inline]
-    fn place(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<(&Places, At)> {
-        let stock = self.stock(slot, protocol);
-        let place = self.owners.place(stock.words ^ port, self.worker)?;
-        Some((&self.groups.get(usize::from(stock.group))?.places, stock.at(place)))
+    pub fn narrow_key(&self, at: At) -> Option<FlowKey> {
+        self.places(at)?.narrow_key(at)
+    }
+
+    /// The key of the wide flow that a port of an IPv6 address belongs to, if it belongs to a wide one; else it is nobody's.
+    #[inline]
+    pub fn wide_key(&self, at: At) -> Option<WideKey> {
+        self.places(at)?.wide_key(at)
+    }
+
+    /// The hash of the wide flow that a port of an IPv4 address belongs to, if it belongs to a wide one; else it may be
+    /// another's.
+    #[inline]
+    pub fn wide_hash(&self, at: At) -> Option<FlowHash> {
+        self.places(at)?.wide_hash(at)
+    }
+
+    /// How far the client of the flow that has a port is introduced to its backend.
+    pub fn introduction(&mut self, at: At) -> Option<&mut Introduction> {
+        self.groups.get_mut(usize::from(at.group))?.places.introduction(at)
     }
 }
 

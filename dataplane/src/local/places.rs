@@ -68,22 +68,24 @@ impl Holder for (&WideKey, FlowHash) {
     }
 }
 
-/// What leads to a wide flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Behind {
-    /// Its key.
-    Key(WideKey),
-    /// Its hash.
-    Hash(FlowHash),
-}
-
-/// Where the place of a port is.
+/// Where the place of a worker's port is.
 #[derive(Clone, Copy, Debug)]
 pub struct At {
+    /// The place among those of its group and IP version.
+    pub(super) index: u32,
+    /// The number of the group.
+    pub(super) group: u16,
     /// Whether it is a port of an IPv4 address.
-    pub is_v4: bool,
-    /// The place among those of either version.
-    pub index: usize,
+    pub(super) is_v4: bool,
+    /// Whether narrow flows have had ports of the address and protocol.
+    pub(super) has_narrow: bool,
+}
+
+impl At {
+    #[inline(always)]
+    fn index(self) -> usize {
+        self.index as usize
+    }
 }
 
 /// Of an IPv6 address: two of them are a cache line.
@@ -140,16 +142,16 @@ impl Places {
     #[inline(always)]
     pub fn set(&mut self, at: At, holder: impl Holder) {
         if !at.is_v4 {
-            if let Some(keyed) = self.keyed.get_mut(at.index) {
+            if let Some(keyed) = self.keyed.get_mut(at.index()) {
                 *keyed = Keyed::new(holder.key());
             }
             return;
         }
-        if let Some(clue) = self.clues.get_mut(at.index) {
+        if let Some(clue) = self.clues.get_mut(at.index()) {
             *clue = holder.clue();
         }
         if self.introduces
-            && let Some(introduction) = self.introductions.get_mut(at.index)
+            && let Some(introduction) = self.introductions.get_mut(at.index())
         {
             *introduction = Introduction::default();
         }
@@ -159,16 +161,19 @@ impl Places {
     #[inline]
     pub fn clear(&mut self, at: At) -> bool {
         if at.is_v4 {
-            self.clues.get_mut(at.index).is_some_and(|clue| std::mem::take(clue) != 0)
+            self.clues.get_mut(at.index()).is_some_and(|clue| std::mem::take(clue) != 0)
         } else {
-            let keyed = self.keyed.get_mut(at.index);
+            let keyed = self.keyed.get_mut(at.index());
             keyed.is_some_and(|keyed| !std::mem::replace(&mut keyed.key, WideKey::EMPTY).is(&WideKey::EMPTY))
         }
     }
 
     /// The key of the narrow flow that has a port, if a narrow one has it; else it may be nobody's.
     #[inline]
-    pub fn narrow(&self, at: At) -> Option<FlowKey> {
+    pub fn narrow_key(&self, at: At) -> Option<FlowKey> {
+        if !at.has_narrow {
+            return None;
+        }
         if at.is_v4 {
             return self.clue(at).map(FlowKey::from_bits);
         }
@@ -176,24 +181,26 @@ impl Places {
         Some(FlowKey::new(u32::of_wide(key.client())?, key.client_port(), key.service()))
     }
 
-    /// The same of a wide one.
+    /// The key of the wide flow that has a port of an IPv6 address, if a wide one has it; else it is nobody's.
     #[inline]
-    pub fn wide(&self, at: At) -> Option<Behind> {
-        if at.is_v4 {
-            self.clue(at).map(|clue| Behind::Hash(FlowHash::from_bits(clue)))
-        } else {
-            self.key(at).map(Behind::Key)
-        }
+    pub fn wide_key(&self, at: At) -> Option<WideKey> {
+        if at.is_v4 { None } else { self.key(at) }
+    }
+
+    /// The hash of the wide flow that has a port of an IPv4 address, if a wide one has it; else it may be another's.
+    #[inline]
+    pub fn wide_hash(&self, at: At) -> Option<FlowHash> {
+        if at.is_v4 { self.clue(at).map(FlowHash::from_bits) } else { None }
     }
 
     #[inline]
     fn clue(&self, at: At) -> Option<u64> {
-        self.clues.get(at.index).copied().filter(|clue| *clue != 0)
+        self.clues.get(at.index()).copied().filter(|clue| *clue != 0)
     }
 
     #[inline]
     fn key(&self, at: At) -> Option<WideKey> {
-        Some(self.keyed.get(at.index)?.key).filter(|key| !key.is(&WideKey::EMPTY))
+        Some(self.keyed.get(at.index())?.key).filter(|key| !key.is(&WideKey::EMPTY))
     }
 
     /// How far the client of the flow that has a port is introduced to its backend.
@@ -201,20 +208,20 @@ impl Places {
         if at.is_v4 {
             self.clue(at)?;
             self.introduces = true;
-            self.introductions.get_mut(at.index)
+            self.introductions.get_mut(at.index())
         } else {
             self.key(at)?;
-            self.keyed.get_mut(at.index).map(|keyed| &mut keyed.introduction)
+            self.keyed.get_mut(at.index()).map(|keyed| &mut keyed.introduction)
         }
     }
 
-    /// Asks for the line that [`Self::narrow`] and [`Self::wide`] read to come into the cache.
+    /// Asks for the line to come into the cache that is read to find a port's flow.
     #[inline]
     pub fn prefetch(&self, at: At) {
         if at.is_v4 {
-            prefetch(self.clues.as_ptr().wrapping_add(at.index));
+            prefetch(self.clues.as_ptr().wrapping_add(at.index()));
         } else {
-            prefetch(self.keyed.as_ptr().wrapping_add(at.index));
+            prefetch(self.keyed.as_ptr().wrapping_add(at.index()));
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Ports are taken once, lead to their flows, and come back.
 
 use super::*;
-use crate::flow::WideKey;
-use crate::flow::table::FlowHash;
 use crate::snapshot::ServiceSlot;
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -15,6 +13,22 @@ fn key(number: u32) -> FlowKey {
 
 fn wide(number: u32) -> WideKey {
     WideKey::new(1 << 64 | u128::from(number), number as u16, ServiceSlot(3), 80)
+}
+
+fn narrow_of(local: &LocalPorts, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<FlowKey> {
+    local.narrow_key(local.locate(slot, protocol, port)?)
+}
+
+fn wide_of(local: &LocalPorts, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<WideKey> {
+    local.wide_key(local.locate(slot, protocol, port)?)
+}
+
+fn hash_of(local: &LocalPorts, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<FlowHash> {
+    local.wide_hash(local.locate(slot, protocol, port)?)
+}
+
+fn introduction_of(local: &mut LocalPorts, port: u16) -> Option<&mut Introduction> {
+    local.introduction(local.locate(SLOT, Protocol::Tcp, port)?)
 }
 
 fn address(last: u8) -> IpAddr {
@@ -88,7 +102,7 @@ fn ports_of_other_workers_are_not_found() {
     for (slot, address) in slots.into_iter().zip(all) {
         let is_owned = |port: &u16| owners.of(address, *port) == 2;
         for protocol in both {
-            let found = (1024..=u16::MAX).filter(|port| local.find_narrow(slot, protocol, *port).is_some());
+            let found = (1024..=u16::MAX).filter(|port| narrow_of(&local, slot, protocol, *port).is_some());
             assert!(found.eq((1024..=u16::MAX).filter(is_owned)));
         }
     }
@@ -127,12 +141,12 @@ fn as_many_places_are_asked_for_early_as_a_burst_takes() {
 fn only_taken_ports_of_installed_addresses_are_known() {
     let mut local = ports(2, 0);
     let port = local.take(SLOT, Protocol::Tcp, key(9)).unwrap();
-    local.prefetch(SLOT, Protocol::Tcp, port);
-    assert_eq!(local.find_narrow(SLOT, Protocol::Tcp, port), Some(key(9)));
-    assert_eq!(local.find_narrow(SLOT, Protocol::Udp, port), None);
-    assert_eq!(local.find_narrow(LocalSlot(8), Protocol::Tcp, port), None);
+    local.prefetch(local.locate(SLOT, Protocol::Tcp, port).unwrap());
+    assert_eq!(narrow_of(&local, SLOT, Protocol::Tcp, port), Some(key(9)));
+    assert_eq!(narrow_of(&local, SLOT, Protocol::Udp, port), None);
+    assert_eq!(narrow_of(&local, LocalSlot(8), Protocol::Tcp, port), None);
     assert_eq!(local.take(LocalSlot(8), Protocol::Tcp, key(1)), None);
-    let known = (0..=u16::MAX).filter(|port| local.find_narrow(SLOT, Protocol::Tcp, *port).is_some());
+    let known = (0..=u16::MAX).filter(|port| narrow_of(&local, SLOT, Protocol::Tcp, *port).is_some());
     assert_eq!(known.collect::<Vec<_>>(), [port]);
     let free = local.free(SLOT, Protocol::Tcp);
     for other in (0..=u16::MAX).filter(|other| *other != port) {
@@ -150,16 +164,18 @@ fn a_port_leads_to_a_flow_of_either_kind() {
     for (slot, is_v4) in (SLOT.0..).map(LocalSlot).zip([false, true, false]) {
         let (hash, protocol) = (FlowHash::from_bits(0), Protocol::Udp);
         let port = local.take(slot, protocol, (&wide(7), hash)).unwrap();
-        assert_eq!(local.find_narrow(slot, protocol, port), None, "no narrow one has had a port here");
-        let behind = local.find_wide(slot, protocol, port);
-        assert_eq!(behind.is_some_and(|behind| behind == Behind::Key(wide(7))), !is_v4);
-        assert_eq!(behind.is_some_and(|behind| matches!(behind, Behind::Hash(_))), is_v4, "also of 0");
+        assert_eq!(narrow_of(&local, slot, protocol, port), None, "no narrow one has had a port here");
+        assert_eq!(wide_of(&local, slot, protocol, port), (!is_v4).then_some(wide(7)));
+        assert_eq!(hash_of(&local, slot, protocol, port).is_some(), is_v4, "also of 0");
         let narrow = local.take(slot, protocol, key(8)).unwrap();
-        assert_eq!(local.find_narrow(slot, protocol, narrow), Some(key(8)));
-        assert_eq!(local.find_narrow(slot, protocol, port).is_some(), is_v4, "and that is nobody's");
+        assert_eq!(narrow_of(&local, slot, protocol, narrow), Some(key(8)));
+        assert_eq!(narrow_of(&local, slot, protocol, port).is_some(), is_v4, "and that is nobody's");
         local.give_back(slot, protocol, port);
-        assert_eq!(local.find_wide(slot, protocol, port), None);
-        assert_eq!(local.find_narrow(slot, protocol, narrow), Some(key(8)));
+        assert_eq!(
+            (wide_of(&local, slot, protocol, port), hash_of(&local, slot, protocol, port)),
+            (None, None)
+        );
+        assert_eq!(narrow_of(&local, slot, protocol, narrow), Some(key(8)));
     }
 }
 
@@ -172,11 +188,11 @@ fn whoever_takes_a_port_is_not_introduced_yet() {
         let all = local.free(SLOT, Protocol::Tcp);
         for taken in 0..2 * all {
             let port = local.take(SLOT, Protocol::Tcp, key(1)).unwrap();
-            let introduction = local.introduction(SLOT, Protocol::Tcp, port).unwrap();
+            let introduction = introduction_of(&mut local, port).unwrap();
             assert!(!introduction.is_over(), "{taken}");
             introduction.end();
             local.give_back(SLOT, Protocol::Tcp, port);
-            assert_eq!(local.introduction(SLOT, Protocol::Tcp, port), None);
+            assert_eq!(introduction_of(&mut local, port), None);
         }
     }
 }
@@ -209,10 +225,10 @@ proptest! {
             } else if !taken.is_empty() {
                 let ((slot, protocol, port), _) = taken.swap_remove(which.index(taken.len()));
                 local.give_back(slot, protocol, port);
-                prop_assert_eq!(local.find_narrow(slot, protocol, port), None);
+                prop_assert_eq!(narrow_of(&local, slot, protocol, port), None);
             }
             for ((slot, protocol, port), key) in &taken {
-                prop_assert_eq!(local.find_narrow(*slot, *protocol, *port), Some(*key));
+                prop_assert_eq!(narrow_of(&local, *slot, *protocol, *port), Some(*key));
             }
         }
     }

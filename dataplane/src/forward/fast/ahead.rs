@@ -176,7 +176,7 @@ impl<F: Frame> Forwarder<F> {
                 last = (Some(service), pool.and_then(|pool| snapshot.pool_of::<A>(pool)).unwrap_or_default());
             }
             let client = known.key.client_end::<A>().0.wide() as u32;
-            self.flows.foresee_local(client, known.brief.protocol(), last.1);
+            self.flows.foresee_taking(client, known.brief.protocol(), last.1);
         }
     }
 
@@ -188,7 +188,7 @@ impl<F: Frame> Forwarder<F> {
                 && flow.has_local()
             {
                 let port = K::local_port(&self.flows, place);
-                self.flows.prefetch_local(flow.local(), known.brief.protocol(), port);
+                self.flows.foresee_local(flow.local(), known.brief.protocol(), port);
             }
         }
     }

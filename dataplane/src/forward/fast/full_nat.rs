@@ -102,8 +102,8 @@ impl<F: Frame> Forwarder<F> {
         let local = Endpoint::new(u32::of(context.snapshot.local_address(flow.local())?)?, local_port);
         let front = frame.head_mut().first_chunk_mut()?;
         // As in `exchange_both`, asked of both.
-        let far = Endpoint::either(is_reply, local, client);
-        if !way.swap(!is_reply).end.is_in(front, is_reply) || !far.is_in(front, !is_reply) {
+        let is_for_other = is_reply & !local.is_in(front, false);
+        if !way.swap(!is_reply).end.is_in(front, is_reply) || is_for_other {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };

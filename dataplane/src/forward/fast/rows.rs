@@ -167,9 +167,9 @@ impl<F: Frame> Forwarder<F> {
 
     /// Asks for what tells whose flow a reply to a local address is of.
     #[inline(always)]
-    pub(super) fn foresee_behind<A: Fast, K: Tabled>(&self, slot: usize, lane: &Lane<A, K>) {
-        let (local, protocol, port) = lane.local_end(slot);
-        self.flows.prefetch_local(local, protocol, port);
+    pub(super) fn foresee_behind<A: Fast, K: Tabled>(&self, slot: usize, lane: &mut Lane<A, K>) {
+        let protocol = lane.request(slot).brief.protocol();
+        lane.place[slot] = self.flows.foresee_local(lane.local[slot], protocol, lane.local_port[slot]);
     }
 
     /// Finds out the clients for whom local addresses stand, and asks for their flows. A gateway's are for the stages, and of
@@ -177,7 +177,7 @@ impl<F: Frame> Forwarder<F> {
     #[inline]
     pub(super) fn look_behind<A: Fast, K: Tabled>(&self, lane: &mut Lane<A, K>, live: &mut Live) {
         for slot in lane.local_replies {
-            let Some(key) = K::behind(&self.flows, lane.local_end(slot)) else { continue };
+            let Some(key) = lane.place[slot].and_then(|at| K::behind(&self.flows, at)) else { continue };
             let (client, port) = key.client_end::<A>();
             let hash = self.flows.hash_of(client, port);
             let home = K::prefetch(&self.flows, key.line(hash));

@@ -9,7 +9,7 @@ use crate::flow::table::{FlowHash, Home};
 use crate::flow::{FlowKey, Key, WideKey};
 use crate::forward::Live;
 use crate::forward::flows::{Flows, Tabled};
-use crate::local::LocalSlot;
+use crate::local::{At, LocalSlot};
 use crate::packet::Version;
 use crate::parse::plain::Brief;
 use crate::wire::tcp;
@@ -70,6 +70,8 @@ pub(super) struct Lane<A, K> {
     pub local: [LocalSlot; BURST],
     /// The same of the local port.
     pub local_port: [u16; BURST],
+    /// Where it is known what is behind that, if this worker knows.
+    pub place: [Option<At>; BURST],
     /// Of replies, if it takes a search: number of the exit to their clients. It is out of date for all others.
     pub exit: [u32; BURST],
     /// Those whose homes are not asked for yet.
@@ -91,6 +93,7 @@ impl<A: Version, K: Key> Lane<A, K> {
             local_replies: Live::default(),
             local: [LocalSlot::default(); BURST],
             local_port: [0; BURST],
+            place: [None; BURST],
             exit: [0; BURST],
             unasked: Live::default(),
             elsewhere: Live::default(),
@@ -137,12 +140,6 @@ impl<A: Version, K: Key> Lane<A, K> {
     #[inline(always)]
     pub fn head_back(&mut self, slot: usize, is_reply: bool) {
         self.replies.keep_if(slot, is_reply);
-    }
-
-    /// The local address and port that a reply is to, and its protocol.
-    #[inline(always)]
-    pub fn local_end(&self, slot: usize) -> (LocalSlot, Protocol, u16) {
-        (self.local[slot], self.request(slot).brief.protocol(), self.local_port[slot])
     }
 
     /// No packet is a reply.

@@ -4,8 +4,9 @@ use config::words::Protocol;
 
 use super::{Flows, Stored, protocol_of};
 use crate::drops::DropReason;
+use crate::flow::table::FlowHash;
 use crate::flow::{FlowValue, Key as _};
-use crate::local::{Behind, Holder, LocalAddresses, LocalSlot};
+use crate::local::{At, Holder, LocalAddresses, LocalSlot};
 use crate::packet::Headers;
 use crate::rewrite::sequence::Introduction;
 
@@ -18,10 +19,17 @@ impl Flows {
         self.locals.install(slot, addresses);
     }
 
-    /// Asks for what is known of a local port to come into the cache.
+    /// Where what is known of a local port is, for which it asks; `None` if it is another worker's.
     #[inline]
-    pub(in crate::forward) fn prefetch_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) {
-        self.locals.prefetch(slot, protocol, port);
+    pub(in crate::forward) fn foresee_local(
+        &self,
+        slot: LocalSlot,
+        protocol: Protocol,
+        port: u16,
+    ) -> Option<At> {
+        let at = self.locals.locate(slot, protocol, port)?;
+        self.locals.prefetch(at);
+        Some(at)
     }
 
     /// Number of free local ports.
@@ -56,7 +64,7 @@ impl Flows {
 
     /// Asks for what taking a port of these addresses for a client's flow will need.
     #[inline]
-    pub(in crate::forward) fn foresee_local(
+    pub(in crate::forward) fn foresee_taking(
         &mut self,
         client: u32,
         protocol: Protocol,
@@ -77,14 +85,20 @@ impl Flows {
     /// should be there already.
     #[inline]
     pub(in crate::forward) fn prefetch_behind(&self, slot: LocalSlot, headers: &Headers) {
-        if let Some(key) = self.locals.find_narrow(slot, headers.protocol, headers.dst_port) {
+        let Some(at) = self.locals.locate(slot, headers.protocol, headers.dst_port) else { return };
+        if let Some(key) = self.locals.narrow_key(at) {
             self.narrow.prefetch(key.hash(&self.secret));
         }
-        match self.locals.find_wide(slot, headers.protocol, headers.dst_port) {
-            Some(Behind::Key(key)) => drop(self.wide.prefetch(key.hash(&self.secret))),
-            Some(Behind::Hash(hash)) => drop(self.wide.prefetch(hash)),
-            None => {}
+        if let Some(hash) = self.hash_behind(at) {
+            self.wide.prefetch(hash);
         }
+    }
+
+    /// The hash of the wide flow that a local port belongs to, if it belongs to a wide one; else it may be another's.
+    #[inline]
+    fn hash_behind(&self, at: At) -> Option<FlowHash> {
+        let key = self.locals.wide_key(at);
+        key.map(|key| key.hash(&self.secret)).or_else(|| self.locals.wide_hash(at))
     }
 
     /// The flow whose backend knows its client by a local address and port.
@@ -95,26 +109,15 @@ impl Flows {
         protocol: Protocol,
         port: u16,
     ) -> Option<Stored> {
-        self.find_narrow_local(slot, protocol, port).or_else(|| self.find_wide_local(slot, protocol, port))
-    }
-
-    #[inline]
-    fn find_narrow_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Stored> {
-        let key = self.locals.find_narrow(slot, protocol, port)?;
-        let stored = Stored::Narrow(self.narrow.find(key.hash(&self.secret), &key)?);
-        (self.local(stored) == Some((slot, port))).then_some(stored)
-    }
-
-    #[inline]
-    fn find_wide_local(&self, slot: LocalSlot, protocol: Protocol, port: u16) -> Option<Stored> {
-        let place = match self.locals.find_wide(slot, protocol, port)? {
-            Behind::Key(key) => self.wide.find(key.hash(&self.secret), &key)?,
-            Behind::Hash(hash) => {
-                let is_its = |flow| protocol_of(flow) == protocol && flow.local() == slot;
-                self.wide.find_by_port(hash, port, is_its)?
-            }
-        };
-        Some(Stored::Wide(place)).filter(|stored| self.local(*stored) == Some((slot, port)))
+        let at = self.locals.locate(slot, protocol, port)?;
+        let narrow =
+            self.locals.narrow_key(at).and_then(|key| self.narrow.find(key.hash(&self.secret), &key));
+        let narrow = narrow.map(Stored::Narrow).filter(|stored| self.local(*stored) == Some((slot, port)));
+        narrow.or_else(|| {
+            let is_its =
+                |flow: FlowValue| flow.has_local() && flow.local() == slot && protocol_of(flow) == protocol;
+            self.wide.find_by_port(self.hash_behind(at)?, port, is_its).map(Stored::Wide)
+        })
     }
 
     /// The local address and port of a flow of full NAT.
@@ -134,7 +137,7 @@ impl Flows {
         (slot, port): (LocalSlot, u16),
         protocol: Protocol,
     ) -> Option<&mut Introduction> {
-        self.locals.introduction(slot, protocol, port)
+        self.locals.introduction(self.locals.locate(slot, protocol, port)?)
     }
 
     /// A flow with a free port of one of these addresses, and that port; without addresses as it is. A client's flows begin

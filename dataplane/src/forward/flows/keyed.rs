@@ -1,14 +1,12 @@
 //! Addresses and keys of one kind, for code that knows which kind its packets are of.
 
 use super::{Flows, Stored};
-use config::words::Protocol;
-
 use crate::drops::DropReason;
 use crate::flow::table::{FlowHash, HashSecret, Home, Place};
 use crate::flow::{FlowKey, FlowValue, Key, WideKey};
 use crate::forward::Context;
 use crate::forward::bind::is_outward;
-use crate::local::{Behind, LocalSlot};
+use crate::local::{At, LocalSlot};
 use crate::packet::Version;
 use crate::snapshot::ServiceSlot;
 
@@ -38,7 +36,7 @@ pub trait Tabled: Key {
 
     /// The key of the client's flow that has a local port; `None` if it is of another kind, or a gateway's. Nobody has the key,
     /// perhaps, if it is of IPv4 and flows of both kinds have ports of that address.
-    fn behind(flows: &Flows, end: (LocalSlot, Protocol, u16)) -> Option<Self>;
+    fn behind(flows: &Flows, at: At) -> Option<Self>;
 
     /// Hash of the flow, whose client has this one.
     fn line(self, client: FlowHash) -> FlowHash;
@@ -141,8 +139,8 @@ impl Tabled for FlowKey {
     }
 
     #[inline(always)]
-    fn behind(flows: &Flows, (slot, protocol, port): (LocalSlot, Protocol, u16)) -> Option<Self> {
-        flows.locals.find_narrow(slot, protocol, port)
+    fn behind(flows: &Flows, at: At) -> Option<Self> {
+        flows.locals.narrow_key(at)
     }
 
     #[inline(always)]
@@ -288,13 +286,9 @@ impl Tabled for WideKey {
     }
 
     #[inline(always)]
-    fn behind(flows: &Flows, (slot, protocol, port): (LocalSlot, Protocol, u16)) -> Option<Self> {
-        match flows.locals.find_wide(slot, protocol, port)? {
-            Behind::Key(key) if !is_outward(Self::service(&key)) => {
-                u128::of_wide(key.client()).is_some().then_some(key)
-            }
-            _ => None,
-        }
+    fn behind(flows: &Flows, at: At) -> Option<Self> {
+        let key = flows.locals.wide_key(at)?;
+        (!is_outward(Self::service(&key)) && u128::of_wide(key.client()).is_some()).then_some(key)
     }
 
     #[inline(always)]
