@@ -60,13 +60,13 @@ impl FlowKey {
 
     /// All of it in one number, which is not 0 if it is a flow's.
     #[inline]
-    pub fn to_bits(self) -> u64 {
+    pub(crate) fn to_bits(self) -> u64 {
         self.0
     }
 
     /// The key that is this number.
     #[inline]
-    pub fn from_bits(bits: u64) -> Self {
+    pub(crate) fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 

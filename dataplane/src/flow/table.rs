@@ -541,7 +541,7 @@ impl<K: Key, const WAYS: usize> FlowTable<K, WAYS> {
 
 impl WideTable {
     /// Where the flow is stored that has this hash and local port, and whose value says the rest: `is_its`.
-    pub fn find_by_port(
+    pub(crate) fn find_by_port(
         &self,
         hash: FlowHash,
         port: u16,

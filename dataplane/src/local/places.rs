@@ -8,8 +8,8 @@ use crate::rewrite::sequence::Introduction;
 
 /// A flow that a port is taken for.
 pub trait Holder: Copy {
-    /// Whether it is narrow.
-    fn is_narrow(self) -> bool;
+    /// Its kind.
+    fn kind(self) -> u8;
 
     /// The last bits of its client's address.
     fn client(self) -> u32;
@@ -23,8 +23,8 @@ pub trait Holder: Copy {
 
 impl Holder for FlowKey {
     #[inline(always)]
-    fn is_narrow(self) -> bool {
-        true
+    fn kind(self) -> u8 {
+        NARROW
     }
 
     #[inline(always)]
@@ -47,8 +47,8 @@ impl Holder for FlowKey {
 /// A wide flow, by its key and hash.
 impl Holder for (&WideKey, FlowHash) {
     #[inline(always)]
-    fn is_narrow(self) -> bool {
-        false
+    fn kind(self) -> u8 {
+        WIDE
     }
 
     #[inline(always)]
@@ -77,14 +77,24 @@ pub struct At {
     pub(super) group: u16,
     /// Whether it is a port of an IPv4 address.
     pub(super) is_v4: bool,
-    /// Whether narrow flows have had ports of the address and protocol.
-    pub(super) has_narrow: bool,
+    /// Kinds of flows that have had ports of the address and protocol.
+    pub(super) kinds: u8,
 }
+
+/// The kinds of flows.
+pub(super) const NARROW: u8 = 1;
+pub(super) const WIDE: u8 = 2;
 
 impl At {
     #[inline(always)]
     fn index(self) -> usize {
         self.index as usize
+    }
+
+    /// Whether the key of a narrow flow that is told of the port may be nobody's, for flows of both kinds have had ports there.
+    #[inline]
+    pub fn is_mixed(self) -> bool {
+        self.kinds == NARROW | WIDE
     }
 }
 
@@ -171,7 +181,7 @@ impl Places {
     /// The key of the narrow flow that has a port, if a narrow one has it; else it may be nobody's.
     #[inline]
     pub fn narrow_key(&self, at: At) -> Option<FlowKey> {
-        if !at.has_narrow {
+        if at.kinds & NARROW == 0 {
             return None;
         }
         if at.is_v4 {
@@ -190,7 +200,7 @@ impl Places {
     /// The hash of the wide flow that has a port of an IPv4 address, if a wide one has it; else it may be another's.
     #[inline]
     pub fn wide_hash(&self, at: At) -> Option<FlowHash> {
-        if at.is_v4 { self.clue(at).map(FlowHash::from_bits) } else { None }
+        if at.is_v4 && at.kinds & WIDE != 0 { self.clue(at).map(FlowHash::from_bits) } else { None }
     }
 
     #[inline]

@@ -81,8 +81,8 @@ fn a_group_may_come_without_ports_and_another_one_instead_of_it() {
     assert!(!local.is_any_spent() && local.take(slots[1], Protocol::Udp, key(1)).is_some());
 }
 
-/// Of three workers the last one owns fewer ports. If it had fewer places, a port of another worker at one of these addresses
-/// would be where the same port of the next address is: their words differ by the right bits.
+/// Of three workers the last one owns fewer ports, and has fewer places: a port of another worker at one of these addresses
+/// would be where the same port of the next address is, for their words differ by the right bits.
 #[test]
 fn ports_of_other_workers_are_not_found() {
     let owners = Owners::new(3);
@@ -177,6 +177,19 @@ fn a_port_leads_to_a_flow_of_either_kind() {
         );
         assert_eq!(narrow_of(&local, slot, protocol, narrow), Some(key(8)));
     }
+}
+
+#[test]
+fn a_port_of_an_address_that_was_replaced_is_not_given_back() {
+    let owners = Owners::new(1);
+    let group = LocalAddresses::new(&[address(200)], &owners, 0);
+    let mut local = LocalPorts::new(owners, 0);
+    local.install(SLOT, group.clone());
+    let port = local.take(SLOT, Protocol::Tcp, key(1)).unwrap();
+    local.install(SLOT, group);
+    let free = local.free(SLOT, Protocol::Tcp);
+    local.give_back(SLOT, Protocol::Tcp, port);
+    assert_eq!((local.free(SLOT, Protocol::Tcp), narrow_of(&local, SLOT, Protocol::Tcp, port)), (free, None));
 }
 
 #[test]

@@ -16,13 +16,13 @@ impl FlowHash {
 
     /// The hash as a number.
     #[inline]
-    pub fn to_bits(self) -> u64 {
+    pub(crate) fn to_bits(self) -> u64 {
         self.0
     }
 
     /// The hash that is this number.
     #[inline]
-    pub fn from_bits(bits: u64) -> Self {
+    pub(crate) fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 

@@ -113,6 +113,39 @@ fn flows_keep_their_local_ports() {
     assert!(table.is_empty());
 }
 
+/// Also of flows that share a line, and their ports if they are of other addresses.
+#[test]
+fn a_wide_flow_is_found_by_its_hash_and_port() {
+    let capacity = if cfg!(miri) { 50 } else { 5_000 };
+    let mut table = WideTable::new(capacity, SECRET);
+    let wide = |number: u32| {
+        let client = u128::from(0x1_0000_0000u64 + u64::from(number));
+        WideKey::new(client, 5000, ServiceSlot(1), 80).with_local_port(1 + (number / 3) as u16)
+    };
+    let local = |number: u32| LocalSlot((number % 3) as u8);
+    let numbers = 0..2 * capacity as u32 * 9 / 10;
+    let mut stored = Vec::new();
+    for number in numbers {
+        let key = wide(number);
+        let flow = value(number).with_local(local(number));
+        if let Inserted::Placed(_) = table.insert(table.hash_of(&key), key, flow, live) {
+            stored.push(number);
+        }
+    }
+    assert!(table.is_crowded() && stored.len() > capacity);
+    for number in stored {
+        let key = wide(number);
+        let find = |slot: LocalSlot, port: u16| {
+            let place = table.find_by_port(table.hash_of(&key), port, |flow| flow.local() == slot)?;
+            Some(table.key(place))
+        };
+        assert_eq!(find(local(number), key.local_port()), Some(key));
+        for (slot, port) in [(LocalSlot(3), key.local_port()), (local(number), 65_535)] {
+            assert_eq!(find(slot, port), None);
+        }
+    }
+}
+
 #[test]
 fn rated_load_of_wide_flows_is_stored_whole() {
     let capacity = if cfg!(miri) { 200 } else { 200_000 };

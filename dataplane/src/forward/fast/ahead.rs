@@ -169,7 +169,14 @@ impl<F: Frame> Forwarder<F> {
         sighted: &Lane<A, K>,
     ) {
         let mut last = (None, &[][..]);
-        for known in live.map(|slot| sighted.request(slot)).filter(Sighted::may_begin) {
+        let begins = |known: &Sighted<A, K>| {
+            known.opens() || known.may_begin() && known.key.get_in(&self.flows, known.home).is_none()
+        };
+        let mut new = Live::default();
+        for slot in live.without(sighted.replies) {
+            new.keep_if(slot, begins(&sighted.request(slot)));
+        }
+        for known in new.map(|slot| sighted.request(slot)) {
             let service = known.key.service();
             if last.0 != Some(service) {
                 let pool = snapshot.service(service).and_then(|service| service.pool);

@@ -34,8 +34,7 @@ pub trait Tabled: Key {
     /// The key of a client's flow to a port of a service, which has no other if the key is narrow.
     fn of<A: Version>(client: (A, u16), service: ServiceSlot, service_port: u16) -> Self;
 
-    /// The key of the client's flow that has a local port; `None` if it is of another kind, or a gateway's. Nobody has the key,
-    /// perhaps, if it is of IPv4 and flows of both kinds have ports of that address.
+    /// The key of the client's flow that has a local port; `None` if it is of another kind, or a gateway's.
     fn behind(flows: &Flows, at: At) -> Option<Self>;
 
     /// Hash of the flow, whose client has this one.
@@ -140,7 +139,9 @@ impl Tabled for FlowKey {
 
     #[inline(always)]
     fn behind(flows: &Flows, at: At) -> Option<Self> {
-        flows.locals.narrow_key(at)
+        let key = flows.locals.narrow_key(at)?;
+        let is_its = || flows.narrow.find(key.hash(&flows.secret), &key).is_some();
+        (!at.is_mixed() || is_its()).then_some(key)
     }
 
     #[inline(always)]

@@ -332,6 +332,8 @@ fn a_gateways_replies_are_for_the_stages() {
     let mut parts = parts();
     parts.interfaces[0].gateway = Some(Gateway { pool: Some(PoolSlot(0)) });
     let mut path = path_of(parts.clone(), 0, 1);
+    // Of an address that narrow flows have ports of, too.
+    sent_from(&mut path, &syn(CLIENT, VIP));
     let request = syn("198.51.100.12:5000", "203.0.113.9:443");
     let End::Sent(frame) = path.pass(request.frame()) else { panic!() };
     let local = SocketAddr::new(LOCAL.parse().unwrap(), u16::from_be_bytes([frame[34], frame[35]]));
