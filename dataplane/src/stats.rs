@@ -3,6 +3,7 @@
 //! Each counter has one writer, so adding is a plain load, add and store: no locked instruction, and no
 //! copying out either. Counters only grow, gauges go both ways; readers subtract.
 
+use std::hint::select_unpredictable;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
@@ -104,6 +105,27 @@ impl BackendCounters {
     #[inline]
     pub fn bytes(&self) -> u64 {
         self.in_bytes.get().wrapping_add(self.out_bytes.get())
+    }
+
+    /// Counts a packet of this length from a client.
+    #[inline(always)]
+    pub fn count_in(&self, len: u16) {
+        self.in_packets.add(1);
+        self.in_bytes.add(u64::from(len));
+    }
+
+    /// The same to a client.
+    #[inline(always)]
+    pub fn count_out(&self, len: u16) {
+        self.out_packets.add(1);
+        self.out_bytes.add(u64::from(len));
+    }
+
+    /// The same either way, without a jump by which one.
+    #[inline(always)]
+    pub fn count(&self, is_reply: bool, len: u16) {
+        select_unpredictable(is_reply, &self.out_packets, &self.in_packets).add(1);
+        select_unpredictable(is_reply, &self.out_bytes, &self.in_bytes).add(u64::from(len));
     }
 }
 

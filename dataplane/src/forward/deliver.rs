@@ -1,6 +1,5 @@
 //! The fourth stage: change each frame for where it goes, and hand it to its port.
 
-use std::hint::select_unpredictable;
 use std::net::{IpAddr, SocketAddr};
 
 use config::words::{ClientAddress, Mode};
@@ -252,24 +251,12 @@ impl<F: Frame> Forwarder<F> {
 
     #[inline]
     pub(super) fn count_in(&self, backend: BackendSlot, len: u16) {
-        let counters = self.stats.backend(backend);
-        counters.in_packets.add(1);
-        counters.in_bytes.add(u64::from(len));
-    }
-
-    /// The same for a packet of either way.
-    #[inline(always)]
-    pub(super) fn count(&self, backend: BackendSlot, is_reply: bool, len: u16) {
-        let counters = self.stats.backend(backend);
-        select_unpredictable(is_reply, &counters.out_packets, &counters.in_packets).add(1);
-        select_unpredictable(is_reply, &counters.out_bytes, &counters.in_bytes).add(u64::from(len));
+        self.stats.backend(backend).count_in(len);
     }
 
     #[inline]
     pub(super) fn count_out(&self, backend: BackendSlot, len: u16) {
-        let counters = self.stats.backend(backend);
-        counters.out_packets.add(1);
-        counters.out_bytes.add(u64::from(len));
+        self.stats.backend(backend).count_out(len);
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod ahead;
 mod both_ways;
+mod carrier;
 mod carry;
 mod eights;
 mod full_nat;

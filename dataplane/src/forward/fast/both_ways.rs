@@ -7,6 +7,7 @@ use std::hint::select_unpredictable;
 
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Live};
+use super::carrier::Carrier;
 use super::carry::touch;
 use super::lane::Stop;
 use super::{Fast, Lane, Sighted};
@@ -19,6 +20,7 @@ use crate::parse::plain::L3;
 use crate::port::PortId;
 use crate::rewrite::plain;
 use crate::snapshot::{Carriage, Exit, Snapshot, Way};
+use crate::stats::BackendCounters;
 
 impl<F: Frame> Forwarder<F> {
     /// The same as [`Self::run`] for packets of flows under NAT. It stops at all others. `WAY` and `FOUND` are what [`way_of`]
@@ -34,93 +36,89 @@ impl<F: Frame> Forwarder<F> {
     ) -> Option<Stop> {
         let snapshot = context.snapshot;
         let usual = snapshot.exit_of_most::<A>();
-        self.run_by(rest, port, lane, burst, |its, lane, slot, frame| {
+        // Those of full NAT go another way.
+        let others = if WAY == THERE { Live::default() } else { lane.local_replies };
+        self.carrier(context).run((rest, others), port, lane, burst, |its, lane, slot, frame| {
             let found = if FOUND { snapshot.exit::<A>(lane.exit[slot]) } else { usual };
             let is_reply = goes_back::<WAY>(lane.replies, slot);
-            // Those of full NAT go another way.
-            if WAY != THERE && lane.local_replies.has(slot) {
-                return None;
-            }
-            its.carry_nat(context, &lane.request(slot), is_reply, found, frame)
+            its.carry_nat(&lane.request(slot), is_reply, found, frame)
         })
     }
+}
 
+impl Carrier<'_> {
     /// The same as [`Self::carry`] for a flow under NAT.
     #[inline(always)]
-    fn carry_nat<A: Fast, K: Tabled>(
+    fn carry_nat<F: Frame, A: Fast, K: Tabled>(
         &mut self,
-        context: Context,
         known: &Sighted<A, K>,
         is_reply: bool,
         found: &Exit,
         frame: &mut F,
     ) -> Option<PortId> {
-        let flow = known.key.get_in(&self.flows, known.home)?;
-        let way = context.snapshot.way(flow.1.backend()).filter(|way| way.is_of::<A>())?;
-        if way.carriage != Carriage::Nat {
+        let flow = known.key.get_in(self.flows, known.home)?;
+        let its = self.way::<A>(flow.1.backend())?;
+        if its.0.carriage != Carriage::Nat {
             return None;
         }
         if A::IS_V4 {
-            self.swap(context, known, (is_reply, found), way, flow, frame)
+            self.swap(known, (is_reply, found), its, flow, frame)
         } else {
-            self.exchange(context, known, (is_reply, Some(found)), way, flow, frame)
+            self.exchange(known, (is_reply, Some(found)), its, flow, frame)
         }
     }
 
     /// The same for IPv4, whose ends are both known.
     #[inline(always)]
-    fn swap<A: Fast, K: Tabled>(
+    fn swap<F: Frame, A: Fast, K: Tabled>(
         &mut self,
-        context: Context,
         known: &Sighted<A, K>,
         (is_reply, found): (bool, &Exit),
-        way: &Way,
+        (way, counters): (&Way, &BackendCounters),
         flow: (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
-        let (brief, backend) = (&known.brief, flow.1.backend());
+        let brief = &known.brief;
         let front = frame.head_mut().first_chunk_mut()?;
         // No flow of another service has such an easy way.
         if way.service != known.key.service() || !way.swap(!is_reply).end.is_in(front, is_reply) {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };
-        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, (view, false), flow)?;
+        touch::<K>(self.flows, self.context, brief.tcp_flags, way, (view, false), flow)?;
         let exit = select_unpredictable(is_reply, found, &way.exit);
         if brief.len > exit.room {
             return None;
         }
         way.swap(is_reply).put(front, brief.protocol(), is_reply, &exit.link);
         frame.truncate(L3 + usize::from(brief.len));
-        self.count(backend, is_reply, brief.len);
+        counters.count(is_reply, brief.len);
         Some(exit.port)
     }
 
     /// The same for a reply whose flow and way are known.
     #[inline(never)]
-    pub(super) fn carry_reply<A: Fast, K: Tabled>(
+    pub(super) fn carry_reply<F: Frame, A: Fast, K: Tabled>(
         &mut self,
-        context: Context,
         known: &Sighted<A, K>,
-        way: &Way,
+        its: (&Way, &BackendCounters),
         flow: (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
-        self.exchange(context, known, (true, None), way, flow, frame)
+        self.exchange(known, (true, None), its, flow, frame)
     }
 
     /// Gives a packet the backend's end instead of the service's, or the other way.
     #[inline(always)]
-    fn exchange<A: Fast, K: Tabled>(
+    fn exchange<F: Frame, A: Fast, K: Tabled>(
         &mut self,
-        context: Context,
         known: &Sighted<A, K>,
         (is_reply, found): (bool, Option<&Exit>),
-        way: &Way,
+        (way, counters): (&Way, &BackendCounters),
         (place, flow): (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
-        let (snapshot, brief) = (context.snapshot, &known.brief);
+        let (snapshot, brief) = (self.context.snapshot, &known.brief);
         // No flow of another service has such an easy way.
         if way.service != known.key.service() {
             return None;
@@ -134,7 +132,7 @@ impl<F: Frame> Forwarder<F> {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };
-        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, (view, false), (place, flow))?;
+        touch::<K>(self.flows, self.context, brief.tcp_flags, way, (view, false), (place, flow))?;
         let exit = match found {
             Some(found) => select_unpredictable(is_reply, found, &way.exit),
             None => snapshot.usual_exit(plain.dst).or_else(|| snapshot.exit_to(plain.dst))?,
@@ -148,7 +146,7 @@ impl<F: Frame> Forwarder<F> {
         );
         plain::exchange(head, brief.protocol(), is_reply, end, &exit.link)?;
         frame.truncate(L3 + usize::from(brief.len));
-        self.count(flow.backend(), is_reply, brief.len);
+        counters.count(is_reply, brief.len);
         Some(exit.port)
     }
 }

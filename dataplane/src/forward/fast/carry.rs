@@ -1,7 +1,8 @@
 //! What the fast path does with one packet.
 
+use super::super::Context;
 use super::super::flows::{Flows, Tabled};
-use super::super::{Context, Forwarder};
+use super::carrier::Carrier;
 use super::one_way::wrap;
 use super::{End, Fast, Heading, Sighted};
 use crate::buf::Frame;
@@ -15,35 +16,34 @@ use crate::port::PortId;
 use crate::rewrite::plain;
 use crate::snapshot::{Carriage, Snapshot, Way};
 
-impl<F: Frame> Forwarder<F> {
+impl Carrier<'_> {
     /// Notes a packet in its flow and rewrites it. Returns the port it leaves by; `None`, and no more has happened than
     /// that its flow was seen, if that is unknown, over or about to change, or the packet has no easy way.
     #[inline(always)]
-    pub(super) fn carry<A: Fast, K: Tabled>(
+    pub(super) fn carry<F: Frame, A: Fast, K: Tabled>(
         &mut self,
-        context: Context,
         known: &Sighted<A, K>,
         (place, flow): (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
-        let (snapshot, brief) = (context.snapshot, &known.brief);
-        let way = snapshot.way(flow.backend()).filter(|way| way.is_of::<A>())?;
-        let port = if flow.has_local() { K::local_port(&self.flows, place) } else { 0 };
+        let (way, counters) = self.way::<A>(flow.backend())?;
+        let brief = &known.brief;
+        let port = if flow.has_local() { K::local_port(self.flows, place) } else { 0 };
         let local = (flow.local(), port);
         match known.heading {
             Heading::Request => {
                 let course = (way.view, way.carriage == Carriage::FullNat);
-                touch::<K>(&mut self.flows, context, brief.tcp_flags, way, course, (place, flow))?;
-                let port = self.reach_backend(snapshot, way, known, local, frame)?;
-                self.count_in(flow.backend(), brief.len);
+                touch::<K>(self.flows, self.context, brief.tcp_flags, way, course, (place, flow))?;
+                let port = self.reach_backend(way, known, local, frame)?;
+                counters.count_in(brief.len);
                 Some(port)
             }
             Heading::Reply if way.carriage == Carriage::Nat => {
-                self.carry_reply(context, known, way, (place, flow), frame)
+                self.carry_reply(known, (way, counters), (place, flow), frame)
             }
             Heading::Reply => None,
             Heading::LocalReply(_) if way.carriage == Carriage::FullNat => {
-                self.carry_local_reply(context, known, way, (place, flow), frame)
+                self.carry_local_reply(known, (way, counters), (place, flow), frame)
             }
             Heading::LocalReply(_) => None,
         }
@@ -51,9 +51,8 @@ impl<F: Frame> Forwarder<F> {
 
     /// Rewrites a packet for its backend, which knows the client by `local` in full NAT.
     #[inline(always)]
-    pub(super) fn reach_backend<A: Fast, K: Tabled>(
+    pub(super) fn reach_backend<F: Frame, A: Fast, K: Tabled>(
         &mut self,
-        snapshot: &Snapshot,
         way: &Way,
         known: &Sighted<A, K>,
         local: (LocalSlot, u16),
@@ -68,7 +67,7 @@ impl<F: Frame> Forwarder<F> {
         if way.carriage == Carriage::Dr {
             plain::dr::<A>(frame.head_mut(), &way.exit.link)?;
         } else if way.carriage == Carriage::Ipip {
-            wrap(&mut self.next_id, way, known, frame)?;
+            wrap(self.next_id, way, known, frame)?;
             len += A::HEADER_LEN;
         } else {
             let plain = &brief.plain::<A>(frame.head())?;
@@ -76,7 +75,7 @@ impl<F: Frame> Forwarder<F> {
             if way.carriage == Carriage::Nat {
                 plain::nat(frame.head_mut(), brief.protocol(), None, to, &way.exit.link)?;
             } else {
-                let from = Some((A::of(snapshot.local_address(local.0)?)?, local.1));
+                let from = Some((A::of(self.context.snapshot.local_address(local.0)?)?, local.1));
                 plain::nat(frame.head_mut(), brief.protocol(), from, to, &way.exit.link)?;
             }
         }

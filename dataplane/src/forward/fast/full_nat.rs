@@ -7,6 +7,7 @@ use std::hint::select_unpredictable;
 use super::super::flows::Tabled;
 use super::super::{Context, Forwarder, Live};
 use super::both_ways::{THERE, goes_back};
+use super::carrier::Carrier;
 use super::carry::touch;
 use super::lane::Stop;
 use super::{Fast, Lane, Sighted};
@@ -20,6 +21,7 @@ use crate::parse::plain::L3;
 use crate::port::PortId;
 use crate::rewrite::plain::{self, Endpoint};
 use crate::snapshot::{Carriage, Exit, Way};
+use crate::stats::BackendCounters;
 
 impl<F: Frame> Forwarder<F> {
     /// The same as [`Self::run`] for packets of flows of full NAT. It stops at all others. `WAY` and `FOUND` are what
@@ -35,71 +37,68 @@ impl<F: Frame> Forwarder<F> {
     ) -> Option<Stop> {
         let snapshot = context.snapshot;
         let usual = snapshot.exit_of_most::<A>();
-        self.run_by(rest, port, lane, burst, |its, lane, slot, frame| {
+        // Replies of NAT go another way.
+        let others = if WAY == THERE { Live::default() } else { lane.replies.without(lane.local_replies) };
+        self.carrier(context).run((rest, others), port, lane, burst, |its, lane, slot, frame| {
             let is_reply = goes_back::<WAY>(lane.local_replies, slot);
-            // Replies of NAT go another way.
-            if WAY != THERE && lane.replies.has(slot) != lane.local_replies.has(slot) {
-                return None;
-            }
             let found = if FOUND { snapshot.exit::<A>(lane.exit[slot]) } else { usual };
-            its.carry_full_nat(context, &lane.request(slot), (is_reply, found), frame)
+            its.carry_full_nat(&lane.request(slot), (is_reply, found), frame)
         })
     }
+}
 
+impl Carrier<'_> {
     /// The same as [`Self::carry`] for a flow of full NAT.
     #[inline(always)]
-    fn carry_full_nat<A: Fast, K: Tabled>(
+    fn carry_full_nat<F: Frame, A: Fast, K: Tabled>(
         &mut self,
-        context: Context,
         known: &Sighted<A, K>,
         course: (bool, &Exit),
         frame: &mut F,
     ) -> Option<PortId> {
-        let flow = known.key.get_in(&self.flows, known.home)?;
-        let way = context.snapshot.way(flow.1.backend()).filter(|way| way.is_of::<A>())?;
-        if way.carriage != Carriage::FullNat {
+        let flow = known.key.get_in(self.flows, known.home)?;
+        let its = self.way::<A>(flow.1.backend())?;
+        if its.0.carriage != Carriage::FullNat {
             return None;
         }
-        self.change_both(context, known, course, way, flow, frame)
+        self.change_both(known, course, its, flow, frame)
     }
 
     /// The same for one whose flow and way are known.
     #[inline(always)]
-    fn change_both<A: Fast, K: Tabled>(
+    fn change_both<F: Frame, A: Fast, K: Tabled>(
         &mut self,
-        context: Context,
         known: &Sighted<A, K>,
         course: (bool, &Exit),
-        way: &Way,
+        its: (&Way, &BackendCounters),
         flow: (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
         if A::IS_V4 {
-            self.swap_both(context, known, course, way, flow, frame)
+            self.swap_both(known, course, its, flow, frame)
         } else {
-            self.exchange_both(context, known, course, way, flow, frame)
+            self.exchange_both(known, course, its, flow, frame)
         }
     }
 
     /// The same for a packet of IPv4 and a service with one port, whose end is swapped with the backend's as in
     /// [`both_ways`](super::both_ways): what is left is the client's end and the local one.
     #[inline(always)]
-    fn swap_both<A: Fast, K: Tabled>(
+    fn swap_both<F: Frame, A: Fast, K: Tabled>(
         &mut self,
-        context: Context,
         known: &Sighted<A, K>,
         (is_reply, found): (bool, &Exit),
-        way: &Way,
+        (way, counters): (&Way, &BackendCounters),
         (place, flow): (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
-        let (brief, local_port) = (&known.brief, K::local_port(&self.flows, place));
+        let (brief, local_port) = (&known.brief, K::local_port(self.flows, place));
         if way.service != known.key.service() {
             return None;
         }
         let (client, client_port) = known.key.client_end::<u32>();
         let client = Endpoint::new(client, client_port);
-        let local = Endpoint::new(u32::of(context.snapshot.local_address(flow.local())?)?, local_port);
+        let local = Endpoint::new(u32::of(self.context.snapshot.local_address(flow.local())?)?, local_port);
         let front = frame.head_mut().first_chunk_mut()?;
         // As in `exchange_both`, asked of both.
         let is_for_other = is_reply & !local.is_in(front, false);
@@ -107,7 +106,7 @@ impl<F: Frame> Forwarder<F> {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };
-        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, (view, true), (place, flow))?;
+        touch::<K>(self.flows, self.context, brief.tcp_flags, way, (view, true), (place, flow))?;
         let exit = select_unpredictable(is_reply, found, &way.exit);
         if brief.len > exit.room {
             return None;
@@ -115,41 +114,40 @@ impl<F: Frame> Forwarder<F> {
         let far = Endpoint::either(is_reply, client, local);
         way.swap(is_reply).put_with(far, front, brief.protocol(), is_reply, &exit.link);
         frame.truncate(L3 + usize::from(brief.len));
-        self.count(flow.backend(), is_reply, brief.len);
+        counters.count(is_reply, brief.len);
         Some(exit.port)
     }
 
     /// The same for a reply whose flow and way are known.
     #[inline(never)]
-    pub(super) fn carry_local_reply<A: Fast, K: Tabled>(
+    pub(super) fn carry_local_reply<F: Frame, A: Fast, K: Tabled>(
         &mut self,
-        context: Context,
         known: &Sighted<A, K>,
-        way: &Way,
+        its: (&Way, &BackendCounters),
         flow: (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
         let client = known.key.client_end::<A>().0;
-        let exit = context.snapshot.usual_exit(client).or_else(|| context.snapshot.exit_to(client))?;
-        self.change_both(context, known, (true, exit), way, flow, frame)
+        let snapshot = self.context.snapshot;
+        let exit = snapshot.usual_exit(client).or_else(|| snapshot.exit_to(client))?;
+        self.change_both(known, (true, exit), its, flow, frame)
     }
 
     /// Gives a packet both ends of the other side.
     #[inline(always)]
-    fn exchange_both<A: Fast, K: Tabled>(
+    fn exchange_both<F: Frame, A: Fast, K: Tabled>(
         &mut self,
-        context: Context,
         known: &Sighted<A, K>,
         (is_reply, found): (bool, &Exit),
-        way: &Way,
+        (way, counters): (&Way, &BackendCounters),
         (place, flow): (Place, FlowValue),
         frame: &mut F,
     ) -> Option<PortId> {
-        let (brief, local_port) = (&known.brief, K::local_port(&self.flows, place));
+        let (brief, local_port) = (&known.brief, K::local_port(self.flows, place));
         if way.service != known.key.service() {
             return None;
         }
-        let address = A::of(context.snapshot.local_address(flow.local())?)?;
+        let address = A::of(self.context.snapshot.local_address(flow.local())?)?;
         let head = frame.head_mut();
         let plain = &brief.plain::<A>(head)?;
         let service_port = known.key.service_port();
@@ -169,7 +167,7 @@ impl<F: Frame> Forwarder<F> {
             return None;
         }
         let view = if is_reply { View::Server } else { View::Client };
-        touch::<K>(&mut self.flows, context, brief.tcp_flags, way, (view, true), (place, flow))?;
+        touch::<K>(self.flows, self.context, brief.tcp_flags, way, (view, true), (place, flow))?;
         let exit = select_unpredictable(is_reply, found, &way.exit);
         if brief.len > exit.room {
             return None;
@@ -184,7 +182,7 @@ impl<F: Frame> Forwarder<F> {
         );
         plain::nat(head, brief.protocol(), Some(src), Some(dst), &exit.link)?;
         frame.truncate(L3 + usize::from(brief.len));
-        self.count(flow.backend(), is_reply, brief.len);
+        counters.count(is_reply, brief.len);
         Some(exit.port)
     }
 }

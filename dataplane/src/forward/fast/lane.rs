@@ -61,9 +61,10 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// At a packet that may have an easy way, but not this one.
-    pub fn untried(slot: usize) -> Self {
-        Self { slot, way: None, tried: false }
+    /// At a packet that leaves by another port, or else may have an easy way, but not this one.
+    #[inline(always)]
+    pub fn at(slot: usize, way: Option<PortId>) -> Self {
+        Self { slot, way, tried: way.is_some() }
     }
 
     /// The same, if no packets before it are left for the next run. Else that begins with them, for what becomes of this one
@@ -289,43 +290,17 @@ impl<F: Frame> Forwarder<F> {
         lane: &mut Lane<A, K>,
         burst: &mut Burst<F>,
     ) -> Option<Stop> {
-        let stop = self.run_by(rest, port, lane, burst, |its, lane, slot, frame| {
+        let carrier = self.carrier(context);
+        let stop = carrier.run((rest, Live::default()), port, lane, burst, |its, lane, slot, frame| {
             let known = lane.at(slot);
-            let flow = known.key.get_in(&its.flows, known.home)?;
-            its.carry(context, &known, flow, frame)
+            let flow = known.key.get_in(its.flows, known.home)?;
+            its.carry(&known, flow, frame)
         });
         // There is no other easy way.
         stop.map(|stop| Stop { tried: true, ..stop })
     }
 
-    /// The same by `carry`, which says the port that a packet leaves by, if it took it.
-    #[inline(always)]
-    pub(super) fn run_by<A: Fast, K: Tabled>(
-        &mut self,
-        rest: &mut Live,
-        port: PortId,
-        lane: &mut Lane<A, K>,
-        burst: &mut Burst<F>,
-        carry: impl Fn(&mut Self, &Lane<A, K>, usize, &mut F) -> Option<PortId>,
-    ) -> Option<Stop> {
-        let (mut live, mut late, mut stop) = (*rest, Live::default(), None);
-        for slot in live.by_ref() {
-            let Some(frame) = burst.get_mut(slot) else { continue };
-            let way = carry(self, lane, slot, frame);
-            if way != Some(port) {
-                if way.is_none() && lane.look_elsewhere(slot, &self.flows) {
-                    late.keep(slot);
-                    continue;
-                }
-                stop = Some(Stop { slot, way, tried: way.is_some() });
-                break;
-            }
-        }
-        *rest = live.with(late);
-        stop.and_then(|stop| stop.after(late, rest))
-    }
-
-    /// The same as [`Self::carry`], for packets that others wait before.
+    /// The same of one packet, for others wait before it.
     #[inline(never)]
     pub(super) fn carry_alone<A: Fast, K: Tabled>(
         &mut self,
@@ -334,7 +309,7 @@ impl<F: Frame> Forwarder<F> {
         frame: &mut F,
     ) -> Option<PortId> {
         let flow = known.key.get(&self.flows, known.home, &known.hash)?;
-        self.carry(context, known, flow, frame)
+        self.carrier(context).carry(known, flow, frame)
     }
 
     /// Hands packets to the port that they leave by.

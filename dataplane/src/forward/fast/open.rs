@@ -127,7 +127,7 @@ impl<F: Frame> Forwarder<F> {
             local = stored.map_err(Unopened::Refused)?;
         }
         // If it cannot be sent, the stages find its flow, as they would have stored it.
-        let port = self.reach_backend(snapshot, way, known, local, frame).ok_or(Unopened::Unasked)?;
+        let port = self.carrier(context).reach_backend(way, known, local, frame).ok_or(Unopened::Unasked)?;
         self.count_in(backend, plain.len);
         Ok(port)
     }
