@@ -8,6 +8,8 @@ pub mod table;
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use config::words::Protocol;
+
 use crate::clock::Seconds;
 use crate::local::LocalSlot;
 use crate::snapshot::{BackendSlot, ServiceSlot};
@@ -296,6 +298,18 @@ impl FlowValue {
         self.0 & HAS_LOCAL != 0
     }
 
+    /// Whether it has a local port of this address and protocol.
+    #[inline]
+    pub fn has_local_of(self, slot: LocalSlot, protocol: Protocol) -> bool {
+        self.has_local() && self.local() == slot && self.protocol() == protocol
+    }
+
+    /// The protocol of its packets.
+    #[inline]
+    pub fn protocol(self) -> Protocol {
+        if self.state().is_udp() { Protocol::Udp } else { Protocol::Tcp }
+    }
+
     fn is_displaced(self) -> bool {
         self.0 & DISPLACED != 0
     }
@@ -307,7 +321,20 @@ impl FlowValue {
 
 #[cfg(test)]
 mod tests {
-    use super::mapped;
+    use super::*;
+
+    #[test]
+    fn a_local_port_is_of_an_address_and_protocol() {
+        for (state, protocol, other) in
+            [(State::Udp, Protocol::Udp, Protocol::Tcp), (State::SynRecv, Protocol::Tcp, Protocol::Udp)]
+        {
+            let flow = FlowValue::new(BackendSlot(1), state, 0);
+            assert!(!flow.has_local_of(LocalSlot(0), protocol), "it has none");
+            let flow = flow.with_local(LocalSlot(7));
+            assert!(flow.has_local_of(LocalSlot(7), protocol));
+            assert!(!flow.has_local_of(LocalSlot(6), protocol) && !flow.has_local_of(LocalSlot(7), other));
+        }
+    }
 
     #[test]
     fn a_network_keeps_its_bits_and_the_version() {

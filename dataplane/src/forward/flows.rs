@@ -18,7 +18,6 @@ use crate::packet::{Addresses, Headers};
 use crate::snapshot::Found;
 use crate::stats::WorkerStats;
 use crate::toeplitz::Owners;
-use config::words::Protocol;
 pub(super) use keyed::{Hashed, Tabled};
 
 /// Flows of a line at most, of either table.
@@ -402,10 +401,6 @@ pub(super) fn wide_address(address: IpAddr) -> u128 {
 /// Who a narrow flow belongs to.
 fn owner_of(its: Record<FlowKey>) -> FlowOwner {
     FlowOwner { local_port: its.flow.has_local().then_some(its.port), ..its.key.owner() }
-}
-
-fn protocol_of(flow: FlowValue) -> Protocol {
-    if flow.state().is_udp() { Protocol::Udp } else { Protocol::Tcp }
 }
 
 /// What a flow is worth now.

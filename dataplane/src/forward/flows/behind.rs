@@ -2,7 +2,7 @@
 
 use config::words::Protocol;
 
-use super::{Flows, Stored, protocol_of};
+use super::{Flows, Stored};
 use crate::drops::DropReason;
 use crate::flow::table::FlowHash;
 use crate::flow::{FlowValue, Key as _};
@@ -114,8 +114,7 @@ impl Flows {
             self.locals.narrow_key(at).and_then(|key| self.narrow.find(key.hash(&self.secret), &key));
         let narrow = narrow.map(Stored::Narrow).filter(|stored| self.local(*stored) == Some((slot, port)));
         narrow.or_else(|| {
-            let is_its =
-                |flow: FlowValue| flow.has_local() && flow.local() == slot && protocol_of(flow) == protocol;
+            let is_its = |flow: FlowValue| flow.has_local_of(slot, protocol);
             self.wide.find_by_port(self.hash_behind(at)?, port, is_its).map(Stored::Wide)
         })
     }
@@ -152,7 +151,7 @@ impl Flows {
         if locals.is_empty() {
             return Ok((flow, 0));
         }
-        let Some((slot, port)) = self.take_local(protocol_of(flow), holder, locals) else {
+        let Some((slot, port)) = self.take_local(flow.protocol(), holder, locals) else {
             return Err(self.without_port());
         };
         self.stats.local_ports(slot).add(1);
@@ -193,7 +192,7 @@ impl Flows {
     #[inline(never)]
     pub(super) fn give_local_back(&mut self, flow: FlowValue, port: u16) {
         self.gave_back = true;
-        self.locals.give_back(flow.local(), protocol_of(flow), port);
+        self.locals.give_back(flow.local(), flow.protocol(), port);
         self.stats.local_ports(flow.local()).sub(1);
     }
 }
