@@ -333,7 +333,7 @@ impl<F: Frame> Forwarder<F> {
                     first.inspect(|(found, port)| self.flows.prefetch(work.hash, *found, *port));
                 }
                 Role::LocalReply(local) => {
-                    self.flows.foresee_local(local, work.headers.protocol, work.headers.dst_port);
+                    self.flows.prefetch_local(local, work.headers.protocol, work.headers.dst_port);
                 }
                 Role::Outward(_) | Role::Inward => {}
             }

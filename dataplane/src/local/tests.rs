@@ -170,6 +170,13 @@ fn a_port_leads_to_a_flow_of_either_kind() {
         let narrow = local.take(slot, protocol, key(8)).unwrap();
         assert_eq!(narrow_of(&local, slot, protocol, narrow), Some(key(8)));
         assert_eq!(narrow_of(&local, slot, protocol, port).is_some(), is_v4, "and that is nobody's");
+        assert_eq!(
+            hash_of(&local, slot, protocol, port).is_some(),
+            is_v4,
+            "the other kind is found as before"
+        );
+        local.take(slot, protocol, (&wide(9), hash)).unwrap();
+        assert_eq!(narrow_of(&local, slot, protocol, narrow), Some(key(8)));
         local.give_back(slot, protocol, port);
         assert_eq!(
             (wide_of(&local, slot, protocol, port), hash_of(&local, slot, protocol, port)),

@@ -195,7 +195,7 @@ impl<F: Frame> Forwarder<F> {
                 && flow.has_local()
             {
                 let port = K::local_port(&self.flows, place);
-                self.flows.foresee_local(flow.local(), known.brief.protocol(), port);
+                self.flows.prefetch_local(flow.local(), known.brief.protocol(), port);
             }
         }
     }

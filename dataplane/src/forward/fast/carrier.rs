@@ -41,7 +41,7 @@ impl<'a> Carrier<'a> {
     }
 
     /// Takes packets to their ends by `carry`, which says the port that one leaves by, if it took it: as long as that is the
-    /// same, and none comes that is among `others`. Those that it took are not in `rest` any more.
+    /// same, and none comes that is among `others`. Those that it took, and where it stopped, are not in `rest` any more.
     #[inline(always)]
     pub fn run<F: Frame, A: Fast, K: Tabled>(
         mut self,

@@ -100,7 +100,7 @@ impl Carrier<'_> {
         let client = Endpoint::new(client, client_port);
         let local = Endpoint::new(u32::of(self.context.snapshot.local_address(flow.local())?)?, local_port);
         let front = frame.head_mut().first_chunk_mut()?;
-        // As in `exchange_both`, asked of both.
+        // A request is from its client, by whom its flow was found. No jump, as in `exchange_both`.
         let is_for_other = is_reply & !local.is_in(front, false);
         if !way.swap(!is_reply).end.is_in(front, is_reply) || is_for_other {
             return None;

@@ -300,7 +300,7 @@ impl<F: Frame> Forwarder<F> {
         stop.map(|stop| Stop { tried: true, ..stop })
     }
 
-    /// The same of one packet, for others wait before it.
+    /// The same of one packet, wherever its flow is.
     #[inline(never)]
     pub(super) fn carry_alone<A: Fast, K: Tabled>(
         &mut self,

@@ -169,7 +169,7 @@ impl<F: Frame> Forwarder<F> {
     #[inline(always)]
     pub(super) fn foresee_behind<A: Fast, K: Tabled>(&self, slot: usize, lane: &mut Lane<A, K>) {
         let protocol = lane.request(slot).brief.protocol();
-        lane.place[slot] = self.flows.foresee_local(lane.local[slot], protocol, lane.local_port[slot]);
+        lane.place[slot] = self.flows.prefetch_local(lane.local[slot], protocol, lane.local_port[slot]);
     }
 
     /// Finds out the clients for whom local addresses stand, and asks for their flows. A gateway's are for the stages, and of

@@ -19,9 +19,9 @@ impl Flows {
         self.locals.install(slot, addresses);
     }
 
-    /// Where what is known of a local port is, for which it asks; `None` if it is another worker's.
+    /// Asks for what is known of a local port to come into the cache. Returns where that is; `None` if it is another worker's.
     #[inline]
-    pub(in crate::forward) fn foresee_local(
+    pub(in crate::forward) fn prefetch_local(
         &self,
         slot: LocalSlot,
         protocol: Protocol,
@@ -101,7 +101,8 @@ impl Flows {
         key.map(|key| key.hash(&self.secret)).or_else(|| self.locals.wide_hash(at))
     }
 
-    /// The flow whose backend knows its client by a local address and port.
+    /// The flow whose backend knows its client by a local address and port. No two have the same, for a slot stays its
+    /// address's.
     #[inline]
     pub(in crate::forward) fn find_local(
         &self,
