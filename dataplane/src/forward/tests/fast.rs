@@ -12,7 +12,7 @@ use crate::parse::plain::{Kind, NO_FRONT, Station, front, glance_v4};
 use crate::samples::{Body, Sample, cases, endpoint, syn};
 use crate::snapshot::{Backend, BackendSlot, Candidate, Gateway, Parts, Pool, PoolSlot};
 use crate::stats::Counter;
-use crate::wire::ipv4;
+use crate::wire::{eth, ipv4, ipv6};
 
 const PEERS: [[u8; 4]; 3] = [BACKEND, [198, 51, 100, 12], [198, 51, 100, 13]];
 
@@ -230,9 +230,11 @@ struct WideStep {
 }
 
 impl WideStep {
-    fn frame(&self, ends: [&str; 3], locals: &[SocketAddr]) -> HeapFrame {
+    /// `locals` are those that packets of TCP and of UDP came from.
+    fn frame(&self, ends: [&str; 3], locals: &[Vec<SocketAddr>; 2]) -> HeapFrame {
         let [client, vip, backend] = ends.map(endpoint);
         let client = SocketAddr::new(client.ip(), client.port() + self.client);
+        let locals = &locals[usize::from(matches!(self.body, Body::Udp { .. }))];
         let local = locals.get(usize::from(self.client) % locals.len().max(1)).copied().unwrap_or(client);
         let (src, dst) = if self.reply { (backend, local) } else { (client, vip) };
         let sample = Sample { src, dst, ttl: self.ttl, tos: self.tos, ..syn(ends[0], ends[1]) };
@@ -313,8 +315,8 @@ pub(super) fn wide_world(
 }
 
 /// The local addresses and ports that sent frames come from.
-pub(super) fn locals_of(ends: &[End], local: IpAddr) -> Vec<SocketAddr> {
-    let sent = ends.iter().filter_map(|end| if let End::Sent(frame) = end { Some(frame) } else { None });
+pub(super) fn locals_of<'a>(ends: impl IntoIterator<Item = &'a End>, local: IpAddr) -> Vec<SocketAddr> {
+    let sent = ends.into_iter().filter_map(|end| if let End::Sent(frame) = end { Some(frame) } else { None });
     let (src, ports) = if local.is_ipv4() { (26..30, 34) } else { (22..38, 54) };
     let local_bytes = match local {
         IpAddr::V4(local) => local.octets().to_vec(),
@@ -323,6 +325,16 @@ pub(super) fn locals_of(ends: &[End], local: IpAddr) -> Vec<SocketAddr> {
     sent.filter(|frame| frame[src.clone()] == local_bytes[..])
         .map(|frame| SocketAddr::new(local, u16::from_be_bytes([frame[ports], frame[ports + 1]])))
         .collect()
+}
+
+/// The same of TCP, and of UDP: a reply to a port that nobody has yet may find the flow of an opening behind it, which is by
+/// chance the one to get that port.
+fn locals_by_protocol(ends: &[End], local: IpAddr) -> [Vec<SocketAddr>; 2] {
+    let at = eth::HEADER_LEN + if local.is_ipv4() { ipv4::PROTOCOL } else { ipv6::NEXT };
+    [ipv4::PROTOCOL_TCP, ipv4::PROTOCOL_UDP].map(|protocol| {
+        let is_its = |end: &&End| matches!(end, End::Sent(frame) if frame[at] == protocol);
+        locals_of(ends.iter().filter(is_its), local)
+    })
 }
 
 // Not under miri: a local address has 64,512 ports, which take it minutes.
@@ -349,7 +361,7 @@ proptest! {
             path
         });
         fast.take_eights(eights);
-        let mut locals = Vec::new();
+        let mut locals = [const { Vec::new() }; 2];
         for (number, (steps, wait)) in bursts.into_iter().enumerate() {
             if number == 4 {
                 (fast.snapshot, slow.snapshot) =
@@ -364,7 +376,8 @@ proptest! {
                 other.push(frame).unwrap();
             }
             let (one, other) = (fast.forward(&mut one), slow.forward_slowly(&mut other));
-            locals.extend(locals_of(&one, local));
+            let new = locals_by_protocol(&one, local);
+            locals.iter_mut().zip(new).for_each(|(locals, new)| locals.extend(new));
             prop_assert_eq!(settled(one), settled(other));
             prop_assert_eq!(flows(&fast), flows(&slow));
             prop_assert_eq!(counts(&fast), counts(&slow));
