@@ -28,10 +28,10 @@ impl Carrier<'_> {
     ) -> Option<PortId> {
         let (way, counters) = self.way::<A>(flow.backend())?;
         let brief = &known.brief;
-        let port = if flow.has_local() { K::local_port(self.flows, place) } else { 0 };
-        let local = (flow.local(), port);
         match known.heading {
             Heading::Request => {
+                let port = if flow.has_local() { K::local_port(self.flows, place) } else { 0 };
+                let local = (flow.local(), port);
                 let course = (way.view, way.carriage == Carriage::FullNat);
                 touch::<K>(self.flows, self.context, brief.tcp_flags, way, course, (place, flow))?;
                 let port = self.reach_backend(way, known, local, frame)?;
