@@ -3,9 +3,9 @@
 use super::fast::locals_of;
 use super::*;
 use crate::local::{LocalAddresses, LocalSlot};
-use crate::route::{InterfaceId, Route, RouteTable};
+use crate::route::{InterfaceId, NextHop, Route, RouteTable};
 use crate::samples::{Body, Sample, endpoint, syn};
-use crate::snapshot::{Parts, Pool, PoolSlot, Routes};
+use crate::snapshot::{Interface, Parts, Pool, PoolSlot, Routes};
 
 /// VIP and backend, by IP version.
 const ENDS: [[&str; 2]; 2] =
@@ -22,15 +22,15 @@ const GATEWAYS: [u8; 4] = [1, 12, 13, 99];
 /// The local addresses of full NAT, by IP version.
 const LOCALS: [&str; 2] = ["198.51.100.200", "2001:db8:b::200"];
 
-fn parts(version: usize, mode: Mode) -> Parts {
+/// The second gateway is behind interface `second`.
+fn parts(version: usize, mode: Mode, second: InterfaceId) -> Parts {
     let [vip, backend] = ENDS[version];
-    let by_v4 = |last: u8| Route {
-        interface: InterfaceId(0),
-        gateway: Some(u32::from_be_bytes([198, 51, 100, last])),
-    };
+    let to = |last: u8| if last == GATEWAYS[1] { second } else { InterfaceId(0) };
+    let by_v4 =
+        |last: u8| Route { interface: to(last), gateway: Some(u32::from_be_bytes([198, 51, 100, last])) };
     let by_v6 = |last: u8| {
         let gateway: std::net::Ipv6Addr = format!("2001:db8:b::{last}").parse().unwrap();
-        Route { interface: InterfaceId(0), gateway: Some(gateway.to_bits()) }
+        Route { interface: to(last), gateway: Some(gateway.to_bits()) }
     };
     let v4 = [
         ("198.51.100.0/24", Route { gateway: None, ..by_v4(1) }),
@@ -82,28 +82,67 @@ fn gateways(version: usize, ends: Vec<End>) -> Vec<(u8, u8)> {
     replies
 }
 
+/// Opens a connection of each client. Returns them, each with the address by which the backend knows it.
+fn connect(path: &mut Path, version: usize, mode: Mode) -> [(&'static str, String); 4] {
+    let [vip, backend] = ENDS[version];
+    let local = LOCALS[version].parse().unwrap();
+    if mode == Mode::FullNat {
+        let address = LocalAddresses::new(&[local], &Owners::new(1), 0);
+        path.forwarder.install(LocalSlot(version as u8), address);
+    }
+    CLIENTS[version].map(|client| {
+        let sent = path.pass(segment(client, vip, SYN).frame());
+        let known = locals_of(&[sent], local).first().map_or(client.to_string(), ToString::to_string);
+        path.offer(segment(backend, &known, SYN | ACK).frame());
+        path.pass(segment(client, vip, ACK).frame());
+        (client, known)
+    })
+}
+
+/// IP versions and modes. Under miri a local address takes minutes.
+fn cases() -> impl Iterator<Item = (usize, Mode)> {
+    let modes = if cfg!(miri) { &[Mode::Nat][..] } else { &[Mode::Nat, Mode::FullNat] };
+    [0, 1].into_iter().flat_map(|version| modes.iter().map(move |mode| (version, *mode)))
+}
+
+/// Also by another port than requests and replies to others.
+#[test]
+fn each_packet_leaves_by_the_port_to_its_next_hop() {
+    for (version, mode) in cases() {
+        let [vip, backend] = ENDS[version];
+        let mut parts = parts(version, mode, InterfaceId(1));
+        parts.interfaces.push(Interface { port: PortId(1), ..parts.interfaces[0] });
+        let neighbours = [(11, 0), (GATEWAYS[0], 0), (GATEWAYS[1], 1)].map(|(last, interface)| {
+            let address =
+                [format!("198.51.100.{last}"), format!("2001:db8:b::{last}")][version].parse().unwrap();
+            (NextHop { interface: InterfaceId(interface), address }, mac(last))
+        });
+        parts.neighbours = Arc::new(NeighbourTable::new(neighbours));
+        let mut path = Path::new(Snapshot::new(parts));
+        path.out.transmit.push(Burst::default());
+        let clients = connect(&mut path, version, mode);
+        path.out.transmit[1].clear();
+        let mut burst = Burst::default();
+        for (client, known) in (0..6).map(|number| &clients[number % 2]) {
+            burst.push(segment(client, vip, ACK).frame()).unwrap();
+            burst.push(segment(backend, known, ACK).frame()).unwrap();
+        }
+        let ends = path.forward(&mut burst);
+        assert_eq!(ends.len(), 9, "six requests, and replies by the same port: {ends:?}");
+        let port = |number: usize| endpoint(CLIENTS[version][number]).port() as u8;
+        assert_eq!(gateways(version, ends), [(port(0), GATEWAYS[0]); 3], "{version} {mode:?}");
+        let by_other = std::iter::from_fn(|| path.out.transmit[1].take_front());
+        let by_other = by_other.map(|frame| End::Sent(frame.bytes().to_vec())).collect();
+        assert_eq!(gateways(version, by_other), [(port(1), GATEWAYS[1]); 3], "{version} {mode:?}");
+    }
+}
+
 #[test]
 fn each_reply_leaves_by_the_gateway_to_its_client() {
-    // Under miri a local address takes minutes.
-    let modes = if cfg!(miri) { &[Mode::Nat][..] } else { &[Mode::Nat, Mode::FullNat] };
-    for (version, mode) in
-        [0, 1].into_iter().flat_map(|version| modes.iter().map(move |mode| (version, *mode)))
-    {
-        let ([vip, backend], clients) = (ENDS[version], CLIENTS[version]);
-        let mut path = Path::new(Snapshot::new(parts(version, mode)));
-        let local = LOCALS[version].parse().unwrap();
-        if mode == Mode::FullNat {
-            let address = LocalAddresses::new(&[local], &Owners::new(1), 0);
-            path.forwarder.install(LocalSlot(version as u8), address);
-        }
-        // Each with the address by which the backend knows it.
-        let clients = clients.map(|client| {
-            let sent = path.pass(segment(client, vip, SYN).frame());
-            let known = locals_of(&[sent], local).first().map_or(client.to_string(), ToString::to_string);
-            path.pass(segment(backend, &known, SYN | ACK).frame());
-            path.pass(segment(client, vip, ACK).frame());
-            (client, known)
-        });
+    for (version, mode) in cases() {
+        let [vip, backend] = ENDS[version];
+        let mut path = Path::new(Snapshot::new(parts(version, mode, InterfaceId(0))));
+        let clients = connect(&mut path, version, mode);
         // Whichever reply is the first one, and whichever are with it; but for three that wait for an Ethernet address, which
         // are too many here.
         for picked in (0..4usize.pow(3) - 1).rev().map(|number| [number % 4, number / 4 % 4, number / 16]) {
