@@ -12,7 +12,7 @@ use crate::parse::plain::{Kind, NO_FRONT, Station, front, glance_v4};
 use crate::samples::{Body, Sample, cases, endpoint, syn};
 use crate::snapshot::{Backend, BackendSlot, Candidate, Gateway, Parts, Pool, PoolSlot};
 use crate::stats::Counter;
-use crate::wire::{eth, ipv4, ipv6};
+use crate::wire::ipv4;
 
 const PEERS: [[u8; 4]; 3] = [BACKEND, [198, 51, 100, 12], [198, 51, 100, 13]];
 
@@ -329,7 +329,9 @@ pub(super) fn locals_of<'a>(ends: impl IntoIterator<Item = &'a End>, local: IpAd
 
 /// The same of TCP, and of UDP: a reply to a port that nobody has yet may find the flow of an opening behind it, which is by
 /// chance the one to get that port.
+#[cfg(not(miri))]
 fn locals_by_protocol(ends: &[End], local: IpAddr) -> [Vec<SocketAddr>; 2] {
+    use crate::wire::{eth, ipv6};
     let at = eth::HEADER_LEN + if local.is_ipv4() { ipv4::PROTOCOL } else { ipv6::NEXT };
     [ipv4::PROTOCOL_TCP, ipv4::PROTOCOL_UDP].map(|protocol| {
         let is_its = |end: &&End| matches!(end, End::Sent(frame) if frame[at] == protocol);
